@@ -1,0 +1,291 @@
+//! Log entries, positions, hard state and the set of members.
+
+use bytes::Bytes;
+
+use crate::{
+    Index, MemberId, Term,
+    checksum::checksum_seeded,
+    codec::{DecodeError, Reader, Writer},
+    limits,
+};
+
+/// An index together with the term of the entry there: names a whole log prefix (log matching,
+/// Raft §5.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Term of the entry. Ordered first, as in Raft's up-to-date comparison (§5.4.1).
+    pub term: Term,
+    /// Index of the entry.
+    pub index: Index,
+}
+
+impl Position {
+    /// Before the first entry.
+    pub const ZERO: Self = Self { term: Term::ZERO, index: Index::ZERO };
+
+    /// Makes a position.
+    #[must_use]
+    pub fn new(term: Term, index: Index) -> Self {
+        Self { term, index }
+    }
+}
+
+impl std::fmt::Display for Position {
+    /// `index@term`, as in golden scripts.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.index, self.term)
+    }
+}
+
+/// What an entry's payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntryKind {
+    /// Nothing: a new leader's first entry of its term (Raft §8).
+    Noop,
+    /// A command of the state machine.
+    Command,
+    /// A configuration: [`Members`] encoded.
+    Config,
+}
+
+/// One entry of the replicated log.
+///
+/// Its checksum is made where it enters the log and carried through journal, wire and read-back, so
+/// that damage anywhere on the way is seen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Entry {
+    /// Term of the leader that appended it.
+    pub term: Term,
+    /// Where it is in the log.
+    pub index: Index,
+    /// What the payload is.
+    pub kind: EntryKind,
+    /// Opaque to consensus.
+    pub payload: Bytes,
+    /// CRC-32C over all the above.
+    pub checksum: u32,
+}
+
+impl Entry {
+    /// Encoded bytes of an entry beside its payload.
+    pub const OVERHEAD_BYTES: usize = 8 + 8 + 1 + 4 + 4;
+
+    /// Makes an entry and its checksum.
+    #[must_use]
+    pub fn new(term: Term, index: Index, kind: EntryKind, payload: Bytes) -> Self {
+        let checksum = Self::checksum_of(term, index, kind, &payload);
+        Self { term, index, kind, payload, checksum }
+    }
+
+    fn checksum_of(term: Term, index: Index, kind: EntryKind, payload: &[u8]) -> u32 {
+        let place = checksum_seeded(index.0, &term.0.to_le_bytes());
+        checksum_seeded(u64::from(place) << 8 | u64::from(kind_to_u8(kind)), payload)
+    }
+
+    /// Its index and term.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position::new(self.term, self.index)
+    }
+
+    /// Encoded size.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        Self::OVERHEAD_BYTES + self.payload.len()
+    }
+
+    /// Whether the checksum still matches.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        self.checksum == Self::checksum_of(self.term, self.index, self.kind, &self.payload)
+    }
+
+    /// Appends the encoding: term, index, kind, checksum, payload with length.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer
+            .u64(self.term.0)
+            .u64(self.index.0)
+            .u8(kind_to_u8(self.kind))
+            .u32(self.checksum)
+            .bytes(&self.payload);
+    }
+
+    /// Reads one entry and checks its checksum.
+    ///
+    /// # Errors
+    /// Any [`DecodeError`]; [`DecodeError::Checksum`] when the entry is damaged.
+    pub fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let term = Term(reader.u64("entry term")?);
+        let index = Index(reader.u64("entry index")?);
+        let kind = kind_from_u8(reader.u8("entry kind")?)?;
+        let checksum = reader.u32("entry checksum")?;
+        let payload = reader.bytes("entry payload")?;
+        let entry = Self { term, index, kind, payload, checksum };
+        if !entry.is_intact() {
+            return Err(DecodeError::Checksum { what: "entry" });
+        }
+        Ok(entry)
+    }
+}
+
+fn kind_to_u8(kind: EntryKind) -> u8 {
+    match kind {
+        EntryKind::Noop => 0,
+        EntryKind::Command => 1,
+        EntryKind::Config => 2,
+    }
+}
+
+fn kind_from_u8(byte: u8) -> Result<EntryKind, DecodeError> {
+    match byte {
+        0 => Ok(EntryKind::Noop),
+        1 => Ok(EntryKind::Command),
+        2 => Ok(EntryKind::Config),
+        other => Err(DecodeError::Unknown { what: "entry kind", value: u64::from(other) }),
+    }
+}
+
+/// What a server must not forget (Raft figure 2, "persistent state"), beside the log.
+///
+/// `commit` is a hint that speeds recovery up and lets it refuse to cut what was committed; it may
+/// lag behind the truth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HardState {
+    /// Latest term seen. Never goes back.
+    pub term: Term,
+    /// Who got this server's vote in `term`. Never changes within a term once set.
+    pub vote: Option<MemberId>,
+    /// Highest index known committed when this was written.
+    pub commit: Index,
+}
+
+/// The servers that make up a cluster, as a configuration entry carries them.
+///
+/// `voters_outgoing` and `learners` are in the format for joint consensus (Raft §6) and are empty
+/// as long as membership is fixed. Invariant: `voters` is never empty, sorted, without duplicates.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Members {
+    voters: Vec<MemberId>,
+    voters_outgoing: Vec<MemberId>,
+    learners: Vec<MemberId>,
+}
+
+impl Members {
+    /// A configuration of voters only; `None` when there are none, a duplicate, id 0, or too many.
+    #[must_use]
+    pub fn new(voters: impl IntoIterator<Item = MemberId>) -> Option<Self> {
+        let mut voters: Vec<MemberId> = voters.into_iter().collect();
+        voters.sort_unstable();
+        let count = voters.len();
+        voters.dedup();
+        let distinct = voters.len() == count;
+        let named = voters.first().is_some_and(|first| *first != MemberId::ZERO);
+        (distinct && named && count <= limits::MEMBERS_MAX).then_some(Self {
+            voters,
+            voters_outgoing: Vec::new(),
+            learners: Vec::new(),
+        })
+    }
+
+    /// Who votes, in order of id.
+    #[must_use]
+    pub fn voters(&self) -> &[MemberId] {
+        &self.voters
+    }
+
+    /// Whether `id` has a vote.
+    #[must_use]
+    pub fn is_voter(&self, id: MemberId) -> bool {
+        self.voters.binary_search(&id).is_ok()
+    }
+
+    /// How many voters make a strict majority: 2 of 3, 3 of 4, 3 of 5.
+    #[must_use]
+    pub fn quorum(&self) -> usize {
+        self.voters.len() / 2 + 1
+    }
+
+    /// The encoding, with a format version in front.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut writer = Writer::new();
+        writer.u8(1);
+        for group in [&self.voters, &self.voters_outgoing, &self.learners] {
+            writer.count(group.len());
+            for id in group {
+                writer.u64(id.0);
+            }
+        }
+        writer.finish()
+    }
+
+    /// Reads an encoding back.
+    ///
+    /// # Errors
+    /// Any [`DecodeError`]; a joint configuration or learners are "unknown" to this version.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let version = reader.u8("configuration version")?;
+        if version != 1 {
+            return Err(DecodeError::Unknown {
+                what: "configuration version",
+                value: u64::from(version),
+            });
+        }
+        let voters = Self::decode_group(&mut reader)?;
+        let voters_outgoing = Self::decode_group(&mut reader)?;
+        let learners = Self::decode_group(&mut reader)?;
+        reader.finish()?;
+        let unknown = voters_outgoing.len() + learners.len();
+        if 0 < unknown {
+            let value = unknown as u64;
+            return Err(DecodeError::Unknown { what: "joint configuration or learners", value });
+        }
+        let count = voters.len() as u64;
+        Self::new(voters).ok_or(DecodeError::Unknown { what: "voters", value: count })
+    }
+
+    fn decode_group(reader: &mut Reader) -> Result<Vec<MemberId>, DecodeError> {
+        let count = reader.count("member count", 8)?;
+        (0..count).map(|_| reader.u64("member id").map(MemberId)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A flipped bit anywhere in an encoded entry is seen.
+    #[test]
+    fn damaged_entry_is_refused() {
+        let entry = Entry::new(Term(3), Index(7), EntryKind::Command, Bytes::from_static(b"put"));
+        let mut writer = Writer::new();
+        entry.encode(&mut writer);
+        let bytes = writer.finish();
+        assert_eq!(Entry::decode(&mut Reader::new(bytes.clone())), Ok(entry));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.to_vec();
+            damaged[at] ^= 0x10;
+            let result = Entry::decode(&mut Reader::new(damaged.into()));
+            assert!(result.is_err(), "a flip at byte {at} went unseen");
+        }
+    }
+
+    /// Majorities are strict for odd and even sizes.
+    #[test]
+    fn quorum_is_a_strict_majority() {
+        let quorum = |n: u64| Members::new((1..=n).map(MemberId)).unwrap().quorum();
+        assert_eq!([1, 2, 3, 4, 5, 6, 7].map(quorum), [1, 2, 2, 3, 3, 4, 4]);
+    }
+
+    /// Configurations survive their own encoding; bad ones are refused.
+    #[test]
+    fn members_round_trip() {
+        let members = Members::new([MemberId(3), MemberId(1)]).unwrap();
+        assert_eq!(members.voters(), [MemberId(1), MemberId(3)]);
+        assert_eq!(Members::decode(members.encode()), Ok(members));
+        assert_eq!(Members::new([]), None);
+        assert_eq!(Members::new([MemberId(1), MemberId(1)]), None);
+        assert_eq!(Members::new([MemberId(0)]), None);
+    }
+}
