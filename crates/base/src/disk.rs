@@ -108,7 +108,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Whatever the system reports.
-    fn len(&self) -> Result<u64, DiskError>;
+    fn size(&self) -> Result<u64, DiskError>;
 
     /// Cuts or grows (with zeroes) to `size` bytes.
     ///

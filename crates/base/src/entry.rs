@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    Index, MemberId, Term,
+    Index, MemberId, Term, WriteId,
     checksum::checksum_seeded,
     codec::{DecodeError, Reader, Writer},
     limits,
@@ -157,6 +157,20 @@ pub struct HardState {
     pub vote: Option<MemberId>,
     /// Highest index known committed when this was written.
     pub commit: Index,
+}
+
+/// One turn's worth of things to remember: consensus asks, the journal makes it durable, and answers
+/// with the id. Handled strictly in order of `id`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Write {
+    /// Names this write in its completion. Strictly grows.
+    pub id: WriteId,
+    /// The hard state as of this write; replaces the previous one.
+    pub hard_state: HardState,
+    /// First index to forget before the entries are appended, if the log conflicts with the leader's.
+    pub truncate_from: Option<Index>,
+    /// Contiguous; the first follows what is left of the log.
+    pub entries: Vec<Entry>,
 }
 
 /// The servers that make up a cluster, as a configuration entry carries them.

@@ -22,7 +22,7 @@ mod time;
 pub use checksum::{checksum, checksum_seeded};
 pub use codec::{DecodeError, Reader, Writer};
 pub use disk::{Disk, DiskError, DiskErrorKind, DiskFile};
-pub use entry::{Entry, EntryKind, HardState, Members, Position};
+pub use entry::{Entry, EntryKind, HardState, Members, Position, Write};
 pub use ids::{
     ClientId, ClusterId, GroupId, Index, MemberId, OpId, Revision, Term, Ticket, WriteId,
 };

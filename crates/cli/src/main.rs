@@ -1,0 +1,2 @@
+//! The `kvraft` command.
+fn main() {}

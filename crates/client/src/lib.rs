@@ -1,0 +1,1 @@
+//! Async client library for kvraft and any etcd v3 endpoint.

@@ -1,0 +1,1 @@
+//! Consensus without IO: elections, replication, reads, snapshot decisions.

@@ -1,0 +1,1 @@
+//! One server as a value: its lanes and the messages between them.

@@ -1,0 +1,1 @@
+//! The tokio edge: gRPC, peers, threads, disks, configuration, logs.

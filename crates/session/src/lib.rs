@@ -1,0 +1,1 @@
+//! A client as a value: who leads, retry, fail-over, exactly-once numbering.

@@ -1,0 +1,1 @@
+//! The seeded world: network, disk, clock, processes, workload, checks.

@@ -1,0 +1,1 @@
+//! Durable bytes over a disk: journal, table, snapshots, recovery.
