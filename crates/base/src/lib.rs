@@ -27,5 +27,7 @@ pub use ids::{
     ClientId, ClusterId, GroupId, Index, MemberId, OpId, Revision, Term, Ticket, WriteId,
 };
 pub use prng::Prng;
-pub use table::{Checkpoint, Damage, Records, RowVisitor, TableId, TableOp};
+pub use table::{
+    Checkpoint, Damage, META_APPLIED, META_MEMBERS, Records, RowVisitor, TableId, TableOp,
+};
 pub use time::Instant;

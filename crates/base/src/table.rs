@@ -19,6 +19,12 @@ pub enum TableId {
     Leases,
 }
 
+/// Key in [`TableId::Meta`] of the applied position: term then index, `u64` little-endian each.
+pub const META_APPLIED: &[u8] = b"applied";
+/// Key in [`TableId::Meta`] of the configuration in force at the applied position, encoded by
+/// [`crate::Members::encode`]; absent as long as the bootstrap configuration is.
+pub const META_MEMBERS: &[u8] = b"members";
+
 impl TableId {
     /// All of them, in order.
     pub const ALL: [Self; 4] = [Self::Records, Self::Sessions, Self::Meta, Self::Leases];
