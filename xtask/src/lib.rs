@@ -1,0 +1,20 @@
+//! Everything a maintainer runs, as one typed tool: `cargo xtask ci | tidy | conformance |
+//! planted-bugs | bench-etcd`.
+//!
+//! Why: no shell dialect, nothing to install, and the checks can be tested like any other code.
+//!
+//! Invariants:
+//! - nothing here writes to the tree; build products go to the target folder, the rest to temporary
+//!   folders;
+//! - a step that cannot do its work fails. None is skipped.
+
+pub mod tidy;
+
+use std::path::{Path, PathBuf};
+
+/// The root of the workspace that this tool was built from.
+#[must_use]
+pub fn workspace_root() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().expect("xtask lies in the workspace").to_path_buf()
+}
