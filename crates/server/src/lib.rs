@@ -1,1 +1,5 @@
 //! The tokio edge: gRPC, peers, threads, disks, configuration, logs.
+
+mod disk;
+
+pub use disk::{LOCK_FILE, RealDisk};
