@@ -8,9 +8,21 @@
 //!   folders;
 //! - a step that cannot do its work fails. None is skipped.
 
+mod bench;
+mod ci;
+mod conformance;
+mod planted;
+mod processes;
+mod readme;
+mod run;
 pub mod tidy;
 
 use std::path::{Path, PathBuf};
+
+pub use bench::{BenchOptions, bench_etcd};
+pub use ci::{check_tidy, ci};
+pub use conformance::conformance;
+pub use planted::planted_bugs;
 
 /// The root of the workspace that this tool was built from.
 #[must_use]

@@ -1,2 +1,64 @@
-//! Maintenance commands.
-fn main() {}
+//! `cargo xtask`: what a maintainer runs.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xtask::BenchOptions;
+
+/// Maintenance commands of kvraft.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    job: Job,
+}
+
+#[derive(Subcommand)]
+enum Job {
+    /// Every check, cheap ones first: what must hold before a change moves on
+    Ci,
+    /// The rules of the house that a compiler does not know
+    Tidy,
+    /// The shipped binary under etcdctl, with servers killed under it
+    Conformance,
+    /// Each bug of bugs/*.patch, in a scratch copy, must be found by the simulator
+    PlantedBugs {
+        /// How many seeds the simulator may use for each bug
+        #[arg(long, default_value_t = 2000)]
+        seeds: u64,
+    },
+    /// etcd, kvraft and servers that do nothing, side by side: a markdown table on stdout
+    BenchEtcd {
+        /// Length of one run
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Runs of each system at each load; the median counts
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Numbers of clients, each with one request under way
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256])]
+        clients: Vec<u32>,
+        /// Size of each value in bytes
+        #[arg(long, default_value_t = 256)]
+        value_size: usize,
+        /// Folder for the data of the servers: must lie on a real disk [default: in target]
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
+    },
+}
+
+fn main() -> Result<()> {
+    let root = xtask::workspace_root();
+    match Arguments::parse().job {
+        Job::Ci => xtask::ci(&root),
+        Job::Tidy => xtask::check_tidy(&root),
+        Job::Conformance => xtask::conformance(&root),
+        Job::PlantedBugs { seeds } => xtask::planted_bugs(&root, seeds),
+        Job::BenchEtcd { seconds, rounds, clients, value_size, data_dir } => {
+            let options =
+                BenchOptions { seconds, round_count: rounds, clients, value_size, data_dir };
+            xtask::bench_etcd(&root, &options)
+        }
+    }
+}
