@@ -1,0 +1,71 @@
+//! A look at a server from outside.
+//!
+//! Why a copy: nothing outside may hold on to the protocol's state.
+
+use kvraft_base::{Index, MemberId, Position, Term};
+
+/// What a server is and knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Status {
+    /// This server.
+    pub id: MemberId,
+    /// Its term.
+    pub term: Term,
+    /// Its vote in that term.
+    pub vote: Option<MemberId>,
+    /// Its role.
+    pub role: RoleName,
+    /// Who leads, as far as it knows.
+    pub leader: Option<MemberId>,
+    /// End of its log.
+    pub last: Position,
+    /// Highest committed index it knows of.
+    pub commit: Index,
+    /// Highest index durable here.
+    pub durable: Index,
+    /// Highest index its machine has applied.
+    pub applied: Index,
+    /// The entry before its journal's first.
+    pub released: Position,
+    /// Whether it has lost a part of its log and neither votes nor campaigns.
+    pub muted: bool,
+    /// Its followers, if it leads, in order of id.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// The four roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RoleName {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether a campaign has a chance.
+    PreCandidate,
+    /// Campaigns.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// What a leader knows of a follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PeerStatus {
+    /// The follower.
+    pub id: MemberId,
+    /// Highest index known to match and to be durable there.
+    pub matched: Index,
+    /// Next index to send.
+    pub next: Index,
+    /// How it is being sent to.
+    pub state: PeerState,
+}
+
+/// How a follower is being sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerState {
+    /// Looking for the place where the logs match, one Append at a time.
+    Probe,
+    /// Sending ahead of the answers.
+    Replicate,
+    /// It needs, or is receiving, a snapshot.
+    Snapshot,
+}
