@@ -183,6 +183,11 @@ impl RealFile {
         let file = options.open(&path).map_err(|error| failure("create", &path, &error))?;
         Ok(Self { file, path })
     }
+
+    /// Where it was when it was opened.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl DiskFile for RealFile {

@@ -1,0 +1,112 @@
+//! The service `etcdserverpb.Maintenance`, as far as it exists here: `Status`, `HashKV`, `Hash`, and
+//! `Alarm` in so far as there are none.
+
+use std::pin::Pin;
+
+use futures::Stream;
+use kvraft_base::Revision;
+use kvraft_kv::{Answer, Query};
+use kvraft_proto::etcdserverpb::{self as pb, maintenance_server::Maintenance};
+use tonic::Status;
+
+use super::{Service, errors};
+
+/// The version of etcd whose API is served. Clients switch features on and off by this text, so it
+/// names an etcd, not this program: 3.6 is the newest whose key-value semantics are all here.
+const ETCD_VERSION: &str = "3.6.0";
+
+/// As etcd 3.6 names the layout of its backend.
+const STORAGE_VERSION: &str = "3.6.0";
+
+type GrpcRequest<T> = tonic::Request<T>;
+type GrpcResult<T> = Result<tonic::Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Maintenance for Service {
+    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
+
+    async fn status(&self, _: GrpcRequest<pb::StatusRequest>) -> GrpcResult<pb::StatusResponse> {
+        let snapshot = self.published();
+        let raft = snapshot.raft;
+        let db_size = self.database_size_bytes();
+        let mut errors = Vec::new();
+        if raft.leader.is_none() {
+            errors.push("etcdserver: no leader".to_owned());
+        }
+        Ok(tonic::Response::new(pb::StatusResponse {
+            header: self.header(Revision(snapshot.revision)),
+            version: ETCD_VERSION.to_owned(),
+            db_size,
+            leader: raft.leader.unwrap_or_default().0,
+            raft_index: raft.commit.0,
+            raft_term: raft.term.0,
+            raft_applied_index: raft.applied.0,
+            errors,
+            db_size_in_use: db_size,
+            is_learner: false,
+            storage_version: STORAGE_VERSION.to_owned(),
+            db_size_quota: 0,
+            downgrade_info: None,
+        }))
+    }
+
+    async fn hash_kv(&self, request: GrpcRequest<pb::HashKvRequest>) -> GrpcResult<pb::HashKvResponse> {
+        let revision = Revision(request.into_inner().revision);
+        match self.query(Query::HashKv { revision }, false).await? {
+            Answer::HashKv(response) => Ok(tonic::Response::new(pb::HashKvResponse {
+                header: self.header(response.revision),
+                hash: response.hash,
+                compact_revision: response.compact_revision.0,
+                hash_revision: response.hash_revision.0,
+            })),
+            other => unreachable!("a hash is answered by a hash, not {other:?}"),
+        }
+    }
+
+    async fn hash(&self, _: GrpcRequest<pb::HashRequest>) -> GrpcResult<pb::HashResponse> {
+        match self.query(Query::Hash, false).await? {
+            Answer::Hash { revision, hash } => {
+                let header = self.header(revision);
+                Ok(tonic::Response::new(pb::HashResponse { header, hash }))
+            }
+            other => unreachable!("a hash is answered by a hash, not {other:?}"),
+        }
+    }
+
+    /// There are no alarms; asking for them is answered so, setting one is refused.
+    async fn alarm(&self, request: GrpcRequest<pb::AlarmRequest>) -> GrpcResult<pb::AlarmResponse> {
+        if request.into_inner().action() != pb::alarm_request::AlarmAction::Get {
+            return Err(errors::not_here("raising or disarming an alarm"));
+        }
+        let header = self.header(Revision(self.published().revision));
+        Ok(tonic::Response::new(pb::AlarmResponse { header, alarms: Vec::new() }))
+    }
+
+    async fn defragment(
+        &self,
+        _: GrpcRequest<pb::DefragmentRequest>,
+    ) -> GrpcResult<pb::DefragmentResponse> {
+        Err(errors::not_here("Maintenance.Defragment"))
+    }
+
+    async fn snapshot(
+        &self,
+        _: GrpcRequest<pb::SnapshotRequest>,
+    ) -> GrpcResult<Self::SnapshotStream> {
+        Err(errors::not_here("Maintenance.Snapshot"))
+    }
+
+    async fn move_leader(
+        &self,
+        _: GrpcRequest<pb::MoveLeaderRequest>,
+    ) -> GrpcResult<pb::MoveLeaderResponse> {
+        Err(errors::not_here("Maintenance.MoveLeader"))
+    }
+
+    async fn downgrade(
+        &self,
+        _: GrpcRequest<pb::DowngradeRequest>,
+    ) -> GrpcResult<pb::DowngradeResponse> {
+        Err(errors::not_here("Maintenance.Downgrade"))
+    }
+}
