@@ -1,0 +1,142 @@
+//! What is durable on each server's disk, kept by the simulator from what was really synced.
+//!
+//! Why: a check that asked the server what it believes to be durable would believe its mistakes.
+
+use kvraft_base::{HardState, Index, Position, Term, Write};
+
+/// The durable log and hard state of one server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mirror {
+    /// Everything up to here is in a durable snapshot or checkpoint.
+    base: Position,
+    /// Terms of the entries after `base`.
+    terms: Vec<Term>,
+    hard_state: HardState,
+}
+
+impl Mirror {
+    pub(crate) fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    pub(crate) fn last(&self) -> Position {
+        let index = Index(self.base.index.0 + self.terms.len() as u64);
+        Position::new(self.terms.last().copied().unwrap_or(self.base.term), index)
+    }
+
+    /// Whether the entry at this position is durable here.
+    pub(crate) fn holds(&self, position: Position) -> bool {
+        position.index <= self.base.index || self.term_at(position.index) == Some(position.term)
+    }
+
+    fn slot(&self, index: Index) -> Option<usize> {
+        let after = index.0.checked_sub(self.base.index.0)?.checked_sub(1)?;
+        usize::try_from(after).ok()
+    }
+
+    fn term_at(&self, index: Index) -> Option<Term> {
+        self.terms.get(self.slot(index)?).copied()
+    }
+
+    /// A write was synced.
+    pub(crate) fn on_synced(&mut self, write: &Write) {
+        self.hard_state = write.hard_state;
+        if let Some(slot) = write.truncate_from.and_then(|first| self.slot(first)) {
+            self.terms.truncate(slot);
+        }
+        for entry in &write.entries {
+            let Some(slot) = self.slot(entry.index) else {
+                continue;
+            };
+            self.terms.truncate(slot);
+            self.terms.push(entry.term);
+        }
+    }
+
+    /// A snapshot was installed.
+    pub(crate) fn on_reset(&mut self, position: Position) {
+        self.base = position;
+        self.terms.clear();
+    }
+
+    /// After recovery: what was written and not synced may have been kept, and what was synced must
+    /// have been. Returns what is missing.
+    pub(crate) fn on_recovered(
+        &mut self,
+        hard_state: HardState,
+        applied: Position,
+        tail: &[(Index, Term)],
+        last: Position,
+    ) -> Result<(), String> {
+        let known = self.last();
+        if last < known {
+            return Err(format!("the log ended at {known} when it was synced and ends at {last}"));
+        }
+        let before = self.hard_state;
+        let vote_lost = hard_state.term == before.term
+            && before.vote.is_some()
+            && hard_state.vote != before.vote;
+        if hard_state.term < before.term || vote_lost {
+            return Err(format!("hard state {before:?} was synced, {hard_state:?} was recovered"));
+        }
+        self.hard_state = hard_state;
+        if self.base.index < applied.index && self.last().index < applied.index {
+            self.on_reset(applied);
+        }
+        for (index, term) in tail {
+            if let Some(slot) = self.slot(*index) {
+                self.terms.truncate(slot);
+                self.terms.push(*term);
+            }
+        }
+        if let Some(slot) = self.slot(last.index.next()) {
+            self.terms.truncate(slot);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kvraft_base::{Entry, EntryKind, WriteId};
+
+    use super::*;
+
+    fn write(truncate_from: Option<u64>, entries: &[(u64, u64)]) -> Write {
+        let entry = |(index, term): &(u64, u64)| {
+            Entry::new(Term(*term), Index(*index), EntryKind::Noop, Bytes::new())
+        };
+        Write {
+            id: WriteId(1),
+            hard_state: HardState::default(),
+            truncate_from: truncate_from.map(Index),
+            entries: entries.iter().map(entry).collect(),
+        }
+    }
+
+    /// A truncation forgets what was durable behind it.
+    #[test]
+    fn mirror_follows_truncation() {
+        let mut mirror = Mirror::default();
+        mirror.on_synced(&write(None, &[(1, 1), (2, 1), (3, 1)]));
+        mirror.on_synced(&write(Some(2), &[(2, 2)]));
+        assert_eq!(mirror.last(), Position::new(Term(2), Index(2)));
+        assert!(!mirror.holds(Position::new(Term(1), Index(2))));
+        assert!(mirror.holds(Position::new(Term(1), Index(1))));
+    }
+
+    /// A log that comes back shorter than what was synced is noticed; a longer one is adopted.
+    #[test]
+    fn lost_sync_is_noticed() {
+        let mut mirror = Mirror::default();
+        mirror.on_synced(&write(None, &[(1, 1), (2, 1)]));
+        let hard_state = HardState::default();
+        let shorter = Position::new(Term(1), Index(1));
+        assert!(mirror.on_recovered(hard_state, Position::ZERO, &[], shorter).is_err());
+        let tail = [(Index(1), Term(1)), (Index(2), Term(1)), (Index(3), Term(2))];
+        let longer = Position::new(Term(2), Index(3));
+        assert_eq!(mirror.on_recovered(hard_state, Position::ZERO, &tail, longer), Ok(()));
+        assert!(mirror.holds(longer));
+    }
+}

@@ -1,0 +1,91 @@
+//! What a check says when a rule was broken.
+
+use std::fmt;
+
+/// Names of the checks: stable, since recorded plans and planted bugs refer to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Check {
+    /// At most one leader per term, over all history (Raft §5.2).
+    OneLeaderPerTerm,
+    /// A server votes for one candidate per term, crashes included.
+    OneVotePerTerm,
+    /// A message promises only what is durable at its sender.
+    PromiseIsDurable,
+    /// What is committed at an index never differs between servers or over time (Raft §5.4.3).
+    CommittedNeverChanges,
+    /// What is committed is durable on a majority of disks.
+    CommittedIsDurable,
+    /// A leader's log contains everything committed (Raft §5.4).
+    LeaderCompleteness,
+    /// A leader commits by counting entries of its own term only (Raft §5.4.2).
+    CommitsOwnTerm,
+    /// What was synced is there after a crash.
+    SyncedSurvives,
+    /// A server's data can be opened again after a crash.
+    Recovery,
+    /// Connected followers keep up with the leader.
+    LogsKeepSyncing,
+    /// Answers are those of one store that everyone uses one after another.
+    Linearizable,
+    /// A numbered operation takes effect once.
+    ExactlyOnce,
+    /// What was said to have failed has no effect.
+    FailedIsHonest,
+    /// After the faults end everybody agrees, and every client is served.
+    Convergence,
+    /// Nothing panics.
+    NoPanic,
+}
+
+impl Check {
+    /// The name in reports, plans and headers of planted bugs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OneLeaderPerTerm => "one-leader-per-term",
+            Self::OneVotePerTerm => "one-vote-per-term",
+            Self::PromiseIsDurable => "promise-is-durable",
+            Self::CommittedNeverChanges => "committed-never-changes",
+            Self::CommittedIsDurable => "committed-is-durable",
+            Self::LeaderCompleteness => "leader-completeness",
+            Self::CommitsOwnTerm => "commits-own-term",
+            Self::SyncedSurvives => "synced-survives",
+            Self::Recovery => "recovery",
+            Self::LogsKeepSyncing => "logs-keep-syncing",
+            Self::Linearizable => "linearizable",
+            Self::ExactlyOnce => "exactly-once",
+            Self::FailedIsHonest => "failed-is-honest",
+            Self::Convergence => "convergence",
+            Self::NoPanic => "no-panic",
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A broken rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub check: Check,
+    /// Who did what.
+    pub detail: String,
+}
+
+impl Violation {
+    /// Names the rule and what broke it.
+    #[must_use]
+    pub fn new(check: Check, detail: impl Into<String>) -> Self {
+        Self { check, detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.check, self.detail)
+    }
+}

@@ -1,0 +1,579 @@
+//! A disk in memory that loses power: the simulated side of [`Disk`].
+//!
+//! What is synced is safe; what is not may be lost, kept or torn when [`SimDisk::crash`] draws so.
+//! Handles are cheap: they share one store behind a mutex that nobody contends for, since a
+//! simulated world runs on one thread.
+//!
+//! Invariants:
+//! - content synced under a durable name survives every crash;
+//! - after a crash, a byte of a file is the one last synced, the one last written, or zero in a
+//!   stretch the file grew by; nothing else;
+//! - a handle from before a crash answers [`DiskErrorKind::Severed`] for ever;
+//! - the same calls with the same seed give the same bytes.
+//!
+//! What it lacks: misdirected writes, reads that fail, and pages that a failed sync marks clean: a
+//! second sync after a failed one panics instead, as no process may try it.
+
+mod image;
+mod names;
+mod policy;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use kvraft_base::{Disk, DiskError, DiskErrorKind, DiskFile, Prng};
+
+use image::Image;
+use names::{FileId, Names};
+pub use policy::{ContentLoss, CrashPolicy, NameLoss};
+
+/// Unit of what a loss of power keeps or loses.
+pub const SECTOR_SIZE_BYTES: usize = 512;
+
+/// What operations cost in virtual time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskCosts {
+    /// Nanoseconds for any operation.
+    pub operation_ns: u64,
+    /// Nanoseconds for each KiB read or written.
+    pub kib_ns: u64,
+    /// Nanoseconds for a sync of a file or a directory, on top of the operation.
+    pub sync_ns: u64,
+}
+
+impl DiskCosts {
+    /// Everything takes no time.
+    pub const FREE: Self = Self { operation_ns: 0, kib_ns: 0, sync_ns: 0 };
+
+    /// The costs of one world: from a fast solid-state drive to a slow rotating one.
+    #[must_use]
+    pub fn draw(prng: &mut Prng) -> Self {
+        let (sync_low, sync_high) = match prng.below(3) {
+            0 => (10_000, 100_000),
+            1 => (200_000, 2_000_000),
+            _ => (2_000_000, 30_000_000),
+        };
+        Self {
+            operation_ns: prng.between(500, 20_000),
+            kib_ns: prng.between(200, 20_000),
+            sync_ns: prng.between(sync_low, sync_high),
+        }
+    }
+}
+
+/// What was done with a disk since it was made; crashes do not reset it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskStats {
+    /// Reads of file content.
+    pub read_count: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Writes of file content.
+    pub write_count: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Syncs of files and directories.
+    pub sync_count: u64,
+    /// Sectors that syncs made durable.
+    pub synced_sectors: u64,
+    /// Operations that change something: what a fuse counts.
+    pub change_count: u64,
+    /// Losses of power.
+    pub crash_count: u64,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    image: Image,
+    /// Handles of the present power cycle; a file without name lives as long as one is open.
+    open_count: u64,
+    /// A sync of this file has failed; the process must end.
+    sync_failed: bool,
+}
+
+/// Everything behind the handles.
+#[derive(Debug)]
+struct Platter {
+    label: String,
+    files: BTreeMap<FileId, File>,
+    file_count: u64,
+    names: Names,
+    /// Counts power cycles and ends of processes. Handles of another cycle are severed.
+    cycle: u64,
+    /// False from the moment a fuse blows until the next cycle.
+    powered: bool,
+    /// Changes left until power is lost, that one included.
+    fuse: Option<u64>,
+    /// Syncs left until one fails, that one included.
+    sync_failure: Option<u64>,
+    capacity_bytes: Option<u64>,
+    costs: DiskCosts,
+    cost_ns: u64,
+    stats: DiskStats,
+}
+
+/// A simulated disk, or rather a handle on it: of one power cycle where it acts as a [`Disk`], of
+/// the machine where the world acts through it.
+#[derive(Clone)]
+pub struct SimDisk {
+    platter: Arc<Mutex<Platter>>,
+    cycle: u64,
+}
+
+/// An open file of a simulated disk.
+struct SimFile {
+    platter: Arc<Mutex<Platter>>,
+    cycle: u64,
+    file: FileId,
+    path: String,
+}
+
+/// Why an operation was refused, before it is dressed with names.
+type Refused = (DiskErrorKind, &'static str);
+
+const SEVERED: Refused = (DiskErrorKind::Severed, "the machine has lost power");
+const NOT_FOUND: Refused = (DiskErrorKind::NotFound, "no such file or directory");
+const FULL: Refused = (DiskErrorKind::Full, "no space left on device");
+
+/// A panicking run must still be able to sever its disks, so a poisoned lock is taken as it is.
+fn lock(platter: &Mutex<Platter>) -> MutexGuard<'_, Platter> {
+    platter.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The world's side.
+impl SimDisk {
+    /// An empty disk; `label` names it in errors.
+    #[must_use]
+    pub fn new(label: &str, costs: DiskCosts) -> Self {
+        let platter = Platter {
+            label: label.to_owned(),
+            files: BTreeMap::new(),
+            file_count: 0,
+            names: Names::default(),
+            cycle: 0,
+            powered: true,
+            fuse: None,
+            sync_failure: None,
+            capacity_bytes: None,
+            costs,
+            cost_ns: 0,
+            stats: DiskStats::default(),
+        };
+        Self { platter: Arc::new(Mutex::new(platter)), cycle: 0 }
+    }
+
+    /// Power is lost: handles are severed and what was not synced meets its fate.
+    pub fn crash(&self, prng: &mut Prng, policy: CrashPolicy) {
+        lock(&self.platter).crash(prng, policy);
+    }
+
+    /// The process ends but the machine does not: handles are severed, nothing is lost, and what
+    /// was not synced stays so.
+    pub fn sever(&self) {
+        lock(&self.platter).end_cycle();
+    }
+
+    /// A disk for the process that starts now, on whatever the last crash left.
+    #[must_use]
+    pub fn reboot(&self) -> Self {
+        Self { platter: Arc::clone(&self.platter), cycle: lock(&self.platter).cycle }
+    }
+
+    /// Power will be lost in the `change_count`-th change (create, write, rename, sync, …) from
+    /// now: that one and everything after it answer [`DiskErrorKind::Severed`]. A write then may
+    /// have written a part. Call [`SimDisk::crash`] when the process has noticed.
+    ///
+    /// # Panics
+    /// When `change_count` is 0: the past cannot fail.
+    pub fn arm_fuse(&self, change_count: u64) {
+        assert!(0 < change_count, "a fuse blows in a change to come");
+        lock(&self.platter).fuse = Some(change_count);
+    }
+
+    /// The fuse has blown and no crash has followed yet.
+    #[must_use]
+    pub fn is_fuse_blown(&self) -> bool {
+        !lock(&self.platter).powered
+    }
+
+    /// The `sync_count`-th sync from now will fail, once.
+    ///
+    /// # Panics
+    /// When `sync_count` is 0: the past cannot fail.
+    pub fn arm_sync_failure(&self, sync_count: u64) {
+        assert!(0 < sync_count, "a sync to come fails");
+        lock(&self.platter).sync_failure = Some(sync_count);
+    }
+
+    /// Growth beyond this many bytes in all files together is refused as [`DiskErrorKind::Full`].
+    pub fn set_capacity(&self, capacity_bytes: Option<u64>) {
+        lock(&self.platter).capacity_bytes = capacity_bytes;
+    }
+
+    /// Bit rot: flips the bits of `mask` in one byte, durably. False when there is no such byte.
+    pub fn damage(&self, path: &str, offset: u64, mask: u8) -> bool {
+        let mut platter = lock(&self.platter);
+        let Some(id) = platter.names.lookup(path) else { return false };
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        platter.files.get_mut(&id).is_some_and(|file| file.image.damage(offset, mask))
+    }
+
+    /// Virtual time spent in operations since the last call.
+    #[must_use]
+    pub fn take_cost(&self) -> Duration {
+        Duration::from_nanos(std::mem::take(&mut lock(&self.platter).cost_ns))
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn stats(&self) -> DiskStats {
+        lock(&self.platter).stats
+    }
+
+    /// Bytes in all files that a name or a handle leads to.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        lock(&self.platter).size_bytes()
+    }
+}
+
+impl Platter {
+    fn crash(&mut self, prng: &mut Prng, policy: CrashPolicy) {
+        self.end_cycle();
+        self.stats.crash_count += 1;
+        self.names.crash(prng, policy);
+        self.reap();
+        for file in self.files.values_mut() {
+            file.image.crash(prng, policy);
+        }
+    }
+
+    fn end_cycle(&mut self) {
+        self.cycle += 1;
+        self.powered = true;
+        self.fuse = None;
+        self.sync_failure = None;
+        for file in self.files.values_mut() {
+            file.open_count = 0;
+            file.sync_failed = false;
+        }
+        self.reap();
+    }
+
+    /// Forgets files that no name, no change of names and no handle leads to.
+    fn reap(&mut self) {
+        let reachable = self.names.reachable();
+        self.files.retain(|id, file| 0 < file.open_count || reachable.contains(id));
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.files.values().map(|file| file.image.size() as u64).sum()
+    }
+
+    fn error(&self, operation: &'static str, path: &str, refused: Refused) -> DiskError {
+        let (kind, detail) = refused;
+        DiskError { kind, operation, path: format!("{}/{path}", self.label), detail: detail.into() }
+    }
+
+    /// Entry of every operation of a handle: is there power, and what does it cost?
+    fn admit(&mut self, cycle: u64, bytes: usize) -> Result<(), Refused> {
+        if cycle != self.cycle || !self.powered {
+            return Err(SEVERED);
+        }
+        let kib_cost = (bytes as u64).saturating_mul(self.costs.kib_ns) / 1024;
+        self.cost_ns += self.costs.operation_ns + kib_cost;
+        Ok(())
+    }
+
+    /// Entry of every operation that changes something: the fuse counts it and may blow in it.
+    fn admit_change(&mut self, cycle: u64) -> Result<(), Refused> {
+        self.admit(cycle, 0)?;
+        if self.burn_fuse() { Err(SEVERED) } else { Ok(()) }
+    }
+
+    /// Counts a change; true when power is lost in the middle of it.
+    fn burn_fuse(&mut self) -> bool {
+        self.stats.change_count += 1;
+        self.fuse = self.fuse.map(|left| left - 1);
+        if self.fuse == Some(0) {
+            self.fuse = None;
+            self.powered = false;
+        }
+        !self.powered
+    }
+
+    fn admit_sync(&mut self, cycle: u64) -> Result<(), Refused> {
+        self.admit_change(cycle)?;
+        self.cost_ns += self.costs.sync_ns;
+        self.stats.sync_count += 1;
+        if let Some(left) = &mut self.sync_failure {
+            *left -= 1;
+            if *left == 0 {
+                self.sync_failure = None;
+                return Err((DiskErrorKind::Failed, "input/output error"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses growth of a file from `size` to `end` beyond the capacity.
+    fn admit_growth(&self, size: usize, end: usize) -> Result<(), Refused> {
+        let growth = end.saturating_sub(size) as u64;
+        match self.capacity_bytes {
+            Some(capacity) if 0 < growth && capacity < self.size_bytes() + growth => Err(FULL),
+            _ => Ok(()),
+        }
+    }
+
+    fn open(&mut self, cycle: u64, path: &str) -> Result<FileId, Refused> {
+        self.admit(cycle, 0)?;
+        let id = self.names.lookup(path).ok_or(NOT_FOUND)?;
+        self.file(id).open_count += 1;
+        Ok(id)
+    }
+
+    fn create(&mut self, cycle: u64, path: &str) -> Result<FileId, Refused> {
+        self.admit_change(cycle)?;
+        if !self.names.has_dir_of(path) {
+            return Err(NOT_FOUND);
+        }
+        let id = if let Some(id) = self.names.lookup(path) {
+            self.file(id).image.set_len(0);
+            id
+        } else {
+            self.file_count += 1;
+            let id = FileId(self.file_count);
+            self.files.insert(id, File::default());
+            self.names.bind(path, id);
+            id
+        };
+        self.file(id).open_count += 1;
+        Ok(id)
+    }
+
+    fn rename(&mut self, cycle: u64, source: &str, target: &str) -> Result<(), Refused> {
+        self.admit_change(cycle)?;
+        let id = self.names.lookup(source).ok_or(NOT_FOUND)?;
+        if !self.names.has_dir_of(target) {
+            return Err(NOT_FOUND);
+        }
+        self.names.rename(source, target, id);
+        Ok(())
+    }
+
+    fn remove(&mut self, cycle: u64, path: &str) -> Result<(), Refused> {
+        self.admit_change(cycle)?;
+        let id = self.names.lookup(path).ok_or(NOT_FOUND)?;
+        self.names.unbind(path, id);
+        Ok(())
+    }
+
+    fn sync_dir(&mut self, cycle: u64, dir: &str) -> Result<(), Refused> {
+        self.admit_sync(cycle)?;
+        if !self.names.has_dir(dir) {
+            return Err(NOT_FOUND);
+        }
+        self.names.sync(dir);
+        self.reap();
+        Ok(())
+    }
+
+    fn read(&mut self, handle: &SimFile, offset: u64, buffer: &mut [u8]) -> Result<(), Refused> {
+        self.admit(handle.cycle, buffer.len())?;
+        self.stats.read_count += 1;
+        self.stats.read_bytes += buffer.len() as u64;
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        if self.file(handle.file).image.read_at(offset, buffer) {
+            Ok(())
+        } else {
+            Err((DiskErrorKind::Failed, "fewer bytes are there than asked for"))
+        }
+    }
+
+    fn write(&mut self, handle: &SimFile, offset: u64, bytes: &[u8]) -> Result<(), Refused> {
+        let too_far = (DiskErrorKind::Failed, "offset out of range");
+        let offset = usize::try_from(offset).map_err(|_| too_far)?;
+        let end = offset.checked_add(bytes.len()).ok_or(too_far)?;
+        self.admit(handle.cycle, bytes.len())?;
+        let size = self.file(handle.file).image.size();
+        self.admit_growth(size, end)?;
+        let blown = self.burn_fuse();
+        let count = if blown { self.torn_size(bytes.len()) } else { bytes.len() };
+        self.stats.write_count += 1;
+        self.stats.written_bytes += count as u64;
+        self.file(handle.file).image.write_at(offset, &bytes[..count]);
+        if blown { Err(SEVERED) } else { Ok(()) }
+    }
+
+    /// How much of a write of `size` bytes is done when power is lost in the middle of it.
+    fn torn_size(&self, size: usize) -> usize {
+        let drawn = Prng::new(self.stats.change_count).below(size as u64 + 1);
+        usize::try_from(drawn).expect("a part of a size is a size")
+    }
+
+    fn set_len(&mut self, handle: &SimFile, size: u64) -> Result<(), Refused> {
+        self.admit_change(handle.cycle)?;
+        let size = usize::try_from(size).map_err(|_| FULL)?;
+        let present = self.file(handle.file).image.size();
+        self.admit_growth(present, size)?;
+        self.file(handle.file).image.set_len(size);
+        Ok(())
+    }
+
+    fn sync(&mut self, handle: &SimFile) -> Result<(), Refused> {
+        let admitted = self.admit_sync(handle.cycle);
+        if handle.cycle != self.cycle {
+            return admitted;
+        }
+        let powered = self.powered;
+        let file = self.file(handle.file);
+        assert!(!file.sync_failed, "a sync is never tried again after one has failed");
+        if admitted.is_ok() {
+            let sectors = file.image.sync() as u64;
+            self.stats.synced_sectors += sectors;
+        } else {
+            file.sync_failed = powered;
+        }
+        admitted
+    }
+
+    fn file(&mut self, id: FileId) -> &mut File {
+        self.files.get_mut(&id).expect("a named or open file is kept: see reap")
+    }
+}
+
+impl Disk for SimDisk {
+    fn handle(&self) -> Box<dyn Disk> {
+        Box::new(self.clone())
+    }
+
+    fn open(&self, path: &str) -> Result<Box<dyn DiskFile>, DiskError> {
+        let mut platter = lock(&self.platter);
+        let opened = platter.open(self.cycle, path);
+        let file = opened.map_err(|refused| platter.error("open", path, refused))?;
+        Ok(Box::new(self.file_handle(file, path)))
+    }
+
+    fn create(&self, path: &str) -> Result<Box<dyn DiskFile>, DiskError> {
+        let mut platter = lock(&self.platter);
+        let created = platter.create(self.cycle, path);
+        let file = created.map_err(|refused| platter.error("create", path, refused))?;
+        Ok(Box::new(self.file_handle(file, path)))
+    }
+
+    fn create_dir(&self, path: &str) -> Result<(), DiskError> {
+        self.act("create_dir", path, |platter| {
+            platter.admit_change(self.cycle)?;
+            platter.names.make_dir(path);
+            Ok(())
+        })
+    }
+
+    fn rename(&self, source: &str, target: &str) -> Result<(), DiskError> {
+        self.act("rename", source, |platter| platter.rename(self.cycle, source, target))
+    }
+
+    fn remove(&self, path: &str) -> Result<(), DiskError> {
+        self.act("remove", path, |platter| platter.remove(self.cycle, path))
+    }
+
+    fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
+        self.act("list", dir, |platter| {
+            platter.admit(self.cycle, 0)?;
+            if platter.names.has_dir(dir) { Ok(platter.names.list(dir)) } else { Err(NOT_FOUND) }
+        })
+    }
+
+    fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
+        self.act("sync_dir", dir, |platter| platter.sync_dir(self.cycle, dir))
+    }
+}
+
+impl SimDisk {
+    fn act<T>(
+        &self,
+        operation: &'static str,
+        path: &str,
+        action: impl FnOnce(&mut Platter) -> Result<T, Refused>,
+    ) -> Result<T, DiskError> {
+        let mut platter = lock(&self.platter);
+        action(&mut platter).map_err(|refused| platter.error(operation, path, refused))
+    }
+
+    fn file_handle(&self, file: FileId, path: &str) -> SimFile {
+        SimFile {
+            platter: Arc::clone(&self.platter),
+            cycle: self.cycle,
+            file,
+            path: path.to_owned(),
+        }
+    }
+}
+
+impl SimFile {
+    fn act<T>(
+        &self,
+        operation: &'static str,
+        action: impl FnOnce(&mut Platter) -> Result<T, Refused>,
+    ) -> Result<T, DiskError> {
+        let mut platter = lock(&self.platter);
+        action(&mut platter).map_err(|refused| platter.error(operation, &self.path, refused))
+    }
+}
+
+impl DiskFile for SimFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
+        self.act("read", |platter| platter.read(self, offset, buffer))
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.act("write", |platter| platter.write(self, offset, bytes))
+    }
+
+    fn size(&self) -> Result<u64, DiskError> {
+        self.act("size", |platter| {
+            platter.admit(self.cycle, 0)?;
+            Ok(platter.file(self.file).image.size() as u64)
+        })
+    }
+
+    fn set_len(&self, size: u64) -> Result<(), DiskError> {
+        self.act("set_len", |platter| platter.set_len(self, size))
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        self.act("sync", |platter| platter.sync(self))
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let mut platter = lock(&self.platter);
+        if self.cycle != platter.cycle {
+            return;
+        }
+        let file = platter.file(self.file);
+        file.open_count -= 1;
+        if file.open_count == 0 && platter.names.lookup(&self.path) != Some(self.file) {
+            platter.reap();
+        }
+    }
+}
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimDisk({}, cycle {})", lock(&self.platter).label, self.cycle)
+    }
+}
+
+impl fmt::Debug for SimFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimFile({}, cycle {})", self.path, self.cycle)
+    }
+}

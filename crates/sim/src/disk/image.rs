@@ -1,0 +1,136 @@
+//! The bytes of one simulated file: what reads see, and what a loss of power may bring back.
+//!
+//! Only the live bytes are kept whole. For each sector changed since the last sync the durable
+//! content is kept beside them (an undo record), so a sync costs as much as there is to sync.
+//!
+//! Invariant: a sector without an undo record has the same durable and live content, both padded
+//! with zeroes to a whole sector.
+//!
+//! What it lacks: contents between two syncs. A sector comes back as it was at the last sync, as it
+//! was written last, or as a prefix of the one before a suffix of the other.
+
+use std::collections::BTreeMap;
+
+use kvraft_base::Prng;
+
+use super::{CrashPolicy, SECTOR_SIZE_BYTES, policy::Fate};
+
+type Sector = [u8; SECTOR_SIZE_BYTES];
+
+/// One file's bytes. Sizes and offsets are in memory, hence `usize`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Image {
+    /// What reads see.
+    live: Vec<u8>,
+    /// Size that a loss of power may bring back.
+    durable_size: usize,
+    /// Durable content of each sector changed since the last sync; `None` is all zeroes.
+    undo: BTreeMap<usize, Option<Box<Sector>>>,
+}
+
+impl Image {
+    pub(super) fn size(&self) -> usize {
+        self.live.len()
+    }
+
+    pub(super) fn read_at(&self, offset: usize, buffer: &mut [u8]) -> bool {
+        let end = offset.checked_add(buffer.len());
+        let Some(bytes) = end.and_then(|end| self.live.get(offset..end)) else { return false };
+        buffer.copy_from_slice(bytes);
+        true
+    }
+
+    pub(super) fn write_at(&mut self, offset: usize, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let end = offset + bytes.len();
+        self.remember(offset, end);
+        if self.live.len() < end {
+            self.live.resize(end, 0);
+        }
+        self.live[offset..end].copy_from_slice(bytes);
+    }
+
+    pub(super) fn set_len(&mut self, size: usize) {
+        if size < self.live.len() {
+            self.remember(size, self.live.len().min(self.durable_size));
+            // Beyond both sizes the live content is zero again, as the durable one always was.
+            let clean = size.max(self.durable_size).div_ceil(SECTOR_SIZE_BYTES);
+            let _cut = self.undo.split_off(&clean);
+            // The border sector keeps its head: what is cut of it must be remembered as well.
+            self.live.truncate(size);
+        } else {
+            self.live.resize(size, 0);
+        }
+    }
+
+    /// Makes the live content durable; returns how many sectors that was.
+    pub(super) fn sync(&mut self) -> usize {
+        let dirty_count = self.undo.len();
+        self.undo.clear();
+        self.durable_size = self.live.len();
+        dirty_count
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.undo.is_empty() || self.durable_size != self.live.len()
+    }
+
+    /// Flips the bits of `mask` in the byte at `offset`, live and durable: bit rot.
+    pub(super) fn damage(&mut self, offset: usize, mask: u8) -> bool {
+        let Some(byte) = self.live.get_mut(offset) else { return false };
+        *byte ^= mask;
+        if let Some(Some(old)) = self.undo.get_mut(&(offset / SECTOR_SIZE_BYTES)) {
+            old[offset % SECTOR_SIZE_BYTES] ^= mask;
+        }
+        true
+    }
+
+    /// Power is lost: every changed sector meets its fate, and so does the size.
+    pub(super) fn crash(&mut self, prng: &mut Prng, policy: CrashPolicy) {
+        if !self.is_dirty() {
+            return;
+        }
+        let (live_size, durable_size) = (self.live.len(), self.durable_size);
+        let undo = std::mem::take(&mut self.undo);
+        let mut plan = policy.for_file(prng, undo.keys().next_back().copied());
+        let size = plan.size(prng, durable_size, live_size);
+        let whole = live_size.max(durable_size);
+        self.live.resize(whole, 0);
+        for (sector, old) in &undo {
+            let start = sector * SECTOR_SIZE_BYTES;
+            let lost_from = match plan.fate(prng, *sector) {
+                Fate::Kept => continue,
+                Fate::Lost => 0,
+                Fate::Split { kept } => kept,
+            };
+            let end = whole.min(start + SECTOR_SIZE_BYTES);
+            let from = end.min(start + lost_from);
+            match old {
+                Some(old) => self.live[from..end].copy_from_slice(&old[from - start..end - start]),
+                None => self.live[from..end].fill(0),
+            }
+        }
+        self.live.resize(size, 0);
+        self.durable_size = size;
+        assert!(!self.is_dirty(), "after a crash, live and durable content are one");
+    }
+
+    /// Records the durable content of the sectors that `from..end` touches, where not yet done.
+    fn remember(&mut self, from: usize, end: usize) {
+        for sector in from / SECTOR_SIZE_BYTES..end.div_ceil(SECTOR_SIZE_BYTES) {
+            let start = sector * SECTOR_SIZE_BYTES;
+            let (live, durable_size) = (&self.live, self.durable_size);
+            self.undo.entry(sector).or_insert_with(|| {
+                if durable_size <= start || live.len() <= start {
+                    return None;
+                }
+                let known = &live[start..live.len().min(start + SECTOR_SIZE_BYTES)];
+                let mut old = Box::new([0; SECTOR_SIZE_BYTES]);
+                old[..known.len()].copy_from_slice(known);
+                Some(old)
+            });
+        }
+    }
+}
