@@ -1,0 +1,252 @@
+//! Recovery: from a data directory to a server's memory, the same for every world.
+//!
+//! In this order: whose directory it is; leftovers of interrupted steps are removed; the table is
+//! opened; the journal is replayed; the two are brought together.
+//!
+//! Invariants:
+//! - what is returned is durable, even if a killed process had not synced it;
+//! - the journal begins at or before the end of the table, and the table ends within the journal;
+//! - recovery may itself be cut short anywhere and done again.
+
+use kvraft_base::{
+    ClusterId, Disk, DiskErrorKind, Entry, HardState, Index, MemberId, Members, Position,
+};
+
+use crate::{
+    Identity, Journal, OpenError, Table, TableError,
+    identity::{IDENTITY_PATH, IDENTITY_TEMP_PATH, read_identity},
+    journal,
+    table::{TABLE_PATH, TABLE_TEMP_PATH},
+};
+
+/// How a data directory is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// A segment of the journal is closed before it grows over this. At least 4 KiB.
+    pub segment_size_bytes: u64,
+    /// Memory for the table's pages.
+    pub cache_size_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { segment_size_bytes: 64 * 1024 * 1024, cache_size_bytes: 64 * 1024 * 1024 }
+    }
+}
+
+/// An open data directory.
+#[derive(Debug)]
+pub struct Opened {
+    /// Whose it is.
+    pub identity: Identity,
+    /// The log and the hard state.
+    pub journal: Journal,
+    /// The settled state machine.
+    pub table: Table,
+    /// What consensus starts from.
+    pub recovered: Recovered,
+}
+
+/// What consensus starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Term, vote and commit as of the last batch that is believed.
+    pub hard_state: HardState,
+    /// Just before the journal's first entry.
+    pub released: Position,
+    /// The last entry.
+    pub last: Position,
+    /// The entries after `applied`, up to `last`.
+    pub tail: Vec<Entry>,
+    /// The log was durable here up to this index once. `last.index < attested` means that some of it
+    /// is damaged: no vote and no candidacy until peers have repaired it up to there.
+    pub attested: Index,
+    /// Where the table is.
+    pub applied: Position,
+    /// The configuration in force at `applied`.
+    pub members: Members,
+    /// What a person should know.
+    pub notes: Vec<Note>,
+}
+
+/// Something that recovery found or did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// The last batch was not written completely and nothing attests it: it does not count.
+    TornTail {
+        /// The segment.
+        path: String,
+        /// Where in it.
+        offset: u64,
+        /// What was found there.
+        detail: String,
+    },
+    /// Something that had been durable cannot be believed any more.
+    Damaged {
+        /// The file.
+        path: String,
+        /// Where in it.
+        offset: u64,
+        /// What was found there.
+        detail: String,
+    },
+    /// The log ends before what was durable once: this server waits for repair from its peers.
+    Muted {
+        /// Where the log ends.
+        last: Position,
+        /// Up to where it was durable.
+        attested: Index,
+    },
+    /// A snapshot was in the table and the journal did not know: the journal was reset to it.
+    InstallRolledForward {
+        /// The snapshot's position.
+        position: Position,
+    },
+    /// A file that an interrupted step had left was removed.
+    LeftoverRemoved {
+        /// The file.
+        path: String,
+    },
+}
+
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TornTail { path, offset, detail } => {
+                write!(f, "{path} at offset {offset}: torn tail cut: {detail}")
+            }
+            Self::Damaged { path, offset, detail } => {
+                write!(f, "{path} at offset {offset}: damaged: {detail}")
+            }
+            Self::Muted { last, attested } => write!(
+                f,
+                "the log ends at {last} but was durable up to {attested}: no vote until repaired"
+            ),
+            Self::InstallRolledForward { position } => {
+                write!(f, "snapshot install completed: the log begins after {position}")
+            }
+            Self::LeftoverRemoved { path } => write!(f, "{path}: leftover removed"),
+        }
+    }
+}
+
+/// Opens a data directory after whatever has happened to it. `expected` is whose it must be.
+///
+/// # Errors
+/// [`OpenError`]; each names the file and what to do.
+///
+/// # Panics
+/// When the options are out of their bounds.
+pub fn open(
+    disk: &dyn Disk,
+    options: &Options,
+    expected: Option<(ClusterId, MemberId)>,
+) -> Result<Opened, OpenError> {
+    assert!(4096 <= options.segment_size_bytes, "a segment has at least 4 KiB");
+    let identity = read_identity(disk)?;
+    check_expected(&identity, expected)?;
+    let mut notes = Vec::new();
+    for path in [TABLE_TEMP_PATH, IDENTITY_TEMP_PATH] {
+        remove_leftover(disk, path, &mut notes)?;
+    }
+    // A killed process may have renamed a table that is not yet durable under its name; the journal
+    // must not follow it before it is.
+    disk.sync_dir("")?;
+    disk.open(TABLE_PATH).map_err(|error| table_missing(error.kind, error))?.sync()?;
+    let table = Table::open(disk, options)?;
+    let mut journal = journal::recover(disk, &identity, options, &mut notes)?;
+    join(&mut journal, &table, &mut notes)?;
+    let applied = table.applied();
+    let members = table.members()?.unwrap_or_else(|| identity.members.clone());
+    let recovered = Recovered {
+        hard_state: journal.hard_state(),
+        released: journal.released(),
+        last: journal.last(),
+        tail: read_tail(&journal, applied)?,
+        attested: journal.attested(),
+        applied,
+        members,
+        notes,
+    };
+    Ok(Opened { identity, journal, table, recovered })
+}
+
+fn check_expected(
+    identity: &Identity,
+    expected: Option<(ClusterId, MemberId)>,
+) -> Result<(), OpenError> {
+    match expected {
+        Some((expected_cluster, expected_member))
+            if (expected_cluster, expected_member) != (identity.cluster, identity.member) =>
+        {
+            Err(OpenError::Foreign {
+                path: IDENTITY_PATH.into(),
+                cluster: identity.cluster,
+                member: identity.member,
+                expected_cluster,
+                expected_member,
+            })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn remove_leftover(disk: &dyn Disk, path: &str, notes: &mut Vec<Note>) -> Result<(), OpenError> {
+    match disk.remove(path) {
+        Ok(()) => notes.push(Note::LeftoverRemoved { path: path.into() }),
+        Err(error) if error.kind == DiskErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+fn table_missing(kind: DiskErrorKind, error: kvraft_base::DiskError) -> OpenError {
+    if kind == DiskErrorKind::NotFound {
+        let detail = "the table is missing: rebuild this server from a peer".into();
+        return OpenError::Damaged { path: error.path, detail };
+    }
+    error.into()
+}
+
+/// Brings journal and table together: completes an interrupted snapshot install, refuses a gap.
+fn join(journal: &mut Journal, table: &Table, notes: &mut Vec<Note>) -> Result<(), OpenError> {
+    let applied = table.applied();
+    let released = journal.released();
+    if applied.index < released.index {
+        return Err(OpenError::Gap { applied, released });
+    }
+    if applied == released || applied == journal.last() {
+        return Ok(());
+    }
+    if applied.index == released.index {
+        return Err(OpenError::Gap { applied, released });
+    }
+    let known = applied.index <= journal.last().index && {
+        let index = applied.index;
+        journal.term_at(index).map_err(TableError::from)? == applied.term
+    };
+    if !known {
+        journal.reset(applied, hard_state_after(journal.hard_state(), applied))?;
+        notes.push(Note::InstallRolledForward { position: applied });
+    }
+    Ok(())
+}
+
+/// The hard state is kept; but what is in the table is committed, and its term has been seen.
+fn hard_state_after(kept: HardState, applied: Position) -> HardState {
+    let commit = kept.commit.max(applied.index);
+    if kept.term < applied.term {
+        return HardState { term: applied.term, vote: None, commit };
+    }
+    HardState { commit, ..kept }
+}
+
+fn read_tail(journal: &Journal, applied: Position) -> Result<Vec<Entry>, OpenError> {
+    let last = journal.last().index;
+    if applied.index == last {
+        return Ok(Vec::new());
+    }
+    let tail = journal.read(applied, applied.index.next(), last, usize::MAX);
+    let tail = tail.map_err(TableError::from)?;
+    Ok(tail.expect("the table ends within the journal: just checked"))
+}

@@ -1,0 +1,334 @@
+//! The one adapter between redb and our disk: a checksum for every block, verified on every read.
+//!
+//! redb checks its own checksums only when it repairs, so a flipped byte would be served as a value.
+//! Here every 4 KiB block (redb's page) has a CRC-32C seeded with its number.
+//!
+//! Layout of the file, in pages of 4096 bytes:
+//! - page 0: redb's header in the first sector of 512 bytes: 320 bytes of redb's, then magic, version
+//!   and the sector's checksum in its last 16 bytes; the rest of the page is unused;
+//! - then groups of one page of 1024 checksums followed by the 1024 blocks they belong to.
+//!
+//! Why a crash cannot turn a good block into a damaged one: redb never overwrites a block that its
+//! last durable commit refers to, except the header. So a checksum and its block may tear apart only
+//! where nothing is referred to; the other checksums in the same sector are rewritten with the value
+//! they had. The header is one sector, so that it changes as a whole together with its checksum: a
+//! sector of 512 bytes is what every disk writes or does not write. Falling back to an older header
+//! instead would be worse than an error: the blocks it refers to may have been used again.
+//!
+//! Invariants: checksum 0 means "never written", and such a block must be all zeroes. Checksums are
+//! written before each sync of the file. The first failure is kept: it is what all later ones say.
+//!
+//! The mutex is here because redb's trait takes `&self`; below `server` this is the only one.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use kvraft_base::{Damage, DiskError, DiskFile, checksum_seeded};
+
+/// Size of a block in bytes: redb's page.
+pub(super) const BLOCK_SIZE: u64 = 4096;
+const BLOCK_BYTES: usize = 4096;
+const GROUP_BLOCKS: u64 = 1024;
+const SECTOR_BYTES: usize = 512;
+/// Of the header sector, what redb may use.
+const HEADER_BYTES_MAX: usize = SECTOR_BYTES - 16;
+const HEADER_MAGIC: u32 = u32::from_le_bytes(*b"kvTB");
+const HEADER_VERSION: u32 = 1;
+
+/// A file of checksummed blocks.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    file: Box<dyn DiskFile>,
+    path: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Logical length in bytes.
+    len: u64,
+    groups: BTreeMap<u64, Group>,
+    failure: Option<Damage>,
+}
+
+#[derive(Debug)]
+struct Group {
+    sums: Vec<u32>,
+    dirty: bool,
+}
+
+impl Blocks {
+    /// Wraps an open file.
+    pub(super) fn open(file: Box<dyn DiskFile>, path: &str) -> Result<Self, Damage> {
+        let size = file.size()?;
+        let Some(len) = logical_len(size) else {
+            return Err(Damage::Lost {
+                what: path.into(),
+                detail: format!("a size of {size} bytes is impossible"),
+            });
+        };
+        let state = State { len, groups: BTreeMap::new(), failure: None };
+        Ok(Self { file, path: path.into(), state: Mutex::new(state) })
+    }
+
+    /// The first failure, if there was one.
+    pub(super) fn failure(&self) -> Option<Damage> {
+        self.lock().failure.clone()
+    }
+
+    /// Whether there is nothing in the file.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().len == 0
+    }
+
+    /// Name of the file.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep<T>(&self, result: Result<T, Damage>) -> io::Result<T> {
+        result.map_err(|damage| {
+            let mut state = self.lock();
+            let error = io::Error::other(damage.to_string());
+            state.failure.get_or_insert(damage);
+            error
+        })
+    }
+
+    fn lost(&self, offset: u64, detail: &str) -> Damage {
+        Damage::Lost { what: format!("{} at offset {offset}", self.path), detail: detail.into() }
+    }
+
+    fn read_header(&self, offset: u64, out: &mut [u8]) -> Result<(), Damage> {
+        let first = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = first.saturating_add(out.len());
+        if HEADER_BYTES_MAX < end {
+            return Err(self.lost(offset, "a read beyond the header"));
+        }
+        let mut sector = [0; SECTOR_BYTES];
+        self.file.read_at(0, &mut sector)?;
+        let sum = header_sum(&sector).to_le_bytes();
+        if sector.iter().any(|byte| *byte != 0) && sector[SECTOR_BYTES - 4..] != sum {
+            return Err(self.lost(0, "header checksum mismatch"));
+        }
+        out.copy_from_slice(&sector[first..end]);
+        Ok(())
+    }
+
+    fn write_header(&self, offset: u64, bytes: &[u8]) -> Result<(), Damage> {
+        if offset != 0 || HEADER_BYTES_MAX < bytes.len() {
+            return Err(self.lost(offset, "a write beyond the header"));
+        }
+        let mut sector = [0; SECTOR_BYTES];
+        sector[..bytes.len()].copy_from_slice(bytes);
+        sector[HEADER_BYTES_MAX..][..4].copy_from_slice(&HEADER_MAGIC.to_le_bytes());
+        sector[HEADER_BYTES_MAX + 4..][..4].copy_from_slice(&HEADER_VERSION.to_le_bytes());
+        let sum = header_sum(&sector);
+        sector[SECTOR_BYTES - 4..].copy_from_slice(&sum.to_le_bytes());
+        Ok(self.file.write_at(0, &sector)?)
+    }
+
+    /// Calls `run` with each stretch of blocks that lies in one group: physical offset, first block,
+    /// and the range of the caller's buffer.
+    fn each_run(
+        &self,
+        offset: u64,
+        size: usize,
+        mut run: impl FnMut(u64, u64, std::ops::Range<usize>) -> Result<(), Damage>,
+    ) -> Result<(), Damage> {
+        let aligned = offset.is_multiple_of(BLOCK_SIZE) && size.is_multiple_of(BLOCK_BYTES);
+        if !aligned || self.lock().len < offset + size as u64 {
+            return Err(self.lost(offset, "an access outside of the blocks"));
+        }
+        let mut at = 0;
+        while at < size {
+            let block = offset / BLOCK_SIZE - 1 + (at / BLOCK_BYTES) as u64;
+            let left = (size - at) / BLOCK_BYTES;
+            let room = GROUP_BLOCKS - block % GROUP_BLOCKS;
+            let count = usize::try_from(room).unwrap_or(usize::MAX).min(left);
+            let end = at + count * BLOCK_BYTES;
+            run(physical_offset(block), block, at..end)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn read_blocks(&self, offset: u64, out: &mut [u8]) -> Result<(), Damage> {
+        self.each_run(offset, out.len(), |physical, first, range| {
+            let out = &mut out[range];
+            self.file.read_at(physical, out)?;
+            let mut state = self.lock();
+            let group = self.group(&mut state, first / GROUP_BLOCKS)?;
+            for (block, bytes) in (first..).zip(out.chunks_exact(BLOCK_BYTES)) {
+                let sum = group.sums[slot(block)];
+                let matches = match sum {
+                    0 => bytes.iter().all(|byte| *byte == 0),
+                    _ => sum == block_sum(block, bytes),
+                };
+                if !matches {
+                    return Err(self.lost(physical_offset(block), "block checksum mismatch"));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn write_blocks(&self, offset: u64, bytes: &[u8]) -> Result<(), Damage> {
+        self.each_run(offset, bytes.len(), |physical, first, range| {
+            let bytes = &bytes[range];
+            let mut state = self.lock();
+            let group = self.group(&mut state, first / GROUP_BLOCKS)?;
+            self.file.write_at(physical, bytes)?;
+            for (block, bytes) in (first..).zip(bytes.chunks_exact(BLOCK_BYTES)) {
+                group.sums[slot(block)] = block_sum(block, bytes);
+            }
+            group.dirty = true;
+            Ok(())
+        })
+    }
+
+    /// The checksums of a group, read from the file the first time.
+    fn group<'a>(&self, state: &'a mut State, number: u64) -> Result<&'a mut Group, DiskError> {
+        match state.groups.entry(number) {
+            Entry::Occupied(found) => Ok(found.into_mut()),
+            Entry::Vacant(missing) => {
+                let mut page = vec![0; BLOCK_BYTES];
+                self.file.read_at(group_offset(number), &mut page)?;
+                let words = page.chunks_exact(4);
+                let sums = words.map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect();
+                Ok(missing.insert(Group { sums, dirty: false }))
+            }
+        }
+    }
+
+    fn resize(&self, len: u64) -> Result<(), Damage> {
+        if !len.is_multiple_of(BLOCK_SIZE) {
+            return Err(self.lost(len, "a length that is not a number of blocks"));
+        }
+        let mut state = self.lock();
+        let kept = block_count(len.min(state.len));
+        // Blocks that come back later come back never written.
+        if !kept.is_multiple_of(GROUP_BLOCKS) && len != state.len {
+            let group = self.group(&mut state, kept / GROUP_BLOCKS)?;
+            group.sums[slot(kept)..].fill(0);
+            group.dirty = true;
+        }
+        state.groups.retain(|number, _| number * GROUP_BLOCKS < kept);
+        self.file.set_len(physical_len(len))?;
+        state.len = len;
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), Damage> {
+        let mut state = self.lock();
+        for (number, group) in state.groups.iter_mut().filter(|(_, group)| group.dirty) {
+            let page: Vec<u8> = group.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+            self.file.write_at(group_offset(*number), &page)?;
+            group.dirty = false;
+        }
+        drop(state);
+        Ok(self.file.sync()?)
+    }
+}
+
+/// redb's view of [`Blocks`]; shared, so that failures can be asked for afterwards.
+#[derive(Debug)]
+pub(super) struct Backend(pub(super) std::sync::Arc<Blocks>);
+
+impl redb::StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().len)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let blocks = &self.0;
+        blocks.keep(match offset < BLOCK_SIZE {
+            true => blocks.read_header(offset, out),
+            false => blocks.read_blocks(offset, out),
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.keep(self.0.resize(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.keep(self.0.sync())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let blocks = &self.0;
+        blocks.keep(match offset < BLOCK_SIZE {
+            true => blocks.write_header(offset, data),
+            false => blocks.write_blocks(offset, data),
+        })
+    }
+}
+
+fn header_sum(sector: &[u8; SECTOR_BYTES]) -> u32 {
+    checksum_seeded(0, &sector[..SECTOR_BYTES - 4])
+}
+
+/// Never 0, which stands for "never written".
+fn block_sum(block: u64, bytes: &[u8]) -> u32 {
+    checksum_seeded(block + 1, bytes).max(1)
+}
+
+/// Blocks beside the header in a file of `len` logical bytes.
+fn block_count(len: u64) -> u64 {
+    (len / BLOCK_SIZE).saturating_sub(1)
+}
+
+fn slot(block: u64) -> usize {
+    usize::try_from(block % GROUP_BLOCKS).expect("a group has 1024 blocks")
+}
+
+fn group_offset(group: u64) -> u64 {
+    BLOCK_SIZE * (1 + group * (GROUP_BLOCKS + 1))
+}
+
+fn physical_offset(block: u64) -> u64 {
+    group_offset(block / GROUP_BLOCKS) + BLOCK_SIZE * (1 + block % GROUP_BLOCKS)
+}
+
+fn physical_len(len: u64) -> u64 {
+    if len == 0 {
+        return 0;
+    }
+    let blocks = block_count(len);
+    BLOCK_SIZE * (1 + blocks + blocks.div_ceil(GROUP_BLOCKS))
+}
+
+/// The inverse of [`physical_len`]; `None` when no length gives `size`.
+fn logical_len(size: u64) -> Option<u64> {
+    let pages = size / BLOCK_SIZE;
+    if pages == 0 {
+        return (size == 0).then_some(0);
+    }
+    let groups = (pages - 1).div_ceil(GROUP_BLOCKS + 1);
+    let len = BLOCK_SIZE * (pages - groups);
+    (physical_len(len) == size).then_some(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BLOCK_SIZE, GROUP_BLOCKS, logical_len, physical_len};
+
+    /// The length is recovered from the file's size, at group borders too; other sizes are refused.
+    #[test]
+    fn lengths_round_trip() {
+        for blocks in [0, 1, 2, 3, GROUP_BLOCKS, GROUP_BLOCKS + 1, GROUP_BLOCKS + 2, 5000] {
+            let len = blocks * BLOCK_SIZE;
+            assert_eq!(logical_len(physical_len(len)), Some(len), "{blocks} blocks");
+        }
+        assert_eq!(logical_len(BLOCK_SIZE + 1), None);
+        assert_eq!(logical_len(2 * BLOCK_SIZE), None);
+    }
+}

@@ -1,0 +1,343 @@
+//! The table: what the state machine has settled, in a redb database over our disk.
+//!
+//! Why redb: copy-on-write views for snapshots and backups, no background threads, and a storage
+//! trait. Each commit is durable, two-phase and quick to repair: without that one damaged byte makes
+//! redb reopen silently at an older commit.
+//!
+//! Invariants:
+//! - a file becomes the table only by rename, whole and synced, so creation and snapshot installation
+//!   have no half-done state;
+//! - a commit carries the applied position it leads to, which only grows;
+//! - after the first failure everything is refused; dropping a table whose disk is gone writes nothing
+//!   and does not panic.
+
+mod blocks;
+mod snapshot;
+
+use std::{fmt, ops::Bound, sync::Arc};
+
+use bytes::Bytes;
+use kvraft_base::{
+    Checkpoint, Damage, Disk, DiskErrorKind, META_APPLIED, META_MEMBERS, Members, Position, Reader,
+    Records, RowVisitor, TableId, TableOp, Term, Writer,
+};
+use redb::{
+    Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition, WriteTransaction,
+};
+
+use self::blocks::{Backend, Blocks};
+pub use self::snapshot::{Export, Import};
+use crate::{Options, TableError};
+
+/// Name of the table's file.
+pub(crate) const TABLE_PATH: &str = "table";
+/// Its name while it is being written.
+pub(crate) const TABLE_TEMP_PATH: &str = "table.new";
+
+type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+fn definition(table: TableId) -> Definition {
+    TableDefinition::new(match table {
+        TableId::Records => "records",
+        TableId::Sessions => "sessions",
+        TableId::Meta => "meta",
+        TableId::Leases => "leases",
+    })
+}
+
+/// A redb database and the blocks it stands on.
+struct Store {
+    database: Database,
+    blocks: Arc<Blocks>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("path", &self.blocks.path()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the file at `path`, or makes a new one.
+    fn open(disk: &dyn Disk, path: &str, cache_size: usize, new: bool) -> Result<Self, TableError> {
+        let file = if new { disk.create(path)? } else { disk.open(path)? };
+        let blocks = Arc::new(Blocks::open(file, path)?);
+        if blocks.is_empty() && !new {
+            // redb would make a new database of it.
+            let detail = "the file is empty".into();
+            return Err(Damage::Lost { what: path.into(), detail }.into());
+        }
+        let backend = Backend(Arc::clone(&blocks));
+        let opened = Database::builder().set_cache_size(cache_size).create_with_backend(backend);
+        match opened {
+            Ok(database) => Ok(Self { database, blocks }),
+            Err(error) => Err(fault(&blocks, &error).into()),
+        }
+    }
+
+    fn fault(&self, error: &dyn fmt::Display) -> Damage {
+        fault(&self.blocks, error)
+    }
+
+    /// Runs `change` in one durable transaction.
+    fn write(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), Damage> {
+        let run = || -> Result<(), redb::Error> {
+            let mut transaction = self.database.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            transaction.set_two_phase_commit(true);
+            transaction.set_quick_repair(true);
+            change(&transaction)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        run().map_err(|error| self.fault(&error))
+    }
+
+    fn table(&self, table: TableId) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, Damage> {
+        let open = || -> Result<_, redb::Error> {
+            Ok(self.database.begin_read()?.open_table(definition(table))?)
+        };
+        open().map_err(|error| self.fault(&error))
+    }
+
+    fn read(&self, table: TableId, key: &[u8]) -> Result<Option<Bytes>, Damage> {
+        let found = self.table(table)?.get(key).map_err(|error| self.fault(&error))?;
+        Ok(found.map(|value| Bytes::copy_from_slice(value.value())))
+    }
+
+    fn applied(&self) -> Result<Position, Damage> {
+        let value = self.read(TableId::Meta, META_APPLIED)?;
+        value.map_or(Ok(Position::ZERO), |value| decode_position(self.blocks.path(), value))
+    }
+
+    fn members(&self) -> Result<Option<Members>, Damage> {
+        let Some(value) = self.read(TableId::Meta, META_MEMBERS)? else { return Ok(None) };
+        Members::decode(value).map(Some).map_err(|error| Damage::Lost {
+            what: format!("{}, members", self.blocks.path()),
+            detail: error.to_string(),
+        })
+    }
+}
+
+/// What the blocks say went wrong first, or else what redb says.
+fn fault(blocks: &Blocks, error: &dyn fmt::Display) -> Damage {
+    blocks
+        .failure()
+        .unwrap_or_else(|| Damage::Lost { what: blocks.path().into(), detail: error.to_string() })
+}
+
+fn decode_position(path: &str, value: Bytes) -> Result<Position, Damage> {
+    let mut reader = Reader::new(value);
+    let mut decode = || {
+        let term = Term(reader.u64("applied term")?);
+        Ok(Position::new(term, kvraft_base::Index(reader.u64("applied index")?)))
+    };
+    decode().map_err(|error: kvraft_base::DecodeError| Damage::Lost {
+        what: format!("{path}, applied position"),
+        detail: error.to_string(),
+    })
+}
+
+/// The value of [`META_APPLIED`].
+fn encode_position(position: Position) -> Bytes {
+    let mut writer = Writer::new();
+    writer.u64(position.term.0).u64(position.index.0);
+    writer.finish()
+}
+
+/// Whether there is a table that something was committed to.
+pub(crate) fn is_used(disk: &dyn Disk) -> Result<bool, TableError> {
+    match disk.open(TABLE_PATH) {
+        Ok(_) => {}
+        Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error.into()),
+    }
+    let store = Store::open(disk, TABLE_PATH, CREATE_CACHE_BYTES, false)?;
+    Ok(store.applied()? != Position::ZERO)
+}
+
+/// Makes an empty table.
+pub(crate) fn create(disk: &dyn Disk) -> Result<(), TableError> {
+    let store = create_temp(disk)?;
+    publish(disk, store)
+}
+
+/// Makes an empty database under the temporary name.
+fn create_temp(disk: &dyn Disk) -> Result<Store, TableError> {
+    let store = Store::open(disk, TABLE_TEMP_PATH, CREATE_CACHE_BYTES, true)?;
+    store.write(|transaction| {
+        for table in TableId::ALL {
+            transaction.open_table(definition(table))?;
+        }
+        Ok(())
+    })?;
+    Ok(store)
+}
+
+/// Closes a database under the temporary name and makes it the table.
+fn publish(disk: &dyn Disk, store: Store) -> Result<(), TableError> {
+    let blocks = Arc::clone(&store.blocks);
+    // Closing commits once more and cannot report a failure; the blocks kept it.
+    drop(store);
+    if let Some(damage) = blocks.failure() {
+        return Err(damage.into());
+    }
+    disk.open(TABLE_TEMP_PATH)?.sync()?;
+    disk.rename(TABLE_TEMP_PATH, TABLE_PATH)?;
+    disk.sync_dir("")?;
+    Ok(())
+}
+
+/// The settled state. One writer; readers are made by [`Table::reader`].
+#[derive(Debug)]
+pub struct Table {
+    store: Arc<Store>,
+    applied: Position,
+    failure: Option<String>,
+}
+
+impl Table {
+    /// Opens the table of a data directory; also after an install.
+    ///
+    /// # Errors
+    /// [`TableError::Damage`] when it cannot be read or believed.
+    pub fn open(disk: &dyn Disk, options: &Options) -> Result<Self, TableError> {
+        let store = Store::open(disk, TABLE_PATH, options.cache_size_bytes, false)?;
+        let applied = store.applied()?;
+        Ok(Self { store: Arc::new(store), applied, failure: None })
+    }
+
+    /// The last entry whose effects are in the table.
+    #[must_use]
+    pub fn applied(&self) -> Position {
+        self.applied
+    }
+
+    /// The configuration in force at [`Table::applied`]; `None` as long as it is the bootstrap one.
+    ///
+    /// # Errors
+    /// [`TableError::Damage`].
+    pub fn members(&self) -> Result<Option<Members>, TableError> {
+        Ok(self.store.members()?)
+    }
+
+    /// Makes a checkpoint durable, as a whole or not at all.
+    ///
+    /// # Errors
+    /// [`TableError`]; then nothing is known about what is durable and the process must end.
+    ///
+    /// # Panics
+    /// When the checkpoint would go back, or does not record the position it leads to.
+    pub fn commit(&mut self, checkpoint: &Checkpoint) -> Result<(), TableError> {
+        self.refuse_if_failed()?;
+        assert!(self.applied.index < checkpoint.applied.index, "a checkpoint only goes forward");
+        assert!(self.applied.term <= checkpoint.applied.term, "terms in the log only grow");
+        assert!(records_its_position(checkpoint), "a checkpoint must record its position");
+        let result = self.store.write(|transaction| apply(transaction, &checkpoint.ops));
+        if let Err(damage) = &result {
+            self.failure = Some(damage.to_string());
+        }
+        result?;
+        self.applied = checkpoint.applied;
+        Ok(())
+    }
+
+    fn refuse_if_failed(&self) -> Result<(), TableError> {
+        match &self.failure {
+            None => Ok(()),
+            Some(detail) => Err(TableError::Poisoned {
+                path: self.store.blocks.path().into(),
+                detail: detail.clone(),
+            }),
+        }
+    }
+
+    /// Read access for other lanes.
+    #[must_use]
+    pub fn reader(&self) -> TableReader {
+        TableReader { store: Arc::clone(&self.store) }
+    }
+
+    /// Starts a snapshot: a consistent view that later commits do not disturb.
+    ///
+    /// # Errors
+    /// [`TableError::Damage`].
+    pub fn export(&self) -> Result<Export, TableError> {
+        self.refuse_if_failed()?;
+        Export::begin(Arc::clone(&self.store))
+    }
+}
+
+fn records_its_position(checkpoint: &Checkpoint) -> bool {
+    let expected = encode_position(checkpoint.applied);
+    let recorded = checkpoint.ops.iter().rev().find_map(|op| match op {
+        TableOp::Put { table: TableId::Meta, key, value } if key == META_APPLIED => Some(value),
+        TableOp::Put { .. } | TableOp::Delete { .. } => None,
+    });
+    recorded == Some(&expected)
+}
+
+fn apply(transaction: &WriteTransaction, ops: &[TableOp]) -> Result<(), redb::Error> {
+    for table in TableId::ALL {
+        let mut open = None;
+        for op in ops.iter().filter(|op| table_of(op) == table) {
+            if open.is_none() {
+                open = Some(transaction.open_table(definition(table))?);
+            }
+            let Some(rows) = &mut open else { continue };
+            match op {
+                TableOp::Put { key, value, .. } => rows.insert(&key[..], &value[..])?.map(drop),
+                TableOp::Delete { key, .. } => rows.remove(&key[..])?.map(drop),
+            };
+        }
+    }
+    Ok(())
+}
+
+fn table_of(op: &TableOp) -> TableId {
+    match op {
+        TableOp::Put { table, .. } | TableOp::Delete { table, .. } => *table,
+    }
+}
+
+/// Read access to the newest committed state; cheap to clone, usable from any lane.
+///
+/// It keeps the file open: drop all readers before the table is opened again.
+#[derive(Clone, Debug)]
+pub struct TableReader {
+    store: Arc<Store>,
+}
+
+impl Records for TableReader {
+    fn read(&self, table: TableId, key: &[u8]) -> Result<Option<Bytes>, Damage> {
+        self.store.read(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: TableId,
+        first: &[u8],
+        end: Option<&[u8]>,
+        visit: &mut RowVisitor<'_>,
+    ) -> Result<(), Damage> {
+        if end.is_some_and(|end| end <= first) {
+            return Ok(());
+        }
+        let fault = |error: redb::StorageError| self.store.fault(&error);
+        let rows = self.store.table(table)?;
+        let bounds = (Bound::Included(first), end.map_or(Bound::Unbounded, Bound::Excluded));
+        for row in rows.range::<&[u8]>(bounds).map_err(fault)? {
+            let (key, value) = row.map_err(fault)?;
+            if visit(key.value(), value.value()).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Cache while a table is created or imported: twice what one import transaction holds.
+const CREATE_CACHE_BYTES: usize = 16 * 1024 * 1024;
