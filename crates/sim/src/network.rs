@@ -1,0 +1,360 @@
+//! The simulated network: directed links that delay, lose, duplicate, reorder and stop.
+//!
+//! It promises nothing: a frame arrives never, once or twice, late, and after a younger one. The
+//! world asks twice, once when a frame leaves and again when it arrives, so a partition also catches
+//! what is under way.
+//!
+//! Invariants:
+//! - a frame never arrives before the least delay has passed;
+//! - blocking is directed: `a` may be deaf to `b` while `b` hears `a`;
+//! - with FIFO links, frames of one link arrive in the order they left, copies apart.
+//!
+//! What it lacks: connections (who notices that a peer has gone is the world's to say), corrupted
+//! frames, and bandwidth shared between links.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    time::Duration,
+};
+
+use kvraft_base::{Instant, MemberId, Prng};
+
+/// One end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Endpoint {
+    /// A server, by its member id.
+    Server(MemberId),
+    /// A client of the workload, by its number.
+    Client(u64),
+}
+
+/// How links behave in one run. Chances are in parts per million of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// No frame is faster.
+    pub delay_min: Duration,
+    /// Mean of what is added to that; roughly exponential.
+    pub delay_extra_mean: Duration,
+    /// Nanoseconds for each KiB of a frame.
+    pub kib_ns: u64,
+    /// Chance that a frame between servers is lost.
+    pub loss_ppm: u64,
+    /// Chance that a frame between servers arrives twice, each copy with its own delay.
+    pub duplicate_ppm: u64,
+    /// Links keep the order of frames, as one TCP connection does.
+    pub fifo: bool,
+}
+
+impl NetworkConfig {
+    /// A good local network: a quarter of a millisecond, nothing lost, order kept.
+    pub const CALM: Self = Self {
+        delay_min: Duration::from_micros(100),
+        delay_extra_mean: Duration::from_micros(150),
+        kib_ns: 1_000,
+        loss_ppm: 0,
+        duplicate_ppm: 0,
+        fifo: true,
+    };
+
+    /// The behaviour of one run: first whether each trouble exists at all, then how strong it is.
+    #[must_use]
+    pub fn draw(prng: &mut Prng) -> Self {
+        let (min_us_max, extra_us_max) = match prng.below(3) {
+            0 => (300, 500),
+            1 => (3_000, 10_000),
+            _ => (30_000, 60_000),
+        };
+        let mut trouble = |ppm_max: u64| if prng.chance(1, 2) { prng.below(ppm_max) } else { 0 };
+        let (loss_ppm, duplicate_ppm) = (trouble(200_000), trouble(300_000));
+        Self {
+            delay_min: Duration::from_micros(prng.between(20, min_us_max)),
+            delay_extra_mean: Duration::from_micros(prng.between(10, extra_us_max)),
+            kib_ns: prng.between(100, 50_000),
+            loss_ppm,
+            duplicate_ppm,
+            fifo: prng.chance(1, 3),
+        }
+    }
+}
+
+/// A shape of who cannot hear whom, among servers. Clients are not touched: a server cut off from its
+/// peers that still answers clients is the dangerous case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Partition {
+    /// One server and all others, neither way.
+    Isolate(MemberId),
+    /// One server hears no other, but is heard.
+    Deaf(MemberId),
+    /// One server is heard by no other, but hears.
+    Mute(MemberId),
+    /// These servers and the others, neither way.
+    Split(Vec<MemberId>),
+    /// Frames from these servers to the others are stopped; the other way is open.
+    OneWay(Vec<MemberId>),
+    /// Each server reaches only its two neighbours in the order of ids.
+    Ring,
+    /// Two halves that only this server reaches both of.
+    Bridge(MemberId),
+}
+
+/// All links of a world.
+#[derive(Clone, Debug)]
+pub struct Network {
+    config: NetworkConfig,
+    /// Directed links that carry nothing.
+    blocked: BTreeSet<(Endpoint, Endpoint)>,
+    /// Endpoints whose every link is dead.
+    offline: BTreeSet<Endpoint>,
+    /// Links on which everything waits until the given time.
+    clogged: BTreeMap<(Endpoint, Endpoint), Instant>,
+    /// With FIFO links: when the last frame of each arrives.
+    last_arrival: BTreeMap<(Endpoint, Endpoint), Instant>,
+    stats: NetworkStats,
+}
+
+/// What became of frames. Those lost on arrival, to a partition, are the world's to count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetworkStats {
+    /// Frames handed in.
+    pub sent_count: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Frames lost by chance.
+    pub lost_count: u64,
+    /// Frames stopped when they left, on a blocked link.
+    pub blocked_count: u64,
+    /// Frames that will arrive twice.
+    pub duplicated_count: u64,
+}
+
+impl Network {
+    /// Links that all work.
+    #[must_use]
+    pub fn new(config: NetworkConfig) -> Self {
+        Self {
+            config,
+            blocked: BTreeSet::new(),
+            offline: BTreeSet::new(),
+            clogged: BTreeMap::new(),
+            last_arrival: BTreeMap::new(),
+            stats: NetworkStats::default(),
+        }
+    }
+
+    /// A frame leaves; returns when its copies arrive, none if it is lost. Ask
+    /// [`Network::is_open`] again on each arrival.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        from: Endpoint,
+        to: Endpoint,
+        size_bytes: usize,
+        prng: &mut Prng,
+    ) -> Vec<Instant> {
+        self.stats.sent_count += 1;
+        self.stats.sent_bytes += size_bytes as u64;
+        if !self.is_open(from, to) {
+            self.stats.blocked_count += 1;
+            return Vec::new();
+        }
+        let between_servers = from.is_server() && to.is_server();
+        if between_servers && self.is_hit(self.config.loss_ppm, prng) {
+            self.stats.lost_count += 1;
+            return Vec::new();
+        }
+        let first = self.arrival(now, from, to, size_bytes, prng);
+        if between_servers && self.is_hit(self.config.duplicate_ppm, prng) {
+            self.stats.duplicated_count += 1;
+            let again = now + self.delay(size_bytes, prng);
+            return vec![first, first.max(again)];
+        }
+        vec![first]
+    }
+
+    /// Frames from `from` may reach `to` now.
+    #[must_use]
+    pub fn is_open(&self, from: Endpoint, to: Endpoint) -> bool {
+        !self.blocked.contains(&(from, to))
+            && !self.offline.contains(&from)
+            && !self.offline.contains(&to)
+    }
+
+    /// Stops frames from `from` to `to`, those under way too.
+    pub fn block(&mut self, from: Endpoint, to: Endpoint) {
+        self.blocked.insert((from, to));
+    }
+
+    /// Lets frames from `from` to `to` pass again.
+    pub fn unblock(&mut self, from: Endpoint, to: Endpoint) {
+        self.blocked.remove(&(from, to));
+    }
+
+    /// Cuts an endpoint off from everything, clients included.
+    pub fn disconnect(&mut self, endpoint: Endpoint) {
+        self.offline.insert(endpoint);
+    }
+
+    /// Undoes [`Network::disconnect`].
+    pub fn reconnect(&mut self, endpoint: Endpoint) {
+        self.offline.remove(&endpoint);
+    }
+
+    /// Holds frames that leave on a link until `until`; they arrive after that.
+    pub fn clog(&mut self, from: Endpoint, to: Endpoint, until: Instant) {
+        self.clogged.insert((from, to), until);
+    }
+
+    /// Blocks the links that `partition` names among `servers`, on top of what is blocked already.
+    pub fn partition(&mut self, partition: &Partition, servers: &[MemberId]) {
+        for &from in servers {
+            for &to in servers {
+                if from != to && partition.blocks(from, to, servers) {
+                    self.block(Endpoint::Server(from), Endpoint::Server(to));
+                }
+            }
+        }
+    }
+
+    /// Opens every blocked link and clears every clog. Disconnected endpoints stay so.
+    pub fn heal(&mut self) {
+        self.blocked.clear();
+        self.clogged.clear();
+    }
+
+    /// What became of frames so far.
+    #[must_use]
+    pub fn stats(&self) -> NetworkStats {
+        self.stats
+    }
+
+    fn is_hit(&self, ppm: u64, prng: &mut Prng) -> bool {
+        0 < ppm && prng.chance(ppm, 1_000_000)
+    }
+
+    fn arrival(
+        &mut self,
+        now: Instant,
+        from: Endpoint,
+        to: Endpoint,
+        size_bytes: usize,
+        prng: &mut Prng,
+    ) -> Instant {
+        let link = (from, to);
+        let leaves = self.clogged.get(&link).map_or(now, |until| now.max(*until));
+        let arrives = leaves + self.delay(size_bytes, prng);
+        if !self.config.fifo {
+            return arrives;
+        }
+        let last = self.last_arrival.entry(link).or_default();
+        *last = arrives.max(*last + Duration::from_nanos(1));
+        *last
+    }
+
+    fn delay(&self, size_bytes: usize, prng: &mut Prng) -> Duration {
+        let transfer_ns = (size_bytes as u64).saturating_mul(self.config.kib_ns) / 1024;
+        self.config.delay_min
+            + exponential(self.config.delay_extra_mean, prng)
+            + Duration::from_nanos(transfer_ns)
+    }
+}
+
+/// A draw with roughly the given mean and an exponential tail, in integers only.
+///
+/// Minus the binary logarithm of a uniform number: the leading zeroes are its whole part, and what
+/// follows the first one is taken linearly. That is within 9 % of the curve, and 4 % above its mean.
+fn exponential(mean: Duration, prng: &mut Prng) -> Duration {
+    const HALVINGS_MAX: u64 = 16;
+    const LN_2_PPM: u64 = 693_147;
+    let bits = prng.next_u64() | (1 << 20);
+    let whole = u64::from(bits.leading_zeros());
+    let after_first_one = (bits << whole << 1) >> 44;
+    let fraction_ppm = 1_000_000 - ((after_first_one * 1_000_000) >> 20);
+    let halvings_ppm = whole.min(HALVINGS_MAX) * 1_000_000 + fraction_ppm;
+    let mean_ns = mean.as_nanos();
+    let drawn = mean_ns * u128::from(halvings_ppm) * u128::from(LN_2_PPM) / 1_000_000_000_000;
+    Duration::from_nanos(u64::try_from(drawn).unwrap_or(u64::MAX))
+}
+
+impl Partition {
+    /// Frames from `from` to `to`, two different ones of `servers`, are stopped.
+    #[must_use]
+    pub fn blocks(&self, from: MemberId, to: MemberId, servers: &[MemberId]) -> bool {
+        match self {
+            Self::Isolate(server) => from == *server || to == *server,
+            Self::Deaf(server) => to == *server,
+            Self::Mute(server) => from == *server,
+            Self::Split(side) => side.contains(&from) != side.contains(&to),
+            Self::OneWay(side) => side.contains(&from) && !side.contains(&to),
+            Self::Ring => !are_neighbours(from, to, servers),
+            Self::Bridge(bridge) => {
+                from != *bridge
+                    && to != *bridge
+                    && is_lower_half(from, *bridge, servers) != is_lower_half(to, *bridge, servers)
+            }
+        }
+    }
+}
+
+fn are_neighbours(left: MemberId, right: MemberId, servers: &[MemberId]) -> bool {
+    let place = |server| servers.iter().position(|other| *other == server);
+    let (Some(left), Some(right)) = (place(left), place(right)) else { return false };
+    let distance = left.abs_diff(right);
+    distance == 1 || distance + 1 == servers.len()
+}
+
+/// The server is in the first half of those that are not the bridge.
+fn is_lower_half(server: MemberId, bridge: MemberId, servers: &[MemberId]) -> bool {
+    let mut others = servers.iter().filter(|other| **other != bridge);
+    let place = others.position(|other| *other == server).unwrap_or(0);
+    place < (servers.len() - 1) / 2
+}
+
+impl Endpoint {
+    /// This end is a server.
+    #[must_use]
+    pub fn is_server(self) -> bool {
+        matches!(self, Self::Server(_))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(member) => write!(f, "s{member}"),
+            Self::Client(number) => write!(f, "c{number}"),
+        }
+    }
+}
+
+/// A text that names no endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointError(String);
+
+impl fmt::Display for EndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not an endpoint (s1, c1, …): {}", self.0)
+    }
+}
+
+impl std::error::Error for EndpointError {}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let wrong = || EndpointError(text.to_owned());
+        let number = |digits: &str| digits.parse::<u64>().map_err(|_| wrong());
+        if let Some(digits) = text.strip_prefix('s') {
+            Ok(Self::Server(MemberId(number(digits)?)))
+        } else if let Some(digits) = text.strip_prefix('c') {
+            Ok(Self::Client(number(digits)?))
+        } else {
+            Err(wrong())
+        }
+    }
+}

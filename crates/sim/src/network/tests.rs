@@ -1,0 +1,175 @@
+//! Tests of the simulated network.
+
+use std::time::Duration;
+
+use kvraft_base::{Instant, MemberId, Prng};
+
+use super::{Endpoint, Network, NetworkConfig, Partition, exponential};
+
+const WILD: NetworkConfig = NetworkConfig {
+    delay_min: Duration::from_millis(1),
+    delay_extra_mean: Duration::from_millis(10),
+    kib_ns: 0,
+    loss_ppm: 200_000,
+    duplicate_ppm: 100_000,
+    fifo: false,
+};
+
+fn server(id: u64) -> Endpoint {
+    Endpoint::Server(MemberId(id))
+}
+
+fn servers(count: u64) -> Vec<MemberId> {
+    (1..=count).map(MemberId).collect()
+}
+
+/// Links that are open, as text: "1>2 2>1 …".
+fn open_links(network: &Network, count: u64) -> String {
+    let pairs = (1..=count).flat_map(|from| (1..=count).map(move |to| (from, to)));
+    let open = pairs
+        .filter(|(from, to)| from != to && network.is_open(server(*from), server(*to)))
+        .map(|(from, to)| format!("{from}>{to}"));
+    open.collect::<Vec<_>>().join(" ")
+}
+
+fn open_after(partition: &Partition, count: u64) -> String {
+    let mut network = Network::new(NetworkConfig::CALM);
+    network.partition(partition, &servers(count));
+    open_links(&network, count)
+}
+
+/// The shapes, link by link.
+#[test]
+fn partitions_block_what_they_say() {
+    assert_eq!(open_after(&Partition::Isolate(MemberId(2)), 3), "1>3 3>1");
+    assert_eq!(open_after(&Partition::Deaf(MemberId(2)), 3), "1>3 2>1 2>3 3>1");
+    assert_eq!(open_after(&Partition::Mute(MemberId(2)), 3), "1>2 1>3 3>1 3>2");
+    let side = vec![MemberId(1), MemberId(3)];
+    assert_eq!(open_after(&Partition::Split(side.clone()), 4), "1>3 2>4 3>1 4>2");
+    assert_eq!(open_after(&Partition::OneWay(side), 4), "1>3 2>1 2>3 2>4 3>1 4>1 4>2 4>3");
+    assert_eq!(open_after(&Partition::Ring, 4), "1>2 1>4 2>1 2>3 3>2 3>4 4>1 4>3");
+    assert_eq!(
+        open_after(&Partition::Bridge(MemberId(3)), 5),
+        "1>2 1>3 2>1 2>3 3>1 3>2 3>4 3>5 4>3 4>5 5>3 5>4"
+    );
+}
+
+/// Healing opens links but does not bring back who was disconnected; clients go with a
+/// disconnection and not with a partition.
+#[test]
+fn heal_and_reconnect_are_two_things() {
+    let mut network = Network::new(NetworkConfig::CALM);
+    let client = Endpoint::Client(1);
+    network.partition(&Partition::Isolate(MemberId(1)), &servers(3));
+    assert!(network.is_open(client, server(1)));
+    network.disconnect(server(2));
+    network.heal();
+    assert_eq!(open_links(&network, 3), "1>3 3>1");
+    assert!(!network.is_open(client, server(2)) && !network.is_open(server(2), client));
+    network.reconnect(server(2));
+    assert_eq!(open_links(&network, 3).len(), 6 * 3 + 5);
+}
+
+/// A blocked link carries nothing, one way only.
+#[test]
+fn blocked_links_lose_frames() {
+    let mut network = Network::new(NetworkConfig::CALM);
+    let mut prng = Prng::new(1);
+    network.block(server(1), server(2));
+    assert!(network.send(Instant(0), server(1), server(2), 10, &mut prng).is_empty());
+    assert_eq!(network.send(Instant(0), server(2), server(1), 10, &mut prng).len(), 1);
+    network.unblock(server(1), server(2));
+    assert_eq!(network.send(Instant(0), server(1), server(2), 10, &mut prng).len(), 1);
+    assert_eq!((network.stats().sent_count, network.stats().blocked_count), (3, 1));
+}
+
+/// Loss, duplication and delay have the drawn strengths; younger frames overtake.
+#[test]
+fn frames_are_lost_doubled_delayed_and_reordered() {
+    let mut network = Network::new(WILD);
+    let mut prng = Prng::new(5);
+    let (mut total_ns, mut overtaken, mut last) = (0, 0, Instant::ZERO);
+    for number in 0..10_000 {
+        let now = Instant(number * 1_000_000);
+        for at in network.send(now, server(1), server(2), 100, &mut prng) {
+            assert!(now + WILD.delay_min <= at);
+            total_ns += at.since(now).as_nanos();
+            overtaken += u64::from(at < last);
+            last = at;
+        }
+    }
+    let stats = network.stats();
+    assert!((1_800..2_200).contains(&stats.lost_count), "{stats:?}");
+    assert!((700..900).contains(&stats.duplicated_count), "{stats:?}");
+    let arrived = u128::from(10_000 - stats.lost_count + stats.duplicated_count);
+    assert!((10_000_000..13_000_000).contains(&(total_ns / arrived)), "{}", total_ns / arrived);
+    assert!(1_000 < overtaken);
+}
+
+/// FIFO links keep order, and clients' frames are neither lost nor doubled.
+#[test]
+fn fifo_links_keep_order() {
+    let mut network = Network::new(NetworkConfig { fifo: true, ..WILD });
+    let (mut prng, mut last) = (Prng::new(5), Instant::ZERO);
+    for number in 0..1_000 {
+        let arrivals =
+            network.send(Instant(number), Endpoint::Client(1), server(2), 100, &mut prng);
+        assert_eq!(arrivals.len(), 1);
+        assert!(last < arrivals[0]);
+        last = arrivals[0];
+    }
+}
+
+/// Clogged links hold frames back; large frames take longer.
+#[test]
+fn clogs_and_sizes_delay() {
+    let mut network = Network::new(NetworkConfig { fifo: false, ..NetworkConfig::CALM });
+    let mut prng = Prng::new(1);
+    let until = Instant(5_000_000_000);
+    network.clog(server(1), server(2), until);
+    assert!(until < network.send(Instant(7), server(1), server(2), 1, &mut prng)[0]);
+    assert!(network.send(Instant(7), server(2), server(1), 1, &mut prng)[0] < until);
+    let large = network.send(Instant(0), server(2), server(1), 1 << 30, &mut prng)[0];
+    assert!(Instant((1 << 20) * 1_000) < large, "a KiB takes a microsecond");
+}
+
+/// The integer draw has about the mean and the tail it claims.
+#[test]
+fn exponential_is_nearly_exponential() {
+    let mut prng = Prng::new(9);
+    let mean = Duration::from_micros(1_000);
+    let drawn: Vec<_> = (0..20_000).map(|_| exponential(mean, &mut prng)).collect();
+    let total: Duration = drawn.iter().sum();
+    let mean_drawn = total / 20_000;
+    assert!((980..1_080).contains(&mean_drawn.as_micros()), "{mean_drawn:?}");
+    let beyond = |times: u32| drawn.iter().filter(|delay| mean * times < **delay).count();
+    // e^-1 = 36.8 %, e^-3 = 5.0 %.
+    assert!((6_600..8_200).contains(&beyond(1)), "{}", beyond(1));
+    assert!((800..1_250).contains(&beyond(3)), "{}", beyond(3));
+}
+
+/// The same seed gives the same arrivals.
+#[test]
+fn network_is_a_function_of_its_seed() {
+    let run = || {
+        let mut prng = Prng::new(77);
+        let mut network = Network::new(NetworkConfig::draw(&mut prng));
+        let mut all = Vec::new();
+        for number in 0..200 {
+            all.push(network.send(Instant(number), server(1), server(2), 64, &mut prng));
+        }
+        all
+    };
+    assert_eq!(run(), run());
+}
+
+/// Endpoints read back as they print.
+#[test]
+fn endpoints_round_trip() {
+    for endpoint in [server(3), Endpoint::Client(12)] {
+        assert_eq!(endpoint.to_string().parse::<Endpoint>().unwrap(), endpoint);
+    }
+    for wrong in ["", "s", "x1", "s-1", "c1x"] {
+        assert!(wrong.parse::<Endpoint>().is_err());
+    }
+}
