@@ -48,6 +48,11 @@ impl Numbering {
         Stamp { client: self.client, op, acked }
     }
 
+    /// The highest number given out; 0 before the first.
+    pub(crate) fn last(&self) -> OpId {
+        self.last
+    }
+
     /// How many operations are in flight.
     pub(crate) fn pending_count(&self) -> usize {
         self.pending.len()

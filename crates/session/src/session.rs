@@ -189,6 +189,12 @@ impl Session {
         self.numbering.as_ref().map(|numbering| numbering.client)
     }
 
+    /// The last number given out in the open session; 0 before the first.
+    #[must_use]
+    pub fn last_op(&self) -> Option<OpId> {
+        self.numbering.as_ref().map(Numbering::last)
+    }
+
     /// How many numbered mutations have not ended.
     #[must_use]
     pub fn pending_count(&self) -> usize {
