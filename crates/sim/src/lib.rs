@@ -3,6 +3,7 @@
 mod disk;
 mod heap;
 mod network;
+mod plan;
 mod trace;
 
 pub use disk::{
@@ -10,4 +11,5 @@ pub use disk::{
 };
 pub use heap::EventHeap;
 pub use network::{Endpoint, EndpointError, Network, NetworkConfig, NetworkStats, Partition};
+pub use plan::{Fault, FaultKinds, Plan, PlanError, RunConfig, Target, TimedFault};
 pub use trace::{Trace, TraceHash, TraceLine, digest};
