@@ -1,0 +1,309 @@
+//! The closed vocabulary between the lanes, and between the lanes and the world.
+
+use bytes::Bytes;
+use kvraft_base::{
+    Checkpoint, Damage, DiskError, Entry, Index, Instant, MemberId, Members, Position, Term,
+    Ticket, Write, WriteId,
+};
+use kvraft_kv::{Answer, Query, Refused, Response};
+use kvraft_raft::Fetch;
+use kvraft_store::{ImportError, TableError, TableReader};
+
+use crate::frame::SnapshotChunk;
+
+/// Both clocks, read once per turn after the inbox is closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic: drives every timer.
+    pub instant: Instant,
+    /// Wall clock, in milliseconds since 1970: only stamped into commands, never compared with
+    /// another server's.
+    pub wall_ms: u64,
+}
+
+/// Which of the two connections to a peer a frame takes, so that bulk never delays heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerLane {
+    /// Votes, heartbeats, appends, forwarded requests.
+    Control,
+    /// Snapshot chunks.
+    Bulk,
+}
+
+/// A message on its way out of a lane.
+#[derive(Debug)]
+pub enum Hop {
+    /// To the deciding lane.
+    Node(NodeIn),
+    /// To the log on disk.
+    Journal(JournalIn),
+    /// To the state machine.
+    Machine(MachineIn),
+    /// To the table on disk.
+    Table(TableIn),
+    /// Out to a peer. May be lost.
+    Peer {
+        /// Receiver.
+        to: MemberId,
+        /// Which connection.
+        lane: PeerLane,
+        /// An encoded [`crate::Frame`].
+        frame: Bytes,
+    },
+    /// Out to a waiting client.
+    Reply(Reply),
+    /// Something happened that logs and traces want to know.
+    Event(kvraft_raft::Event),
+    /// This server must stop.
+    Fatal(Fatal),
+}
+
+/// A client's wish.
+#[derive(Clone, Debug)]
+pub enum ClientRequest {
+    /// An encoded [`kvraft_kv::Command`] whose origin is this server and the ticket.
+    Propose(Bytes),
+    /// A question about the state.
+    Query {
+        /// What is asked.
+        query: Query,
+        /// Whether the answer must reflect everything acknowledged before the question.
+        linearizable: bool,
+    },
+}
+
+/// Into the deciding lane.
+#[derive(Debug)]
+pub enum NodeIn {
+    /// From a client of this server.
+    Client {
+        /// Names the request in its [`Reply`]. Never reused within a process.
+        ticket: Ticket,
+        /// What is wanted.
+        request: ClientRequest,
+    },
+    /// The client has stopped waiting; the outcome no longer matters to anyone.
+    Cancel(Ticket),
+    /// From a peer's connection.
+    Frame {
+        /// The peer, as its connection was admitted.
+        from: MemberId,
+        /// An encoded [`crate::Frame`].
+        frame: Bytes,
+    },
+    /// A peer's connection came up.
+    Connected(MemberId),
+    /// A peer's connection closed.
+    Disconnected(MemberId),
+    /// Every write up to this one is durable.
+    Durable(WriteId),
+    /// The journal's answer to a fetch.
+    Fetched {
+        /// Names the fetch.
+        id: u64,
+        /// `None` when the range is gone or damaged.
+        entries: Option<Vec<Entry>>,
+    },
+    /// The journal has let go of everything up to this position.
+    Released(Position),
+    /// The journal is empty and starts after this position.
+    ResetDone(Position),
+    /// The machine has applied up to here.
+    Applied {
+        /// Last applied index.
+        index: Index,
+        /// Tickets of this server that were answered.
+        answered: Vec<Ticket>,
+    },
+    /// The machine runs on an installed snapshot.
+    Reloaded {
+        /// What the snapshot contains.
+        position: Position,
+        /// The configuration in it, if it is not the bootstrap one.
+        members: Option<Members>,
+    },
+    /// A checkpoint is durable.
+    Settled(Position),
+    /// A snapshot chunk to send.
+    SnapshotChunk {
+        /// The follower.
+        to: MemberId,
+        /// What to send.
+        chunk: SnapshotChunk,
+    },
+    /// Outgoing snapshots are open at this position; the journal behind it stays.
+    ExportOpened {
+        /// The follower.
+        to: MemberId,
+        /// What the snapshot contains.
+        position: Position,
+    },
+    /// The table has taken the chunk with this number.
+    ImportTaken {
+        /// The sender.
+        from: MemberId,
+        /// The snapshot.
+        position: Position,
+        /// Chunk number, from 0.
+        seq: u64,
+    },
+    /// All chunks have arrived and were verified.
+    ImportReady {
+        /// The sender.
+        from: MemberId,
+        /// The sender's term.
+        term: Term,
+        /// The snapshot.
+        position: Position,
+    },
+    /// The received table has durably replaced the old one.
+    Installed {
+        /// The snapshot.
+        position: Position,
+        /// Read access to the new table.
+        reader: TableReader,
+    },
+}
+
+/// Into the log on disk.
+#[derive(Debug)]
+pub enum JournalIn {
+    /// Make durable and say so.
+    Write(Write),
+    /// Everything up to here is in two checkpoints and may go.
+    Release(Index),
+    /// Start over after an installed snapshot.
+    Reset(Position),
+    /// Read entries back for a follower.
+    Fetch(Fetch),
+}
+
+/// Into the state machine.
+#[derive(Debug)]
+pub enum MachineIn {
+    /// Committed entries, contiguous.
+    Committed(Vec<Entry>),
+    /// Answer when everything up to `at` is applied.
+    Query {
+        /// Names the request.
+        ticket: Ticket,
+        /// The read index; 0 for "as it is".
+        at: Index,
+        /// What is asked.
+        query: Query,
+    },
+    /// The client has stopped waiting for a query.
+    Cancel(Ticket),
+    /// A checkpoint is durable.
+    Settled(Position),
+    /// Start over on an installed snapshot.
+    Reload {
+        /// Read access to the new table.
+        reader: TableReader,
+    },
+}
+
+/// Into the table on disk.
+#[derive(Debug)]
+pub enum TableIn {
+    /// Make durable and say so.
+    Commit(Checkpoint),
+    /// Open a view and stream it to a follower.
+    Export {
+        /// The follower.
+        to: MemberId,
+        /// Term of the sending leader.
+        term: Term,
+    },
+    /// The follower has taken chunks up to this number.
+    ExportTaken {
+        /// The follower.
+        to: MemberId,
+        /// The snapshot.
+        position: Position,
+        /// Chunk number.
+        seq: u64,
+    },
+    /// Send what was not taken once more.
+    ExportResend {
+        /// The follower.
+        to: MemberId,
+    },
+    /// The follower has gone or needs it no more.
+    ExportClose {
+        /// The follower.
+        to: MemberId,
+    },
+    /// A chunk of an incoming snapshot.
+    Import {
+        /// The sender.
+        from: MemberId,
+        /// The chunk.
+        chunk: SnapshotChunk,
+    },
+    /// Replace the table by what was received.
+    Install(Position),
+    /// Throw what was received away.
+    ImportDrop,
+}
+
+/// What became of a client's request.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The request.
+    pub ticket: Ticket,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Where it is in the log, or the index it was read at: the witness that checkers replay.
+    pub index: Index,
+}
+
+/// Honest outcomes: "failed" is said only of what has had no effect and never will.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Applied; this is the state machine's answer.
+    Done(Result<Response, Refused>),
+    /// Read; this is the state machine's answer.
+    Answered(Result<Answer, Refused>),
+    /// It was never appended, or was overwritten by a committed entry of another term.
+    Failed(Failure),
+    /// It may or may not take effect.
+    Unknown(Failure),
+}
+
+/// Why a request was not answered by the state machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No leader is known here.
+    #[error("no leader is known")]
+    NoLeader,
+    /// Leadership moved while the request was on its way.
+    #[error("the leader changed")]
+    LeaderChanged,
+    /// Too much is waiting already.
+    #[error("too many requests are waiting")]
+    Busy,
+    /// The command is over the size limit.
+    #[error("the request is too large")]
+    TooLarge,
+    /// This server is missing log entries it once had and takes no part until it is repaired.
+    #[error("this server is being repaired")]
+    Muted,
+}
+
+/// Why this server must stop. Never retried: what a disk says after an error cannot be believed.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// Reading or writing the journal failed.
+    #[error("journal: {0}")]
+    Journal(DiskError),
+    /// Stored state is damaged.
+    #[error("damage: {0}")]
+    Damage(#[from] Damage),
+    /// Writing the table failed.
+    #[error("table: {0}")]
+    Table(#[from] TableError),
+    /// Installing a received snapshot failed half-way.
+    #[error("snapshot: {0}")]
+    Import(#[from] ImportError),
+}

@@ -1,0 +1,236 @@
+//! The table's lane: checkpoints, outgoing snapshots, incoming snapshots.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use kvraft_base::{Disk, MemberId, Position, Term};
+use kvraft_store::{Export, Import, Options, Table};
+
+use crate::{
+    frame::SnapshotChunk,
+    hop::{Fatal, Hop, MachineIn, NodeIn, Now, TableIn},
+};
+
+/// Bytes of rows in one snapshot chunk: large enough for few round trips, small enough that a
+/// heartbeat behind one on the same wire waits for about a millisecond at 1 Gb/s.
+const CHUNK_SIZE_BYTES: usize = 128 * 1024;
+
+/// Chunks sent and not taken yet, per follower: a second round trip's worth, held in memory.
+const CHUNKS_IN_FLIGHT_MAX: usize = 4;
+
+/// A snapshot on its way to a follower. Its view of the table never changes.
+#[derive(Debug)]
+struct Outgoing {
+    term: Term,
+    position: Position,
+    export: Export,
+    /// Sent, not taken yet; in order.
+    in_flight: VecDeque<SnapshotChunk>,
+    next_seq: u64,
+    exhausted: bool,
+}
+
+/// A snapshot on its way here.
+#[derive(Debug)]
+struct Incoming {
+    from: MemberId,
+    term: Term,
+    position: Position,
+    import: Import,
+    next_seq: u64,
+    complete: bool,
+}
+
+/// Settles the machine's state in the table and moves whole tables between servers.
+///
+/// Invariants: one incoming snapshot at a time, a newer one supersedes; chunks are taken strictly in
+/// order; a received table replaces the old one only on [`TableIn::Install`], durably.
+#[derive(Debug)]
+pub struct TableLane {
+    disk: Box<dyn Disk>,
+    options: Options,
+    table: Table,
+    outgoing: BTreeMap<MemberId, Outgoing>,
+    incoming: Option<Incoming>,
+    failed: bool,
+}
+
+impl TableLane {
+    /// A lane on an opened table in `disk`.
+    #[must_use]
+    pub fn new(disk: Box<dyn Disk>, options: Options, table: Table) -> Self {
+        Self { disk, options, table, outgoing: BTreeMap::new(), incoming: None, failed: false }
+    }
+
+    /// One turn over everything that has arrived.
+    pub fn step(&mut self, _now: Now, inbox: &mut Vec<TableIn>, out: &mut Vec<Hop>) {
+        for input in inbox.drain(..) {
+            if self.failed {
+                return;
+            }
+            if let Err(fatal) = self.handle(input, out) {
+                self.failed = true;
+                out.push(Hop::Fatal(fatal));
+            }
+        }
+    }
+
+    fn handle(&mut self, input: TableIn, out: &mut Vec<Hop>) -> Result<(), Fatal> {
+        match input {
+            TableIn::Commit(checkpoint) => {
+                if self.table.applied().index < checkpoint.applied.index {
+                    self.table.commit(&checkpoint)?;
+                }
+                out.push(Hop::Machine(MachineIn::Settled(checkpoint.applied)));
+                out.push(Hop::Node(NodeIn::Settled(checkpoint.applied)));
+            }
+            TableIn::Export { to, term } => self.open_export(to, term, out)?,
+            TableIn::ExportTaken { to, position, seq } => {
+                self.on_export_taken(to, position, seq, out)?;
+            }
+            TableIn::ExportResend { to } => self.resend(to, out),
+            TableIn::ExportClose { to } => {
+                self.outgoing.remove(&to);
+            }
+            TableIn::Import { from, chunk } => self.on_chunk(from, chunk, out)?,
+            TableIn::Install(position) => self.install(position, out)?,
+            TableIn::ImportDrop => self.incoming = None,
+        }
+        Ok(())
+    }
+
+    fn open_export(&mut self, to: MemberId, term: Term, out: &mut Vec<Hop>) -> Result<(), Fatal> {
+        let export = self.table.export()?;
+        let position = export.position();
+        out.push(Hop::Node(NodeIn::ExportOpened { to, position }));
+        let outgoing = Outgoing {
+            term,
+            position,
+            export,
+            in_flight: VecDeque::new(),
+            next_seq: 0,
+            exhausted: false,
+        };
+        self.outgoing.insert(to, outgoing);
+        self.fill_window(to, out)
+    }
+
+    fn fill_window(&mut self, to: MemberId, out: &mut Vec<Hop>) -> Result<(), Fatal> {
+        let Some(outgoing) = self.outgoing.get_mut(&to) else {
+            return Ok(());
+        };
+        while !outgoing.exhausted && outgoing.in_flight.len() < CHUNKS_IN_FLIGHT_MAX {
+            let Some(bytes) = outgoing.export.next_chunk(CHUNK_SIZE_BYTES)? else {
+                outgoing.exhausted = true;
+                break;
+            };
+            let chunk = SnapshotChunk {
+                term: outgoing.term,
+                position: outgoing.position,
+                seq: outgoing.next_seq,
+                bytes,
+            };
+            outgoing.next_seq += 1;
+            outgoing.in_flight.push_back(chunk.clone());
+            out.push(Hop::Node(NodeIn::SnapshotChunk { to, chunk }));
+        }
+        Ok(())
+    }
+
+    fn on_export_taken(
+        &mut self,
+        to: MemberId,
+        position: Position,
+        seq: u64,
+        out: &mut Vec<Hop>,
+    ) -> Result<(), Fatal> {
+        let Some(outgoing) = self.outgoing.get_mut(&to) else {
+            return Ok(());
+        };
+        if outgoing.position != position {
+            return Ok(()); // Of an earlier attempt.
+        }
+        while outgoing.in_flight.front().is_some_and(|chunk| chunk.seq <= seq) {
+            outgoing.in_flight.pop_front();
+        }
+        self.fill_window(to, out)
+    }
+
+    fn resend(&self, to: MemberId, out: &mut Vec<Hop>) {
+        let Some(outgoing) = self.outgoing.get(&to) else {
+            return;
+        };
+        for chunk in &outgoing.in_flight {
+            out.push(Hop::Node(NodeIn::SnapshotChunk { to, chunk: chunk.clone() }));
+        }
+    }
+
+    fn on_chunk(
+        &mut self,
+        from: MemberId,
+        chunk: SnapshotChunk,
+        out: &mut Vec<Hop>,
+    ) -> Result<(), Fatal> {
+        if chunk.seq == 0 && !self.receives(from, &chunk) {
+            self.incoming = None; // Removes the half-received file before a new one begins.
+            let import = Import::begin(self.disk.as_ref(), chunk.position)?;
+            self.incoming = Some(Incoming {
+                from,
+                term: chunk.term,
+                position: chunk.position,
+                import,
+                next_seq: 0,
+                complete: false,
+            });
+        }
+        if !self.receives(from, &chunk) {
+            return Ok(()); // Of a snapshot that was superseded or never begun.
+        }
+        let Some(incoming) = self.incoming.as_mut() else {
+            return Ok(());
+        };
+        if incoming.next_seq < chunk.seq {
+            return Ok(()); // A gap: the sender repeats what was not taken.
+        }
+        let position = chunk.position;
+        if chunk.seq == incoming.next_seq && !incoming.complete {
+            if incoming.import.push(chunk.bytes).is_err() {
+                self.incoming = None; // Damaged on the way: the sender starts over.
+                return Ok(());
+            }
+            incoming.next_seq += 1;
+            incoming.complete = incoming.import.is_complete();
+        }
+        let taken = incoming.next_seq - 1;
+        out.push(Hop::Node(NodeIn::ImportTaken { from, position, seq: taken }));
+        if incoming.complete {
+            let term = incoming.term;
+            out.push(Hop::Node(NodeIn::ImportReady { from, term, position }));
+        }
+        Ok(())
+    }
+
+    fn receives(&self, from: MemberId, chunk: &SnapshotChunk) -> bool {
+        self.incoming.as_ref().is_some_and(|incoming| {
+            incoming.from == from
+                && incoming.term == chunk.term
+                && incoming.position == chunk.position
+        })
+    }
+
+    fn install(&mut self, position: Position, out: &mut Vec<Hop>) -> Result<(), Fatal> {
+        let incoming = self.incoming.take().filter(|incoming| incoming.position == position);
+        let incoming = incoming.expect("the node installs only what the table said is complete");
+        assert!(incoming.complete, "only a complete snapshot is installed");
+        assert!(
+            self.table.applied().index < position.index,
+            "an older snapshot never replaces newer state"
+        );
+        self.outgoing.clear(); // Their views are of the table that goes away.
+        incoming.import.install()?;
+        self.table = Table::open(self.disk.as_ref(), &self.options)?;
+        assert_eq!(self.table.applied(), position, "the installed table is the announced one");
+        let reader = self.table.reader();
+        out.push(Hop::Node(NodeIn::Installed { position, reader }));
+        Ok(())
+    }
+}
