@@ -1,10 +1,24 @@
 //! Consensus without IO: elections, replication, reads, snapshot decisions.
 
+mod raft;
+
+mod core;
+
+mod candidate;
+mod follower;
+mod leader;
+
+mod progress;
+mod quorum;
+mod reads;
+
+mod log;
+mod promises;
+
 mod config;
 mod input;
 mod message;
 mod output;
-mod raft;
 mod status;
 
 pub use config::{Config, ConfigError, Start, StartError};

@@ -1,69 +1,515 @@
-//! One server of the group as a value. So far only the shape: it follows nobody and does nothing.
+//! One server of the group as a value: what it takes in, what it gives out, and how it changes role.
+//!
+//! Why one place for transitions: everything that must happen when a role ends (readers are told,
+//! timers are drawn) happens once, here.
+//!
+//! Invariants:
+//! - the state is a function of the configuration, the start, the seed and the inputs with their
+//!   times;
+//! - messages that have arrived are handled before deadlines that have passed;
+//! - nothing a peer sends makes an assertion fail.
+//!
+//! What it lacks: membership changes, learners, leadership transfer and lease reads. Their places:
+//! `Core::configurations`, `quorum`, `Body`, `reads`.
 
-use kvraft_base::{Instant, MemberId, Position, Term};
+use std::collections::BTreeMap;
 
-use crate::{Config, Input, Output, RoleName, Start, StartError, Status};
+use kvraft_base::{EntryKind, Index, Instant, MemberId, Members, Position, Term, Ticket};
+
+use crate::{
+    Body, Config, Event, IgnoreReason, Input, Message, Output, PeerStatus, Refusal, RoleName,
+    Start, StartError, Status, candidate::Campaign, core::Core, follower::Follower, leader::Leader,
+    reads::Reader,
+};
 
 /// One server of a Raft group, without IO.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Raft {
-    config: Config,
-    start: Start,
-    seed: u64,
-    now: Instant,
+    pub(crate) core: Core,
+    pub(crate) role: Role,
+}
+
+/// What a server is at the moment, and what only that role knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    Follower(Follower),
+    PreCandidate(Campaign),
+    Candidate(Campaign),
+    Leader(Leader),
 }
 
 impl Raft {
-    /// Starts from what recovery found.
+    /// Starts from what recovery found, as a follower of nobody yet. `seed` determines every drawn
+    /// delay; give each life of a server its own.
     ///
     /// # Errors
-    /// [`StartError`] when the parts of the start contradict each other.
+    /// [`StartError`] when the configuration is out of bounds or the parts of the start contradict
+    /// each other.
     pub fn new(config: Config, start: Start, seed: u64, now: Instant) -> Result<Self, StartError> {
         config.validate()?;
         start.validate()?;
-        Ok(Self { config, start, seed, now })
+        let mut core = Core::new(config, start, seed, now);
+        let alone = core.peers().is_empty();
+        let timeout = core.draw_timeout();
+        let mut follower = Follower::new(None, now, timeout);
+        if alone {
+            follower.deadline = now;
+        }
+        Ok(Self { core, role: Role::Follower(follower) })
     }
 
-    /// Takes in one thing that happened.
+    /// Takes in one thing that happened. What follows from it comes out at the end of the turn.
+    ///
+    /// # Panics
+    /// When an input other than a message contradicts what this server knows of itself: its own
+    /// parts do not lie.
     pub fn step(&mut self, now: Instant, input: Input) {
-        self.now = now;
-        drop(input);
+        self.core.now = self.core.now.max(now);
+        match input {
+            Input::Receive(message) => self.on_message(message),
+            Input::Propose { ticket, kind, payload } => {
+                let result = self.propose(kind, payload);
+                self.core.outbox.proposed.push((ticket, result));
+            }
+            Input::Read { ticket } => self.on_read(ticket),
+            Input::Durable { write } => {
+                self.core.promises.complete(write);
+                self.core.check_repair();
+                self.on_durable();
+            }
+            Input::Applied { index } => self.core.on_applied(index),
+            Input::Released { position } => self.core.on_released(position),
+            Input::Fetched { id, entries } => {
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.on_fetched(&mut self.core, id, entries);
+                }
+            }
+            Input::SnapshotInstalling { position } => {
+                assert!(
+                    self.core.commit < position.index,
+                    "only an expected snapshot is installed"
+                );
+                self.core.installing = Some(position);
+            }
+            Input::SnapshotInstalled { position, members } => self.on_installed(position, members),
+            Input::SnapshotAbandoned => self.core.installing = None,
+            Input::SnapshotReport { to, position } => {
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.on_snapshot_report(&mut self.core, to, position);
+                }
+            }
+            Input::Connected { peer } => {
+                self.core.down.remove(&peer);
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.on_connected(peer);
+                }
+            }
+            Input::Disconnected { peer } => self.on_disconnected(peer),
+        }
     }
 
-    /// Ends the turn.
+    /// Ends the turn: fires deadlines that have passed, gathers Appends and the one write, and moves
+    /// everything that is asked for to `out`.
+    ///
+    /// # Panics
+    /// When an invariant does not hold: a bug.
     pub fn finish(&mut self, now: Instant, out: &mut Output) {
-        self.now = now;
-        out.write = None;
+        self.core.now = self.core.now.max(now);
+        self.fire_deadlines();
+        match &mut self.role {
+            Role::Leader(leader) => leader.finish(&mut self.core),
+            Role::Follower(follower) => follower.forward_reads(&mut self.core),
+            Role::PreCandidate(_) | Role::Candidate(_) => {}
+        }
+        assert!(out.write.is_none(), "a turn's write is taken before the next turn ends");
+        out.write = self.core.issue_write();
+        let promises = self.core.promises.release();
+        self.core.outbox.messages.extend(promises);
+        let core = &mut self.core;
+        out.messages.append(&mut core.outbox.messages);
+        out.proposed.append(&mut core.outbox.proposed);
+        out.reads.append(&mut core.outbox.reads);
+        out.fetches.append(&mut core.outbox.fetches);
+        out.snapshots.append(&mut core.outbox.snapshots);
+        out.events.append(&mut core.outbox.events);
+        core.hand_over(&mut out.committed);
+        self.check();
     }
 
-    /// When to call [`Raft::finish`] again if nothing happens.
+    /// When to call [`Raft::finish`] if nothing happens before.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        Instant::NEVER
+        match &self.role {
+            Role::Follower(follower) => follower.deadline(&self.core),
+            Role::PreCandidate(campaign) | Role::Candidate(campaign) => campaign.deadline,
+            Role::Leader(leader) => leader.deadline(&self.core),
+        }
     }
 
     /// A look at the state.
     #[must_use]
     pub fn status(&self) -> Status {
+        let core = &self.core;
+        let peers = match &self.role {
+            Role::Leader(leader) => leader.peer_statuses(),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
+                Vec::<PeerStatus>::new()
+            }
+        };
         Status {
-            id: self.config.id,
-            term: self.start.hard_state.term,
-            vote: self.start.hard_state.vote,
-            role: RoleName::Follower,
-            leader: None,
-            last: self.start.last,
-            commit: self.start.hard_state.commit,
-            durable: self.start.last.index,
-            applied: self.start.applied.index,
-            released: self.start.released,
-            muted: false,
-            peers: Vec::new(),
+            id: core.id(),
+            term: core.term,
+            vote: core.vote,
+            role: self.role.name(),
+            leader: self.leader(),
+            last: core.log.last(),
+            commit: core.commit,
+            durable: core.promises.durable(),
+            applied: core.applied,
+            released: core.log.released(),
+            muted: core.is_muted(),
+            peers,
         }
     }
 
-    /// Whether a snapshot from this leader is wanted.
+    /// The configuration in force: the last one in the log, committed or not.
     #[must_use]
-    pub fn expects_snapshot(&self, _from: MemberId, _term: Term, _position: Position) -> bool {
+    pub fn members(&self) -> &Members {
+        self.core.members()
+    }
+
+    /// Whether a snapshot from this leader, of this term, is wanted: only what cannot be had from
+    /// the log. Ask before every chunk and, last, before [`Input::SnapshotInstalling`].
+    #[must_use]
+    pub fn expects_snapshot(&self, from: MemberId, term: Term, position: Position) -> bool {
+        let Role::Follower(follower) = &self.role else { return false };
+        let core = &self.core;
+        // A log that contains the snapshot's end may hold entries after it that were acknowledged;
+        // the snapshot would take them away, and is not needed.
+        follower.leader == Some(from)
+            && core.term == term
+            && core.commit < position.index
+            && position.index <= INDEX_MAX
+            && position.term <= core.term
+            && !core.log.contains(position)
+            && core.installing.is_none_or(|installing| installing == position)
+    }
+
+    pub(crate) fn leader(&self) -> Option<MemberId> {
+        match &self.role {
+            Role::Follower(follower) => follower.leader,
+            Role::PreCandidate(_) | Role::Candidate(_) => None,
+            Role::Leader(_) => Some(self.core.id()),
+        }
+    }
+
+    fn propose(&mut self, kind: EntryKind, payload: bytes::Bytes) -> Result<Position, Refusal> {
+        match &mut self.role {
+            Role::Leader(leader) => leader.propose(&mut self.core, kind, payload),
+            Role::Follower(Follower { leader: Some(leader), .. }) => {
+                Err(Refusal::NotLeader { leader: Some(*leader) })
+            }
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
+                Err(self.leaderless())
+            }
+        }
+    }
+
+    fn leaderless(&self) -> Refusal {
+        if self.core.is_muted() { Refusal::Muted } else { Refusal::NotLeader { leader: None } }
+    }
+
+    fn on_read(&mut self, ticket: Ticket) {
+        let refusal = match &mut self.role {
+            Role::Leader(leader) if leader.reads.has_room() => {
+                leader.reads.push(Reader::Local(ticket));
+                return;
+            }
+            Role::Follower(follower) if follower.leader.is_some() && follower.reads.has_room() => {
+                follower.reads.push(ticket);
+                return;
+            }
+            Role::Leader(_) | Role::Follower(Follower { leader: Some(_), .. }) => Refusal::Busy,
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => self.leaderless(),
+        };
+        self.core.outbox.reads.push((ticket, Err(refusal)));
+    }
+
+    fn on_durable(&mut self) {
+        match &mut self.role {
+            Role::Leader(leader) => leader.advance_commit(&mut self.core),
+            Role::Candidate(_) => self.count_own_vote(),
+            Role::Follower(_) | Role::PreCandidate(_) => {}
+        }
+    }
+
+    /// Judges a message by sender and term, then gives it to the role (Raft §5.1).
+    fn on_message(&mut self, message: Message) {
+        let Message { from, to, term, body } = message;
+        if to != self.core.id() {
+            return self.core.ignore(from, body.name(), IgnoreReason::WrongReceiver);
+        }
+        if from == to || !self.core.members().is_voter(from) {
+            return self.core.ignore(from, body.name(), IgnoreReason::UnknownMember);
+        }
+        if TERM_MAX < term {
+            return self.core.ignore(from, body.name(), IgnoreReason::Absurd);
+        }
+        self.core.down.remove(&from);
+        if self.core.term < term && !self.follow_term(from, term, &body) {
+            return;
+        }
+        if term < self.core.term && !self.answer_stale(from, &body) {
+            return;
+        }
+        self.dispatch(from, body);
+    }
+
+    /// A later term has begun. Returns whether the message is still to be handled.
+    fn follow_term(&mut self, from: MemberId, term: Term, body: &Body) -> bool {
+        match body {
+            // Changes nothing at the receiver, or a partitioned server would depose leaders.
+            Body::PreVoteRequest { .. } | Body::PreVoteAnswer { granted: true, .. } => {}
+            Body::VoteRequest { .. } if self.is_loyal(from) => {
+                self.core.ignore(from, body.name(), IgnoreReason::Loyal);
+                return false;
+            }
+            Body::Append { .. }
+            | Body::Heartbeat { .. }
+            | Body::CommitNotice { .. }
+            | Body::SnapshotNotice { .. } => self.become_follower(term, Some(from)),
+            Body::PreVoteAnswer { .. }
+            | Body::VoteRequest { .. }
+            | Body::VoteAnswer { .. }
+            | Body::AppendAnswer { .. }
+            | Body::HeartbeatAnswer { .. }
+            | Body::ReadRequest { .. }
+            | Body::ReadAnswer { .. } => self.become_follower(term, None),
+        }
+        true
+    }
+
+    /// The sender is behind in terms. Returns whether the message is still to be handled.
+    fn answer_stale(&mut self, from: MemberId, body: &Body) -> bool {
+        match body {
+            // Judged by the campaign's term, not the sender's.
+            Body::PreVoteRequest { .. } => return true,
+            // Any answer tells the sender of the later term, so that it can stop.
+            Body::VoteRequest { .. } => {
+                self.core.promise(from, Body::VoteAnswer { granted: false }, Index::ZERO);
+            }
+            Body::Append { .. } | Body::Heartbeat { .. } | Body::SnapshotNotice { .. } => {
+                self.answer_heartbeat(from, 0);
+            }
+            Body::PreVoteAnswer { .. }
+            | Body::VoteAnswer { .. }
+            | Body::AppendAnswer { .. }
+            | Body::HeartbeatAnswer { .. }
+            | Body::CommitNotice { .. }
+            | Body::ReadRequest { .. }
+            | Body::ReadAnswer { .. } => {}
+        }
+        self.core.ignore(from, body.name(), IgnoreReason::StaleTerm);
         false
     }
+
+    fn dispatch(&mut self, from: MemberId, body: Body) {
+        let name = body.name();
+        match body {
+            Body::PreVoteRequest { campaign, last } => {
+                self.on_pre_vote_request(from, campaign, last);
+            }
+            Body::PreVoteAnswer { campaign, granted } => {
+                self.on_pre_vote_answer(from, campaign, granted);
+            }
+            Body::VoteRequest { last } => self.on_vote_request(from, last),
+            Body::VoteAnswer { granted } => self.on_vote_answer(from, granted),
+            Body::Append { prev, commit, entries } => {
+                if self.hear_leader(from, name) {
+                    self.on_append(from, prev, commit, entries);
+                }
+            }
+            Body::Heartbeat { round, commit } => {
+                if self.hear_leader(from, name) {
+                    self.on_commit_told(commit);
+                    self.answer_heartbeat(from, round);
+                }
+            }
+            Body::CommitNotice { commit } => {
+                if self.hear_leader(from, name) {
+                    self.on_commit_told(commit);
+                }
+            }
+            Body::SnapshotNotice { position } => {
+                if self.hear_leader(from, name) {
+                    self.on_snapshot_notice(from, position);
+                }
+            }
+            Body::ReadAnswer { context, index } => self.on_read_answer(from, context, index),
+            Body::ReadRequest { context } => match &mut self.role {
+                Role::Leader(leader) => leader.on_read_request(&mut self.core, from, context),
+                Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
+                    self.core.send(from, Body::ReadAnswer { context, index: None });
+                }
+            },
+            Body::AppendAnswer { .. } | Body::HeartbeatAnswer { .. } => match &mut self.role {
+                Role::Leader(leader) => leader.on_answer(&mut self.core, from, body),
+                Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
+                    self.core.ignore(from, name, IgnoreReason::WrongRole);
+                }
+            },
+        }
+    }
+
+    /// A leader's message of the present term has come: follows it. False if it cannot be one.
+    fn hear_leader(&mut self, from: MemberId, name: &'static str) -> bool {
+        if self.leader().is_some_and(|leader| leader != from) {
+            self.core.ignore(from, name, IgnoreReason::SecondLeader);
+            return false;
+        }
+        if self.leader().is_none() {
+            self.become_follower(self.core.term, Some(from));
+        }
+        self.core.hurried_until = Instant::ZERO;
+        let Role::Follower(follower) = &mut self.role else {
+            unreachable!("a leader's message from itself was refused as from an unknown member")
+        };
+        follower.hear(self.core.now);
+        true
+    }
+
+    fn fire_deadlines(&mut self) {
+        let now = self.core.now;
+        match &self.role {
+            Role::Leader(leader) if leader.quorum_deadline(&self.core) <= now => {
+                self.core.event(Event::QuorumLost { term: self.core.term });
+                self.become_follower(self.core.term, None);
+            }
+            Role::Follower(follower) if follower.deadline <= now => {
+                if self.core.can_campaign() {
+                    self.become_pre_candidate();
+                } else {
+                    self.become_follower(self.core.term, None);
+                    self.restart_timer();
+                }
+            }
+            Role::PreCandidate(campaign) | Role::Candidate(campaign)
+                if campaign.deadline <= now =>
+            {
+                self.become_pre_candidate();
+            }
+            Role::Leader(_) | Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {}
+        }
+    }
+
+    /// Follows `leader` in `term`, or waits there for one.
+    pub(crate) fn become_follower(&mut self, term: Term, leader: Option<MemberId>) {
+        let same = term == self.core.term && leader.is_some() && self.leader() == leader;
+        assert!(!same, "following anew would forget what this leader has matched");
+        if self.core.term < term {
+            self.core.set_term(term);
+        }
+        let timeout = self.core.draw_timeout();
+        let mut follower = Follower::new(leader, self.core.now, timeout);
+        if leader.is_none()
+            && let Some(deadline) = self.election_deadline()
+        {
+            // A term that begins without a leader does not push the own campaign away.
+            follower.deadline = follower.deadline.min(deadline.max(self.core.now));
+        }
+        self.transition(Role::Follower(follower));
+        self.core.event(Event::BecameFollower { term, leader });
+    }
+
+    fn election_deadline(&self) -> Option<Instant> {
+        match &self.role {
+            Role::Follower(follower) => Some(follower.deadline),
+            Role::PreCandidate(campaign) | Role::Candidate(campaign) => Some(campaign.deadline),
+            Role::Leader(_) => None,
+        }
+    }
+
+    /// Asks whether a campaign has a chance. Changes neither term nor vote.
+    pub(crate) fn become_pre_candidate(&mut self) {
+        if !self.core.can_campaign() {
+            self.become_follower(self.core.term, None);
+            return self.restart_timer();
+        }
+        let campaign = self.new_campaign();
+        self.transition(Role::PreCandidate(campaign));
+        self.core.event(Event::BecamePreCandidate { term: self.core.term });
+        self.ask_pre_votes();
+    }
+
+    /// Campaigns in the next term.
+    pub(crate) fn become_candidate(&mut self) {
+        assert!(self.core.can_campaign(), "a server without a whole log does not campaign");
+        let campaign = self.new_campaign();
+        self.core.set_term(self.core.term.next());
+        self.core.set_vote(self.core.id());
+        self.transition(Role::Candidate(campaign));
+        self.core.event(Event::BecameCandidate { term: self.core.term });
+        self.ask_votes();
+    }
+
+    fn new_campaign(&mut self) -> Campaign {
+        let timeout = self.core.draw_campaign();
+        Campaign { answers: BTreeMap::new(), deadline: self.core.now + timeout }
+    }
+
+    /// Leads the present term.
+    pub(crate) fn become_leader(&mut self) {
+        assert!(matches!(self.role, Role::Candidate(_)), "only a candidate wins an election");
+        assert!(self.core.vote == Some(self.core.id()), "a leader has voted for itself");
+        assert!(self.core.promises.hard_state_is_durable(), "a leader's own vote is durable");
+        let leader = Leader::new(&self.core);
+        self.transition(Role::Leader(leader));
+        self.core.hurried_until = Instant::ZERO;
+        self.core.event(Event::BecameLeader { term: self.core.term });
+        if let Role::Leader(leader) = &mut self.role {
+            leader.begin(&mut self.core);
+        }
+    }
+
+    /// The one place where the role changes. Whoever waits for the old role is told.
+    fn transition(&mut self, role: Role) {
+        let tickets: Vec<Ticket> = match std::mem::replace(&mut self.role, role) {
+            Role::Follower(mut follower) => follower.reads.take_all(),
+            Role::PreCandidate(_) | Role::Candidate(_) => Vec::new(),
+            Role::Leader(leader) => {
+                let local = |reader| match reader {
+                    Reader::Local(ticket) => Some(ticket),
+                    Reader::Remote { .. } => None,
+                };
+                leader.reads.into_readers().filter_map(local).collect()
+            }
+        };
+        let refused = tickets.into_iter().map(|ticket| (ticket, Err(Refusal::LeaderChanged)));
+        self.core.outbox.reads.extend(refused);
+    }
+
+    fn check(&self) {
+        self.core.check();
+        if let Role::Leader(leader) = &self.role {
+            leader.check(&self.core);
+        }
+    }
 }
+
+impl Role {
+    fn name(&self) -> RoleName {
+        match self {
+            Self::Follower(_) => RoleName::Follower,
+            Self::PreCandidate(_) => RoleName::PreCandidate,
+            Self::Candidate(_) => RoleName::Candidate,
+            Self::Leader(_) => RoleName::Leader,
+        }
+    }
+}
+
+/// Terms beyond this are a peer's damage: at a million elections a second it takes 100,000 years.
+/// Keeps arithmetic on terms that peers sent far from overflow.
+pub(crate) const TERM_MAX: Term = Term(1 << 62);
+
+/// The same for indexes.
+pub(crate) const INDEX_MAX: Index = Index(1 << 62);

@@ -1,0 +1,318 @@
+//! What a server knows whatever its role: term, vote, log, disk, commit, configuration.
+//!
+//! Why apart from the roles: a role's fields cannot be read by another role, and what every role
+//! shares is changed only through the methods here, each of which holds its invariant.
+//!
+//! Invariants: `applied <= handed <= commit <= last`, `durable <= last`, the term never goes back,
+//! one vote per term, what is committed is never truncated.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use kvraft_base::{
+    Entry, EntryKind, HardState, Index, Instant, MemberId, Members, Position, Prng, Term, Write,
+};
+
+use crate::{
+    Body, Config, Event, IgnoreReason, Message, Output, Start, log::Log, promises::Promises,
+};
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) prng: Prng,
+    /// Time of the present call.
+    pub(crate) now: Instant,
+    pub(crate) term: Term,
+    pub(crate) vote: Option<MemberId>,
+    pub(crate) log: Log,
+    pub(crate) promises: Promises,
+    pub(crate) commit: Index,
+    /// Last entry given to the machine.
+    handed: Index,
+    pub(crate) applied: Index,
+    /// Bytes of entries between `applied` and `handed`.
+    unapplied_size_bytes: usize,
+    /// Configurations by the index of their entry; the last is in force from the moment it is
+    /// appended (Raft §6). Invariant: never empty, the first is at or before `applied`.
+    configurations: Vec<(Index, Members)>,
+    /// Until this is durable, a part of the log is missing and this server is muted.
+    repair_until: Option<Index>,
+    /// A snapshot is being installed: the log must not move.
+    pub(crate) installing: Option<Position>,
+    /// Peers whose connection has closed and who have not been heard since.
+    pub(crate) down: BTreeSet<MemberId>,
+    /// Until then elections hurry: the connection to the last leader has closed.
+    pub(crate) hurried_until: Instant,
+    next_fetch: u64,
+    next_context: u64,
+    pub(crate) outbox: Output,
+}
+
+impl Core {
+    pub(crate) fn new(config: Config, start: Start, seed: u64, now: Instant) -> Self {
+        let prng = Prng::new(seed ^ config.id.0);
+        // Distinct for every life of a server, so that answers to an earlier one find no reader.
+        let next_context = (Prng::new(seed ^ now.0).fork("contexts").next_u64() >> 1) + 1;
+        let repair = start.attested.max(start.hard_state.commit);
+        let commit = start.hard_state.commit.min(start.last.index).max(start.applied.index);
+        let mut core = Self {
+            config,
+            prng,
+            now,
+            term: start.hard_state.term,
+            vote: start.hard_state.vote,
+            promises: Promises::new(start.last.index),
+            commit,
+            handed: start.applied.index,
+            applied: start.applied.index,
+            unapplied_size_bytes: 0,
+            configurations: vec![(start.applied.index, start.members)],
+            repair_until: (start.last.index < repair).then_some(repair),
+            installing: None,
+            down: BTreeSet::new(),
+            hurried_until: Instant::ZERO,
+            next_fetch: 1,
+            next_context,
+            outbox: Output::default(),
+            log: Log::new(start.released, start.applied, start.tail),
+        };
+        let mut index = core.applied.next();
+        while let Some(entry) = core.log.entry(index).cloned() {
+            core.adopt_members(&entry);
+            index = index.next();
+        }
+        core
+    }
+
+    pub(crate) fn id(&self) -> MemberId {
+        self.config.id
+    }
+
+    /// The configuration in force.
+    pub(crate) fn members(&self) -> &Members {
+        &self.configurations.last().expect("the first configuration is never removed").1
+    }
+
+    /// The other voters, in order of id.
+    pub(crate) fn peers(&self) -> Vec<MemberId> {
+        let id = self.id();
+        self.members().voters().iter().copied().filter(|peer| *peer != id).collect()
+    }
+
+    pub(crate) fn is_muted(&self) -> bool {
+        self.repair_until.is_some()
+    }
+
+    pub(crate) fn can_campaign(&self) -> bool {
+        self.members().is_voter(self.id()) && !self.is_muted() && self.installing.is_none()
+    }
+
+    /// One to two election timeouts (Raft §5.2), to the nanosecond.
+    pub(crate) fn draw_timeout(&mut self) -> Duration {
+        let timeout = self.config.election_timeout;
+        self.prng.duration(timeout, timeout * 2)
+    }
+
+    /// How long to wait after an election that nobody won: not long when the leader is known to be
+    /// gone.
+    pub(crate) fn draw_retry(&mut self) -> Duration {
+        if !self.is_hurried() {
+            return self.draw_timeout();
+        }
+        let least = self.config.fail_over_jitter_max.max(self.config.heartbeat_interval / 4);
+        self.prng.duration(least, least * 4)
+    }
+
+    /// How long to wait for the answers of an election.
+    pub(crate) fn draw_campaign(&mut self) -> Duration {
+        if !self.is_hurried() {
+            return self.draw_timeout();
+        }
+        self.config.election_timeout / 2 + self.draw_retry()
+    }
+
+    fn is_hurried(&self) -> bool {
+        self.now < self.hurried_until
+    }
+
+    pub(crate) fn draw_jitter(&mut self) -> Duration {
+        self.prng.duration(Duration::ZERO, self.config.fail_over_jitter_max)
+    }
+
+    pub(crate) fn next_fetch(&mut self) -> u64 {
+        self.next_fetch += 1;
+        self.next_fetch
+    }
+
+    pub(crate) fn next_context(&mut self) -> u64 {
+        self.next_context += 1;
+        self.next_context
+    }
+
+    /// Sends at once.
+    pub(crate) fn send(&mut self, to: MemberId, body: Body) {
+        assert!(to != self.id(), "a server does not write to itself");
+        self.outbox.messages.push(Message { from: self.id(), to, term: self.term, body });
+    }
+
+    /// Sends once term, vote and the log up to `last` are durable.
+    pub(crate) fn promise(&mut self, to: MemberId, body: Body, last: Index) {
+        assert!(to != self.id(), "a server does not write to itself");
+        assert!(last <= self.log.last().index, "a promise is about what is in the log");
+        self.promises.hold(Message { from: self.id(), to, term: self.term, body }, last);
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.outbox.events.push(event);
+    }
+
+    pub(crate) fn ignore(&mut self, from: MemberId, message: &'static str, reason: IgnoreReason) {
+        self.event(Event::Ignored { from, message, reason });
+    }
+
+    /// Enters a later term, without a vote; promises of the earlier one are void.
+    pub(crate) fn set_term(&mut self, term: Term) {
+        assert!(self.term < term, "the term never goes back");
+        self.term = term;
+        self.vote = None;
+        self.promises.hard_state_changed(true);
+    }
+
+    /// Gives this term's vote.
+    pub(crate) fn set_vote(&mut self, candidate: MemberId) {
+        if self.vote == Some(candidate) {
+            return;
+        }
+        assert!(self.vote.is_none(), "one vote per term");
+        assert!(!self.is_muted(), "a muted server does not vote");
+        self.vote = Some(candidate);
+        self.promises.hard_state_changed(false);
+        self.event(Event::VoteGranted { term: self.term, candidate });
+    }
+
+    pub(crate) fn append(&mut self, entry: Entry) {
+        assert!(entry.term <= self.term, "no entry is of a later term than its server");
+        assert!(self.installing.is_none(), "the log does not move during an installation");
+        self.adopt_members(&entry);
+        self.log.append(entry);
+    }
+
+    fn adopt_members(&mut self, entry: &Entry) {
+        if entry.kind == EntryKind::Config {
+            let members = Members::decode(entry.payload.clone())
+                .expect("configurations are decoded before they are appended");
+            self.configurations.push((entry.index, members));
+            self.event(Event::MembersChanged { index: entry.index });
+        }
+    }
+
+    /// Forgets the log from `first` on; a leader's log says otherwise.
+    pub(crate) fn truncate(&mut self, first: Index) {
+        assert!(self.commit < first, "what is committed is never truncated");
+        assert!(self.installing.is_none(), "the log does not move during an installation");
+        self.log.truncate(first);
+        let promises_dropped = self.promises.truncate(first);
+        self.event(Event::LogTruncated { first, promises_dropped });
+        let count = self.configurations.len();
+        self.configurations.retain(|(index, _)| *index < first);
+        if self.configurations.len() < count {
+            let index = self.configurations.last().map_or(Index::ZERO, |(index, _)| *index);
+            self.event(Event::MembersChanged { index });
+        }
+    }
+
+    pub(crate) fn advance_commit(&mut self, commit: Index) {
+        assert!(commit <= self.log.last().index, "commit ran past the log");
+        if self.commit < commit {
+            self.commit = commit;
+            self.event(Event::CommitAdvanced { commit });
+        }
+    }
+
+    /// The machine has applied up to `index`.
+    pub(crate) fn on_applied(&mut self, index: Index) {
+        assert!(self.applied <= index, "the machine never goes back");
+        assert!(index <= self.handed, "the machine applies only what it was given");
+        while self.applied < index {
+            self.applied = self.applied.next();
+            let entry = self.log.entry(self.applied).expect("what is not applied is in memory");
+            self.unapplied_size_bytes -= entry.size_bytes();
+        }
+        let base = self.configurations.partition_point(|(at, _)| *at <= index).saturating_sub(1);
+        self.configurations.drain(..base);
+    }
+
+    /// The journal has released up to `position`.
+    pub(crate) fn on_released(&mut self, position: Position) {
+        assert!(position.index <= self.applied, "what is not applied is never released");
+        self.log.release(position);
+    }
+
+    /// The disk has caught up: a repaired log is whole again.
+    pub(crate) fn check_repair(&mut self) {
+        let durable = self.promises.durable();
+        if self.repair_until.is_some_and(|until| until <= durable) {
+            self.repair_until = None;
+            self.event(Event::Unmuted { durable });
+        }
+    }
+
+    /// Table and journal were replaced; everything is as after a restart from there.
+    pub(crate) fn restart_log(&mut self, position: Position, members: Members) {
+        assert!(self.commit < position.index, "a snapshot never takes back what is committed");
+        self.log = Log::at(position);
+        self.promises.restart(position.index);
+        self.commit = position.index;
+        self.applied = position.index;
+        self.handed = position.index;
+        self.unapplied_size_bytes = 0;
+        self.configurations = vec![(position.index, members)];
+        self.installing = None;
+        self.event(Event::SnapshotInstalled { position });
+        self.check_repair();
+    }
+
+    /// Whether the log in memory leaves no room for what is not yet durable or applied.
+    pub(crate) fn window_is_full(&self) -> bool {
+        self.config.window_bytes_max.saturating_mul(2) <= self.log.window_size_bytes()
+    }
+
+    /// The one write of this turn.
+    pub(crate) fn issue_write(&mut self) -> Option<Write> {
+        let last = self.log.last().index;
+        let due = self.promises.issue(last)?;
+        let hard_state = HardState { term: self.term, vote: self.vote, commit: self.commit };
+        let entries = if due.first <= last {
+            self.log.slice(due.first, last, usize::MAX)
+        } else {
+            Vec::new()
+        };
+        Some(Write { id: due.id, hard_state, truncate_from: due.truncate_from, entries })
+    }
+
+    /// Gives the machine what is committed and durable here, as far as it keeps up.
+    pub(crate) fn hand_over(&mut self, committed: &mut Vec<Entry>) {
+        let end = self.commit.min(self.promises.durable());
+        while self.handed < end && self.unapplied_size_bytes < self.config.apply_bytes_max {
+            let index = self.handed.next();
+            let entry = self.log.entry(index).expect("what is not applied is in memory").clone();
+            self.unapplied_size_bytes += entry.size_bytes();
+            self.handed = index;
+            committed.push(entry);
+        }
+        let floor = self.applied.min(self.promises.durable());
+        self.log.evict(self.config.window_bytes_max, floor);
+    }
+
+    pub(crate) fn check(&self) {
+        let last = self.log.last();
+        self.promises.check(last.index);
+        assert!(self.applied <= self.handed, "the machine applies only what it was given");
+        assert!(self.handed <= self.commit, "only what is committed is handed over");
+        assert!(self.handed <= self.promises.durable(), "only what is durable is handed over");
+        assert!(self.commit <= last.index, "commit ran past the log");
+        assert!(last.term <= self.term, "no entry is of a later term than its server");
+        assert!(self.log.released().index <= self.applied, "only what is applied is released");
+    }
+}

@@ -1,0 +1,483 @@
+//! Leading a term: proposals, replication, commitment, heartbeats, reads.
+//!
+//! Why all sending happens at the end of a turn: what a turn brings is sent in one Append per
+//! follower, however many proposals it was.
+//!
+//! Invariants:
+//! - the leader's log only grows (Raft §5.3);
+//! - an entry is committed by counting only if it is of this leader's own term (§5.4.2), and this
+//!   leader counts itself only for what is durable here;
+//! - a follower is told of a commit index no higher than what is known to match.
+//!
+//! What it lacks: learners and leadership transfer.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use kvraft_base::{Entry, EntryKind, Index, Instant, MemberId, Position, limits};
+
+use crate::{
+    AppendOutcome, Body, Event, Fetch, IgnoreReason, PeerStatus, Refusal, SnapshotRequest,
+    core::Core,
+    follower::entries_are_sound,
+    progress::{Next, Progress, Search, State},
+    quorum,
+    reads::{LeaderReads, Reader},
+};
+
+/// What only a leader knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Leader {
+    /// The other voters.
+    progress: BTreeMap<MemberId, Progress>,
+    heartbeat_at: Instant,
+    /// The last heartbeat broadcast; the next has the next number.
+    round: u64,
+    pub(crate) reads: LeaderReads,
+    /// The first entry of this term.
+    first_of_term: Index,
+    /// Bytes of entries after the commit index.
+    uncommitted_size_bytes: usize,
+}
+
+impl Leader {
+    pub(crate) fn new(core: &Core) -> Self {
+        let last = core.log.last();
+        let progress = |peer| (peer, Progress::new(last, core.now));
+        let mut index = core.commit.next();
+        let mut uncommitted_size_bytes = 0;
+        while let Some(entry) = core.log.entry(index) {
+            uncommitted_size_bytes += entry.size_bytes();
+            index = index.next();
+        }
+        Self {
+            progress: core.peers().into_iter().map(progress).collect(),
+            heartbeat_at: core.now + core.config.heartbeat_interval,
+            round: 0,
+            reads: LeaderReads::default(),
+            first_of_term: last.index.next(),
+            uncommitted_size_bytes,
+        }
+    }
+
+    /// A leader cannot commit what came before it until it commits something of its own (Raft §8).
+    pub(crate) fn begin(&mut self, core: &mut Core) {
+        self.append(core, EntryKind::Noop, Bytes::new());
+    }
+
+    fn append(&mut self, core: &mut Core, kind: EntryKind, payload: Bytes) -> Position {
+        let entry = Entry::new(core.term, core.log.last().index.next(), kind, payload);
+        let position = entry.position();
+        self.uncommitted_size_bytes += entry.size_bytes();
+        core.append(entry);
+        position
+    }
+
+    pub(crate) fn propose(
+        &mut self,
+        core: &mut Core,
+        kind: EntryKind,
+        payload: Bytes,
+    ) -> Result<Position, Refusal> {
+        if kind == EntryKind::Config {
+            return Err(Refusal::Unsupported);
+        }
+        if limits::ENTRY_SIZE_BYTES_MAX < payload.len() {
+            return Err(Refusal::TooLarge);
+        }
+        let waiting = core.config.uncommitted_bytes_max <= self.uncommitted_size_bytes;
+        if waiting || core.window_is_full() {
+            return Err(Refusal::Busy);
+        }
+        Ok(self.append(core, kind, payload))
+    }
+
+    /// When this leader gives up unless more followers answer (Ongaro 2014, §6.2).
+    pub(crate) fn quorum_deadline(&self, core: &Core) -> Instant {
+        let heard = |id| self.progress.get(&id).map_or(Instant::NEVER, |progress| progress.heard);
+        quorum::reached(core.members(), heard) + core.config.election_timeout
+    }
+
+    pub(crate) fn deadline(&self, core: &Core) -> Instant {
+        self.heartbeat_at.min(self.quorum_deadline(core))
+    }
+
+    pub(crate) fn peer_statuses(&self) -> Vec<PeerStatus> {
+        let status = |(id, progress): (&MemberId, &Progress)| PeerStatus {
+            id: *id,
+            matched: progress.matched.index,
+            next: progress.sent.index.next(),
+            state: progress.peer_state(),
+        };
+        self.progress.iter().map(status).collect()
+    }
+
+    /// Commits what a majority holds durably, if it is of this term (Raft §5.4.2).
+    pub(crate) fn advance_commit(&mut self, core: &mut Core) {
+        let durable = core.promises.durable();
+        let held = |id| self.progress.get(&id).map_or(durable, |progress| progress.matched.index);
+        let reached = quorum::reached(core.members(), held);
+        if reached <= core.commit || core.log.term_at(reached) != Some(core.term) {
+            return;
+        }
+        let mut index = core.commit;
+        while index < reached {
+            index = index.next();
+            let entry = core.log.entry(index).expect("what is not applied is in memory");
+            self.uncommitted_size_bytes -= entry.size_bytes();
+        }
+        core.advance_commit(reached);
+    }
+
+    /// The end of a turn: everything that is due leaves.
+    pub(crate) fn finish(&mut self, core: &mut Core) {
+        let heartbeat_due = self.heartbeat_at <= core.now;
+        if heartbeat_due {
+            self.retry_snapshots(core);
+        }
+        for peer in core.peers() {
+            self.send_appends(core, peer);
+        }
+        if heartbeat_due || (self.may_read(core) && self.reads.wants_round()) {
+            self.broadcast_heartbeat(core);
+        }
+        self.tell_commit(core);
+    }
+
+    fn may_read(&self, core: &Core) -> bool {
+        self.first_of_term <= core.commit
+    }
+
+    fn broadcast_heartbeat(&mut self, core: &mut Core) {
+        self.heartbeat_at = core.now + core.config.heartbeat_interval;
+        self.round += 1;
+        let round = self.round;
+        if self.may_read(core) {
+            self.reads.start_round(round, core.commit);
+        }
+        for (peer, progress) in &mut self.progress {
+            let commit = core.commit.min(progress.matched.index);
+            progress.told_commit = commit;
+            core.send(*peer, Body::Heartbeat { round, commit });
+        }
+        self.confirm_reads(core);
+    }
+
+    /// Followers that match should not wait for a heartbeat to learn what they may apply.
+    fn tell_commit(&mut self, core: &mut Core) {
+        for (peer, progress) in &mut self.progress {
+            let commit = core.commit.min(progress.matched.index);
+            if progress.told_commit < commit {
+                progress.told_commit = commit;
+                core.send(*peer, Body::CommitNotice { commit });
+            }
+        }
+    }
+
+    fn confirm_reads(&mut self, core: &mut Core) {
+        let answered =
+            |id| self.progress.get(&id).map_or(self.round, |progress| progress.answered_round);
+        let confirmed = quorum::reached(core.members(), answered);
+        for (reader, index) in self.reads.confirm(confirmed) {
+            match reader {
+                Reader::Local(ticket) => core.outbox.reads.push((ticket, Ok(index))),
+                Reader::Remote { member, context } => {
+                    core.send(member, Body::ReadAnswer { context, index: Some(index) });
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_read_request(&mut self, core: &mut Core, member: MemberId, context: u64) {
+        if self.reads.has_room() {
+            self.reads.push(Reader::Remote { member, context });
+        } else {
+            core.ignore(member, "ReadRequest", IgnoreReason::WindowFull);
+        }
+    }
+
+    fn send_appends(&mut self, core: &mut Core, peer: MemberId) {
+        let progress = self.progress.get_mut(&peer).expect("every other voter has a progress");
+        let released = core.log.released().index;
+        match &mut progress.state {
+            State::Snapshot { .. } => {}
+            State::Probe(search) if search.is_waiting() => {}
+            State::Probe(search) if progress.sent.index < released => {
+                let target = search.high().prev();
+                aim(core, peer, progress, target);
+                send_probe(core, peer, progress, self.round);
+            }
+            State::Probe(_) => send_probe(core, peer, progress, self.round),
+            State::Replicate { .. } if progress.sent.index < released => {
+                request_snapshot(core, peer, progress);
+            }
+            State::Replicate { .. } => send_ahead(core, peer, progress, self.round),
+        }
+    }
+
+    /// The journal has answered a fetch; sends what it read if that still follows what was sent.
+    pub(crate) fn on_fetched(&mut self, core: &mut Core, id: u64, entries: Option<Vec<Entry>>) {
+        let asked = |progress: &Progress| matches!(progress.state, State::Replicate { fetch: Some(fetch), .. } if fetch == id);
+        let Some((peer, progress)) = self.progress.iter_mut().find(|(_, p)| asked(p)) else {
+            return;
+        };
+        let State::Replicate { inflight, fetch } = &mut progress.state else { return };
+        *fetch = None;
+        let prev = progress.sent;
+        let entries = entries.unwrap_or_default();
+        let follows = entries.first().is_none_or(|first| first.index == prev.index.next());
+        if !follows {
+            return;
+        }
+        let known = |entry: &Entry| core.log.term_at(entry.index).is_none_or(|t| t == entry.term);
+        let whole = entries_are_sound(prev, &entries, core.term) && entries.iter().all(known);
+        let Some(last) = entries.last().map(Entry::position).filter(|_| whole) else {
+            return request_snapshot(core, *peer, progress);
+        };
+        let size_bytes = entries.iter().map(Entry::size_bytes).sum();
+        inflight.add(last.index, size_bytes, self.round);
+        progress.sent = last;
+        core.send(*peer, Body::Append { prev, commit: core.commit, entries });
+    }
+
+    fn retry_snapshots(&mut self, core: &mut Core) {
+        for (peer, progress) in &mut self.progress {
+            if let State::Snapshot { retry_at: Some(at) } = progress.state
+                && at <= core.now
+            {
+                request_snapshot(core, *peer, progress);
+            }
+        }
+    }
+
+    pub(crate) fn on_snapshot_report(
+        &mut self,
+        core: &mut Core,
+        to: MemberId,
+        position: Option<Position>,
+    ) {
+        let last = core.log.last().index;
+        let Some(progress) = self.progress.get_mut(&to) else { return };
+        let State::Snapshot { retry_at } = &mut progress.state else { return };
+        match position {
+            Some(position) if position.index <= last => {
+                progress.note_match(position, self.round);
+                progress.become_replicating(progress.matched);
+                self.advance_commit(core);
+            }
+            Some(_) | None => *retry_at = Some(core.now + core.config.election_timeout),
+        }
+    }
+
+    /// A connection is new, so what was on the way in the old one is not.
+    pub(crate) fn on_connected(&mut self, peer: MemberId) {
+        let Some(progress) = self.progress.get_mut(&peer) else { return };
+        match &mut progress.state {
+            State::Probe(search) => search.on_heartbeat_answer(u64::MAX),
+            State::Replicate { inflight, .. } if !inflight.is_empty() => progress.become_probing(),
+            State::Replicate { .. } | State::Snapshot { .. } => {}
+        }
+    }
+
+    /// A follower has answered an Append or a heartbeat of this term.
+    pub(crate) fn on_answer(&mut self, core: &mut Core, from: MemberId, body: Body) {
+        let name = body.name();
+        let Some(progress) = self.progress.get_mut(&from) else {
+            return core.ignore(from, name, IgnoreReason::UnknownMember);
+        };
+        let claimed = match &body {
+            Body::AppendAnswer { outcome: AppendOutcome::Accepted { matched } }
+            | Body::HeartbeatAnswer { matched, .. } => *matched,
+            _ => Position::ZERO,
+        };
+        let known = core.log.term_at(claimed.index);
+        if core.log.last().index < claimed.index || known.is_some_and(|t| t != claimed.term) {
+            return core.ignore(from, name, IgnoreReason::Absurd);
+        }
+        progress.heard = core.now;
+        match body {
+            Body::AppendAnswer { outcome: AppendOutcome::Accepted { matched } } => {
+                self.on_accepted(core, from, matched);
+            }
+            Body::AppendAnswer {
+                outcome: AppendOutcome::Conflict { rejected, hint, commit, .. },
+            } => on_conflict(core, from, progress, rejected, hint, commit),
+            Body::HeartbeatAnswer { round, received, last, matched } => {
+                if self.round < round {
+                    return core.ignore(from, name, IgnoreReason::Absurd);
+                }
+                self.on_heartbeat_answer(core, from, round, received, last);
+                if Index::ZERO < matched.index {
+                    self.on_accepted(core, from, matched);
+                }
+                self.confirm_reads(core);
+            }
+            _ => unreachable!("only answers are given here"),
+        }
+    }
+
+    fn on_accepted(&mut self, core: &mut Core, from: MemberId, matched: Position) {
+        let round = self.round;
+        let progress = self.progress.get_mut(&from).expect("the sender was found before");
+        progress.note_match(matched, round);
+        match &mut progress.state {
+            State::Probe(search) => {
+                // An answer to something older than the probe says nothing of the probe.
+                if progress.sent.index <= matched.index {
+                    match search.on_match(matched.index) {
+                        Next::Found => progress.become_replicating(progress.matched),
+                        Next::Probe(target) => aim(core, from, progress, target),
+                    }
+                }
+            }
+            State::Replicate { inflight, .. } => {
+                inflight.free(matched.index);
+                if progress.sent.index < matched.index {
+                    progress.become_replicating(matched);
+                }
+            }
+            State::Snapshot { .. } => {
+                if core.log.released().index <= matched.index {
+                    progress.become_replicating(matched);
+                }
+            }
+        }
+        self.advance_commit(core);
+    }
+
+    /// Beside confirming leadership, shows what got lost on the way.
+    fn on_heartbeat_answer(
+        &mut self,
+        core: &mut Core,
+        from: MemberId,
+        round: u64,
+        received: Index,
+        last: Index,
+    ) {
+        let end = core.log.last();
+        let progress = self.progress.get_mut(&from).expect("the sender was found before");
+        progress.answered_round = progress.answered_round.max(round);
+        let matched = progress.matched.index;
+        if progress.matched_round < round && last < matched {
+            core.event(Event::FollowerRegressed { peer: from, matched, last });
+            return progress.forget(end);
+        }
+        // A restarted follower has its log, but no longer knows how far it matches this leader's.
+        let restarted = progress.matched_round < round && received < matched;
+        let lost = match &mut progress.state {
+            State::Probe(search) => {
+                search.on_heartbeat_answer(round);
+                false
+            }
+            State::Replicate { inflight, .. } => restarted || inflight.is_lost(round, received),
+            State::Snapshot { .. } => false,
+        };
+        if lost {
+            core.event(Event::AppendLost { peer: from, matched });
+            progress.become_probing();
+        }
+    }
+
+    pub(crate) fn check(&self, core: &Core) {
+        let last = core.log.last().index;
+        assert!(core.log.term_at(last) == Some(core.term), "a leader's log ends in its own term");
+        for progress in self.progress.values() {
+            assert!(progress.matched.index <= last, "match ran past the log");
+            assert!(progress.sent.index <= last, "nothing is sent that is not in the log");
+        }
+    }
+}
+
+/// The follower's log does not contain `rejected`: looks further back.
+fn on_conflict(
+    core: &mut Core,
+    from: MemberId,
+    progress: &mut Progress,
+    rejected: Position,
+    hint: Position,
+    commit: Index,
+) {
+    let expected = match &progress.state {
+        State::Probe(search) => search.is_waiting() && rejected == progress.sent,
+        // Appends overtook each other, or one was lost.
+        State::Replicate { .. } => rejected.index <= progress.sent.index,
+        State::Snapshot { .. } => false,
+    };
+    if !expected || rejected.index <= progress.matched.index || rejected.index <= commit {
+        return core.ignore(from, "AppendAnswer", IgnoreReason::StaleAnswer);
+    }
+    if let State::Replicate { .. } = progress.state {
+        progress.state = State::Probe(Search::new(progress.matched.index, rejected.index));
+    }
+    let bound = core.log.index_not_above(hint.index.min(rejected.index.prev()), hint.term);
+    let State::Probe(search) = &mut progress.state else { return };
+    let target = search.on_conflict(rejected.index, bound, commit);
+    core.event(Event::ConflictFound { rejected, hint });
+    aim(core, from, progress, target);
+}
+
+/// Points a search at `target`, as near as terms are known; asks for a snapshot if the journal
+/// starts after every place where the logs can match.
+fn aim(core: &mut Core, peer: MemberId, progress: &mut Progress, target: Index) {
+    let State::Probe(search) = &progress.state else { return };
+    let released = core.log.released().index;
+    if search.high().prev() < released {
+        return request_snapshot(core, peer, progress);
+    }
+    let aimed = core.log.known_at_or_before(target.max(released));
+    let position = aimed.expect("terms are known at the place where the journal starts");
+    if position.index <= progress.matched.index && released <= progress.matched.index {
+        progress.become_replicating(progress.matched);
+    } else {
+        progress.sent = position;
+    }
+}
+
+fn send_probe(core: &mut Core, peer: MemberId, progress: &mut Progress, round: u64) {
+    let State::Probe(search) = &mut progress.state else { return };
+    let prev = progress.sent;
+    let first = prev.index.next();
+    let last = core.log.last().index;
+    let hopeful = search.is_hopeful(prev.index) && core.log.window_first() <= first;
+    let entries = if hopeful {
+        core.log.slice(first, last, core.config.append_size_bytes_max)
+    } else {
+        Vec::new()
+    };
+    search.wait(round);
+    core.send(peer, Body::Append { prev, commit: core.commit, entries });
+}
+
+/// Sends what the follower lacks, until the window of what is in flight is full. What is no longer
+/// in memory is fetched first.
+fn send_ahead(core: &mut Core, peer: MemberId, progress: &mut Progress, round: u64) {
+    let State::Replicate { inflight, fetch } = &mut progress.state else { return };
+    let last = core.log.last().index;
+    let size_bytes_max = core.config.append_size_bytes_max;
+    while progress.sent.index < last && inflight.has_room(&core.config) && fetch.is_none() {
+        let prev = progress.sent;
+        let first = prev.index.next();
+        if first < core.log.window_first() {
+            let id = core.next_fetch();
+            *fetch = Some(id);
+            let last = core.log.window_first().prev();
+            core.outbox.fetches.push(Fetch { id, peer, prev, first, last, size_bytes_max });
+            return;
+        }
+        let entries = core.log.slice(first, last, size_bytes_max);
+        let end = entries.last().map(Entry::position).expect("the window reaches to the end");
+        let size_bytes = entries.iter().map(Entry::size_bytes).sum();
+        inflight.add(end.index, size_bytes, round);
+        progress.sent = end;
+        progress.told_commit = core.commit;
+        core.send(peer, Body::Append { prev, commit: core.commit, entries });
+    }
+}
+
+fn request_snapshot(core: &mut Core, peer: MemberId, progress: &mut Progress) {
+    let next = progress.matched.index.next();
+    progress.state = State::Snapshot { retry_at: None };
+    progress.sent = progress.matched;
+    core.outbox.snapshots.push(SnapshotRequest { to: peer, term: core.term });
+    core.event(Event::SnapshotNeeded { peer, next });
+}
