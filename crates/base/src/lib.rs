@@ -19,7 +19,7 @@ mod prng;
 mod table;
 mod time;
 
-pub use checksum::{checksum, checksum_seeded};
+pub use checksum::{checksum, checksum_append, checksum_seeded};
 pub use codec::{DecodeError, Reader, Writer};
 pub use disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 pub use entry::{Entry, EntryKind, HardState, Members, Position, Write};

@@ -1,20 +1,49 @@
 //! The etcd v3 key-value state machine, deterministic.
 //!
-//! Log entries go in, results come out, and the changes to the table are queued as checkpoints.
+//! Log entries go in, one after the other; results come out, and changes to the table are queued in an
+//! overlay until a checkpoint carries them there. A put waits for no disk; only reading an old value
+//! that is in the table does.
+//!
+//! Invariants:
+//! - the state is a function of the entries: no clock, no randomness, no order but that of keys; time
+//!   arrives inside commands;
+//! - a refusal is a value, the same on every member; damage is an error; bad input never panics;
+//! - records have etcd's bytes, so that `HashKV` can be compared with a real etcd;
+//! - nothing grows without bound but the keys themselves: the overlay is bounded by who applies, the
+//!   sessions by the numbers here.
+//!
+//! What it lacks: leases (a put with one is refused), watches, auth, alarms and quotas.
+
 mod check;
 mod command;
+mod damage;
+mod describe;
+mod hash;
+mod index;
 mod key_value;
+mod kv;
+mod load;
+mod meta;
+mod overlay;
 mod refused;
 mod request;
 mod request_codec;
 mod response;
 mod response_codec;
 mod rev_key;
+mod sessions;
 mod span;
 mod span_set;
+mod txn;
+mod view;
+
+#[cfg(test)]
+mod tests;
 
 pub use command::{Command, Origin, SessionOp, stamp};
+pub use describe::describe;
 pub use key_value::KeyValue;
+pub use kv::{Applied, Kv, Stats};
 pub use refused::{Code, Refused};
 pub use request::{
     CompactRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest, Query,
@@ -24,5 +53,7 @@ pub use response::{
     Answer, CompactResponse, DeleteRangeResponse, HashKvResponse, PutResponse, RangeResponse,
     Response, ResponseOp, TxnResponse,
 };
-/// Longest time to live of a session, in milliseconds: a day. Longer ones are shortened to it.
-pub const SESSION_TTL_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+pub use sessions::{
+    RESULT_SIZE_BYTES_MAX, RESULTS_SIZE_BYTES_MAX, SESSION_COUNT_MAX,
+    SESSION_RESULTS_SIZE_BYTES_MAX, SESSION_TTL_MS_DEFAULT, SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN,
+};

@@ -192,7 +192,7 @@ impl Refused {
             plain => Self::PLAIN
                 .get(usize::from(plain))
                 .cloned()
-                .ok_or(DecodeError::Unknown { what: "refusal", value: u64::from(plain) }),
+                .ok_or_else(|| DecodeError::Unknown { what: "refusal", value: u64::from(plain) }),
         }
     }
 }

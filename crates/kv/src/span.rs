@@ -9,6 +9,9 @@ pub(crate) struct Span<'a> {
     end: End<'a>,
 }
 
+/// Where an interval begins and ends.
+pub(crate) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 #[derive(Clone, Copy, Debug)]
 enum End<'a> {
     /// Only the first key.
@@ -30,13 +33,8 @@ impl<'a> Span<'a> {
         Self { first: key, end }
     }
 
-    /// One key.
-    pub(crate) fn single(key: &'a [u8]) -> Self {
-        Self { first: key, end: End::Single }
-    }
-
     /// Bounds for a sorted map; `None` if the interval is empty.
-    pub(crate) fn bounds(&self) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+    pub(crate) fn bounds(&self) -> Option<Bounds<'a>> {
         let first = Bound::Included(self.first);
         match self.end {
             End::Single => Some((first, Bound::Included(self.first))),
