@@ -8,8 +8,8 @@
 //!   fails it;
 //! - nothing is written, and untracked files are not looked at.
 //!
-//! What it deliberately lacks: a parser of Rust. A lexer that tells code, comments and strings apart
-//! is enough for these rules.
+//! What it deliberately lacks: a parser of Rust. A lexer that tells code, comments and strings
+//! apart is enough for these rules.
 
 mod arrows;
 mod banned;
