@@ -375,7 +375,7 @@ impl Core {
             raft: self.node.status(),
             revision: kv.revision().0,
             compacted: kv.compacted().0,
-            keys: kv.stats().keys,
+            keys: kv.stats().key_count,
         });
     }
 }

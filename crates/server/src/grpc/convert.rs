@@ -51,11 +51,10 @@ pub(crate) fn delete_request(request: pb::DeleteRangeRequest) -> kv::DeleteRange
 
 /// Nesting is bounded by the protobuf decoder, which refuses more than 100 levels.
 pub(crate) fn txn_request(request: pb::TxnRequest) -> Result<kv::TxnRequest, Refused> {
-    let ops = |ops: Vec<pb::RequestOp>| ops.into_iter().map(request_op).collect();
     Ok(kv::TxnRequest {
         compare: request.compare.into_iter().map(compare).collect::<Result<_, _>>()?,
-        success: ops(request.success)?,
-        failure: ops(request.failure)?,
+        success: request.success.into_iter().map(request_op).collect::<Result<_, _>>()?,
+        failure: request.failure.into_iter().map(request_op).collect::<Result<_, _>>()?,
     })
 }
 
@@ -83,10 +82,7 @@ fn compare(compare: pb::Compare) -> Result<kv::Compare, Refused> {
 }
 
 /// The number decides, not the union: a union of another kind counts as absent, which is zero.
-fn compare_target(
-    number: i32,
-    union: Option<TargetUnion>,
-) -> Result<kv::CompareTarget, Refused> {
+fn compare_target(number: i32, union: Option<TargetUnion>) -> Result<kv::CompareTarget, Refused> {
     let target =
         pb::compare::CompareTarget::try_from(number).map_err(|_| Refused::InvalidCompare)?;
     Ok(match (target, union) {

@@ -5,11 +5,9 @@
 //! client that knows of it retries the first kind without a doubt; others ignore it.
 
 use kvraft_kv::{Code, Refused};
+use kvraft_proto::METADATA_OUTCOME;
 use kvraft_replica::Failure;
 use tonic::{Status, metadata::MetadataValue};
-
-/// Metadata key of a failed response.
-pub(crate) const METADATA_OUTCOME: &str = "kvraft-outcome";
 
 /// Whether a request without an answer can have had an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

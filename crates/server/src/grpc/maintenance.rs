@@ -50,7 +50,10 @@ impl Maintenance for Service {
         }))
     }
 
-    async fn hash_kv(&self, request: GrpcRequest<pb::HashKvRequest>) -> GrpcResult<pb::HashKvResponse> {
+    async fn hash_kv(
+        &self,
+        request: GrpcRequest<pb::HashKvRequest>,
+    ) -> GrpcResult<pb::HashKvResponse> {
         let revision = Revision(request.into_inner().revision);
         match self.query(Query::HashKv { revision }, false).await? {
             Answer::HashKv(response) => Ok(tonic::Response::new(pb::HashKvResponse {

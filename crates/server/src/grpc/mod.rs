@@ -108,10 +108,8 @@ impl Service {
         request.check().map_err(|refused| errors::refused(&refused))?;
         let time_ms = self.0.driver.wall_ms();
         let pending = self.0.driver.request(|ticket| {
-            let origin =
-                Origin { member: self.0.member, incarnation: self.0.incarnation, ticket };
-            let command =
-                Command { session, ..Command::new(origin, time_ms, request) };
+            let origin = Origin { member: self.0.member, incarnation: self.0.incarnation, ticket };
+            let command = Command { session, ..Command::new(origin, time_ms, request) };
             ClientRequest::Propose(command.encode())
         });
         let pending = pending.map_err(|_| errors::failed(kvraft_replica::Failure::Busy))?;
