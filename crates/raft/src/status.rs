@@ -2,7 +2,7 @@
 //!
 //! Why a copy: nothing outside may hold on to the protocol's state.
 
-use kvraft_base::{Index, MemberId, Position, Term};
+use kvraft_base::{HardState, Index, MemberId, Position, Term};
 
 /// What a server is and knows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,4 +68,18 @@ pub enum PeerState {
     Replicate,
     /// It needs, or is receiving, a snapshot.
     Snapshot,
+}
+
+impl crate::Raft {
+    /// Term of the entry at this index, as far as it is still known in memory.
+    #[must_use]
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.core.log.term_at(index)
+    }
+
+    /// Term, vote and commit, as they would be written now.
+    #[must_use]
+    pub fn hard_state(&self) -> HardState {
+        HardState { term: self.core.term, vote: self.core.vote, commit: self.core.commit }
+    }
 }

@@ -52,8 +52,9 @@ struct Remote {
 
 /// Agrees with the peers.
 ///
-/// Invariants: a frame to a peer leaves only through raft's own rules for promises; while a
-/// snapshot is being installed raft sees neither messages nor time.
+/// Invariants: a frame to a peer leaves only through raft's own rules for promises; raft is told
+/// before a snapshot begins to replace this server's state, and its log does not move until the
+/// snapshot is in table, journal and machine.
 #[derive(Debug)]
 pub struct Node {
     options: NodeOptions,
@@ -129,9 +130,6 @@ impl Node {
     /// When to step again without input.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        if self.installing.is_some() {
-            return Instant::NEVER;
-        }
         let parked = if self.waiting.has_parked() { self.parked_retry_at } else { Instant::NEVER };
         self.raft.deadline().min(parked).min(self.transfers.deadline())
     }
@@ -140,9 +138,6 @@ impl Node {
     pub fn step(&mut self, now: Now, inbox: &mut Vec<NodeIn>, out: &mut Vec<Hop>) {
         for input in inbox.drain(..) {
             self.take(now, input, out);
-        }
-        if self.installing.is_some() {
-            return;
         }
         self.retry_parked(now, out);
         self.repeat_snapshots(now.instant, out);
@@ -175,9 +170,7 @@ impl Node {
             NodeIn::Released(position) => self.raft.step(instant, Input::Released { position }),
             NodeIn::Applied { index, answered } => {
                 self.waiting.on_answered(&answered);
-                if self.installing.is_none() {
-                    self.raft.step(instant, Input::Applied { index });
-                }
+                self.raft.step(instant, Input::Applied { index });
             }
             NodeIn::Settled(position) => self.on_settled(position),
             NodeIn::SnapshotChunk { to, chunk } => self.send_chunk(to, chunk, out),
@@ -186,7 +179,7 @@ impl Node {
                 send(from, PeerLane::Bulk, &Frame::SnapshotTaken { position, seq }, out);
             }
             NodeIn::ImportReady { from, term, position } => {
-                self.on_import_ready(from, term, position, out);
+                self.on_import_ready(instant, from, term, position, out);
             }
             NodeIn::Installed { position, reader } => {
                 assert_eq!(self.installing, Some(position), "the table installs only on request");
@@ -216,10 +209,6 @@ impl Node {
                 out.push(Hop::Machine(MachineIn::Query { ticket, at: Index::ZERO, query }));
             }
             ClientRequest::Query { query, linearizable: true } => {
-                if self.installing.is_some() {
-                    self.waiting.park(ticket, Parked::Query(query), out);
-                    return;
-                }
                 self.waiting.on_read(ticket, query);
                 self.raft.step(now.instant, Input::Read { ticket });
             }
@@ -233,10 +222,6 @@ impl Node {
         }
         if self.is_overloaded() {
             reply(ticket, Outcome::Failed(Failure::Busy), out);
-            return;
-        }
-        if self.installing.is_some() {
-            self.waiting.park(ticket, Parked::Command(command), out);
             return;
         }
         self.waiting.on_propose(ticket, command.clone());
@@ -302,10 +287,6 @@ impl Node {
             self.frames_refused += 1;
             return;
         };
-        if self.installing.is_some() {
-            self.while_installing(&frame, from, out);
-            return;
-        }
         match frame {
             Frame::Raft(messages) => {
                 for message in messages {
@@ -325,18 +306,6 @@ impl Node {
                 self.transfers.on_taken(from, position, now.instant);
                 out.push(Hop::Table(TableIn::ExportTaken { to: from, position, seq }));
             }
-        }
-    }
-
-    /// Peer input is dropped during an install; only answers about our own requests still count.
-    fn while_installing(&mut self, frame: &Frame, from: MemberId, out: &mut Vec<Hop>) {
-        match frame {
-            Frame::Forward { ticket, .. } => {
-                let refused = Frame::ForwardRefused { ticket: *ticket };
-                send(from, PeerLane::Control, &refused, out);
-            }
-            Frame::ForwardRefused { ticket } => self.waiting.on_forward_refused(*ticket, from, out),
-            Frame::Raft(_) | Frame::SnapshotChunk(_) | Frame::SnapshotTaken { .. } => {}
         }
     }
 
@@ -476,6 +445,7 @@ impl Node {
 
     fn on_import_ready(
         &mut self,
+        now: Instant,
         from: MemberId,
         term: Term,
         position: Position,
@@ -486,6 +456,7 @@ impl Node {
         }
         if self.raft.expects_snapshot(from, term, position) {
             self.installing = Some(position);
+            self.raft.step(now, Input::SnapshotInstalling { position });
             out.push(Hop::Table(TableIn::Install(position)));
         } else {
             out.push(Hop::Table(TableIn::ImportDrop));

@@ -196,6 +196,11 @@ impl SimDisk {
         lock(&self.platter).fuse = Some(change_count);
     }
 
+    /// Takes a fuse that has not blown out again.
+    pub fn disarm_fuse(&self) {
+        lock(&self.platter).fuse = None;
+    }
+
     /// The fuse has blown and no crash has followed yet.
     #[must_use]
     pub fn is_fuse_blown(&self) -> bool {

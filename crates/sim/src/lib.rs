@@ -1,15 +1,25 @@
 //! The seeded world: network, disk, clock, processes, workload, checks.
 
+mod cluster;
 mod disk;
 mod heap;
+pub mod history;
+mod linear;
+mod models;
 mod network;
 mod plan;
 mod trace;
+mod witness;
 
+pub use cluster::{Check, Choices, ClusterConfig, Report, Sometimes, Violation, run, run_plan};
 pub use disk::{
     ContentLoss, CrashPolicy, DiskCosts, DiskStats, NameLoss, SECTOR_SIZE_BYTES, SimDisk,
 };
 pub use heap::EventHeap;
+pub use history::History;
+pub use linear::{Call, LinearVerdict, Model, check_linear, check_linear_by_key};
+pub use models::{KeyModel, KeyState, StoreModel, StoreState};
 pub use network::{Endpoint, EndpointError, Network, NetworkConfig, NetworkStats, Partition};
 pub use plan::{Fault, FaultKinds, Plan, PlanError, RunConfig, Target, TimedFault};
 pub use trace::{Trace, TraceHash, TraceLine, digest};
+pub use witness::{Place, Role, WitnessViolation, Witnessed, check_witness};

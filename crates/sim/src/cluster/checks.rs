@@ -195,7 +195,10 @@ impl Checks {
         let now = (status.term, status.commit);
         let before = self.commits.insert(status.id, now);
         let advanced = before.is_some_and(|(term, commit)| term == now.0 && commit < now.1);
-        if advanced && let Some(term) = term_at_commit && term != status.term {
+        if advanced
+            && let Some(term) = term_at_commit
+            && term != status.term
+        {
             self.fail(
                 Check::CommitsOwnTerm,
                 format!(

@@ -103,9 +103,9 @@ impl Model {
     fn holds(&self, compare: &Compare) -> bool {
         let modified = self.map.get(&compare.key).map_or(0, |versioned| versioned.modified);
         match &compare.target {
-            CompareTarget::ModRevision(revision) => revision.0 == modified,
+            CompareTarget::Mod(revision) => revision.0 == modified,
             CompareTarget::Version(_)
-            | CompareTarget::CreateRevision(_)
+            | CompareTarget::Create(_)
             | CompareTarget::Value(_)
             | CompareTarget::Lease(_) => {
                 unreachable!("the workload compares mod revisions only")

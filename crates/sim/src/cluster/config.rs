@@ -1,0 +1,133 @@
+//! What a run is like, drawn from its seed: sizes, timings, delays, costs.
+//!
+//! Swarm testing (Groce et al., ISSTA 2012): each seed draws which extremes it goes to, since bugs
+//! hide where one setting is far out and the others are not.
+
+use std::time::Duration;
+
+use kvraft_base::{ClusterId, MemberId, Prng};
+use kvraft_raft::Config;
+use kvraft_replica::{MachineOptions, NodeOptions, OpenOptions};
+use kvraft_store::Options;
+
+use crate::{disk::DiskCosts, network::NetworkConfig};
+
+/// What a person may choose; the seed draws the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choices {
+    /// Servers, 1 to 7. `None`: drawn.
+    pub servers: Option<u64>,
+    /// Clients. `None`: drawn.
+    pub clients: Option<u64>,
+    /// The greatest budget of operations a client may draw.
+    pub ops_max: u64,
+    /// Events kept as text for the report; 0 keeps none and is fastest.
+    pub trace_line_count: usize,
+}
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self { servers: None, clients: None, ops_max: 60, trace_line_count: 0 }
+    }
+}
+
+/// One run's configuration.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Servers.
+    pub servers: u64,
+    /// Clients; each is pinned to one server.
+    pub clients: u64,
+    /// Greatest budget of a client.
+    pub ops_max: u64,
+    /// Keys that clients use.
+    pub keys: u64,
+    /// Links.
+    pub network: NetworkConfig,
+    /// Faults happen up to here; then everything is healed.
+    pub faults_until: Duration,
+    /// Mean time between faults.
+    pub fault_pause: Duration,
+    /// Disks take no time.
+    pub free_disks: bool,
+    /// Consensus timings.
+    pub election_timeout: Duration,
+    /// Consensus timings.
+    pub heartbeat_interval: Duration,
+    /// In-memory log of a server, in bytes.
+    pub window_size_bytes: usize,
+    /// Segments of the journal, in bytes.
+    pub segment_size_bytes: u64,
+    /// Entries kept behind the checkpoint.
+    pub retain_count: u64,
+    /// Checkpoint size, in bytes.
+    pub checkpoint_size_bytes: usize,
+    /// Checkpoint pace.
+    pub checkpoint_interval: Duration,
+    /// Events kept as text.
+    pub trace_line_count: usize,
+}
+
+impl ClusterConfig {
+    /// Draws a configuration.
+    #[must_use]
+    pub fn draw(seed: u64, choices: Choices) -> Self {
+        let mut prng = Prng::new(seed).fork("configuration");
+        let servers = prng.between(1, 7);
+        let clients = prng.between(1, 8);
+        let millis = Duration::from_millis;
+        let election_timeout = *prng.pick(&[millis(100), millis(300), millis(1000)]).expect("any");
+        let mut network_prng = prng.fork("network");
+        Self {
+            servers: choices.servers.unwrap_or(servers),
+            clients: choices.clients.unwrap_or(clients),
+            ops_max: choices.ops_max.max(1),
+            keys: prng.between(1, 6),
+            network: NetworkConfig::draw(&mut network_prng),
+            faults_until: prng.duration(millis(1_000), millis(8_000)),
+            fault_pause: *prng.pick(&[millis(50), millis(200), millis(800)]).expect("any"),
+            free_disks: prng.chance(1, 4),
+            election_timeout,
+            heartbeat_interval: election_timeout / 10,
+            window_size_bytes: *prng.pick(&[1 << 10, 16 << 10, 1 << 20]).expect("any"),
+            segment_size_bytes: *prng.pick(&[8 << 10, 64 << 10, 1 << 20]).expect("any"),
+            retain_count: *prng.pick(&[0, 10, 1_000]).expect("any"),
+            checkpoint_size_bytes: *prng.pick(&[256, 4 << 10, 1 << 20]).expect("any"),
+            checkpoint_interval: *prng
+                .pick(&[millis(20), millis(200), millis(2_000)])
+                .expect("any"),
+            trace_line_count: choices.trace_line_count,
+        }
+    }
+
+    pub(crate) fn disk_costs(&self, prng: &mut Prng) -> DiskCosts {
+        if self.free_disks { DiskCosts::FREE } else { DiskCosts::draw(prng) }
+    }
+
+    pub(crate) fn open_options(
+        &self,
+        id: MemberId,
+        cluster: ClusterId,
+        incarnation: u64,
+        seed: u64,
+    ) -> OpenOptions {
+        let mut raft = Config::new(id);
+        raft.election_timeout = self.election_timeout;
+        raft.heartbeat_interval = self.heartbeat_interval;
+        raft.window_bytes_max = self.window_size_bytes;
+        let store = Options { segment_size_bytes: self.segment_size_bytes, ..Options::default() };
+        OpenOptions {
+            raft,
+            store,
+            node: NodeOptions { retain_count: self.retain_count, ..NodeOptions::default() },
+            machine: MachineOptions {
+                checkpoint_size_bytes: self.checkpoint_size_bytes,
+                checkpoint_interval: self.checkpoint_interval,
+                ..MachineOptions::default()
+            },
+            cluster,
+            incarnation,
+            seed,
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! One simulated server: the production lanes over a simulated disk.
+
+use std::collections::BTreeMap;
+
+use kvraft_base::{Disk, Index, Instant, MemberId, Members, Position, Term, Ticket, Write};
+use kvraft_replica::{
+    Hop, JournalIn, JournalLane, MachineIn, MachineLane, Node, NodeIn, Now, OpenOptions, Replica,
+    ReplicaError, TableIn, TableLane,
+};
+use kvraft_store::Identity;
+
+use crate::disk::SimDisk;
+
+/// The four lanes, as actors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum LaneId {
+    Node,
+    Journal,
+    Machine,
+    Table,
+}
+
+/// Input of any lane.
+#[derive(Debug)]
+pub(crate) enum LaneIn {
+    Node(NodeIn),
+    Journal(JournalIn),
+    Machine(MachineIn),
+    Table(TableIn),
+}
+
+impl LaneIn {
+    pub(crate) fn lane(&self) -> LaneId {
+        match self {
+            Self::Node(_) => LaneId::Node,
+            Self::Journal(_) => LaneId::Journal,
+            Self::Machine(_) => LaneId::Machine,
+            Self::Table(_) => LaneId::Table,
+        }
+    }
+}
+
+/// The lanes of a running server, with what waits for each.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    pub(crate) node: Node,
+    journal: JournalLane,
+    pub(crate) machine: MachineLane,
+    table: TableLane,
+    node_inbox: Vec<NodeIn>,
+    journal_inbox: Vec<JournalIn>,
+    machine_inbox: Vec<MachineIn>,
+    table_inbox: Vec<TableIn>,
+    /// Lanes whose last step still costs time: inputs gather meanwhile, which is group commit.
+    pub(crate) busy: BTreeMap<LaneId, ()>,
+    /// When the world will look at the deadline of node and machine.
+    pub(crate) wake_at: BTreeMap<LaneId, Instant>,
+}
+
+/// A server that may be up or down; its disk outlives its process.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) id: MemberId,
+    pub(crate) disk: SimDisk,
+    /// Counts the lives of this server: events of earlier ones are stale.
+    pub(crate) boot: u64,
+    pub(crate) lanes: Option<Lanes>,
+    /// Which client attempt waits for which ticket.
+    pub(crate) tickets: BTreeMap<Ticket, (u64, u64)>,
+    ticket_next: Ticket,
+    /// Stopped for a while: its process exists and does nothing.
+    pub(crate) paused: bool,
+}
+
+/// What a step did to the journal: the writes that are durable now.
+pub(crate) struct Synced {
+    pub(crate) writes: Vec<Write>,
+    pub(crate) reset: Option<Position>,
+}
+
+/// What recovery found, for the checks.
+pub(crate) struct Found {
+    pub(crate) hard_state: kvraft_base::HardState,
+    pub(crate) applied: Position,
+    pub(crate) tail: Vec<(Index, Term)>,
+    pub(crate) last: Position,
+}
+
+impl Server {
+    pub(crate) fn new(id: MemberId, disk: SimDisk) -> Self {
+        Self {
+            id,
+            disk,
+            boot: 0,
+            lanes: None,
+            tickets: BTreeMap::new(),
+            ticket_next: Ticket(1),
+            paused: false,
+        }
+    }
+
+    /// Formats the disk of a new server.
+    pub(crate) fn format(&self, identity: &Identity) -> Result<(), String> {
+        kvraft_store::format(&self.disk, identity).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.lanes.is_some()
+    }
+
+    /// Starts the process: the same recovery as in production.
+    pub(crate) fn start(&mut self, options: OpenOptions, now: Now) -> Result<Found, ReplicaError> {
+        assert!(self.lanes.is_none(), "a server is started when it is down");
+        self.boot += 1;
+        let disk: Box<dyn Disk> = self.disk.handle();
+        let replica = kvraft_replica::open(disk.as_ref(), options, now)?;
+        let found = found(&replica);
+        self.lanes = Some(Lanes {
+            node: replica.node,
+            journal: replica.journal,
+            machine: replica.machine,
+            table: replica.table,
+            node_inbox: Vec::new(),
+            journal_inbox: Vec::new(),
+            machine_inbox: Vec::new(),
+            table_inbox: Vec::new(),
+            busy: BTreeMap::new(),
+            wake_at: BTreeMap::new(),
+        });
+        Ok(found)
+    }
+
+    /// Ends the process. The caller has severed the disk first, so that nothing is written on the
+    /// way out. Returns the client attempts that were waiting.
+    pub(crate) fn stop(&mut self) -> Vec<(u64, u64)> {
+        self.lanes = None;
+        self.paused = false;
+        std::mem::take(&mut self.tickets).into_values().collect()
+    }
+
+    pub(crate) fn ticket(&mut self, attempt: (u64, u64)) -> Ticket {
+        let ticket = self.ticket_next;
+        self.ticket_next = ticket.next();
+        self.tickets.insert(ticket, attempt);
+        ticket
+    }
+}
+
+fn found(replica: &Replica) -> Found {
+    let raft = replica.node.raft();
+    let status = raft.status();
+    let applied = replica.machine.kv().applied();
+    let tail = (applied.index.0 + 1..=status.last.index.0)
+        .filter_map(|index| raft.term_at(Index(index)).map(|term| (Index(index), term)))
+        .collect();
+    Found { hard_state: raft.hard_state(), applied, tail, last: status.last }
+}
+
+impl Lanes {
+    pub(crate) fn push(&mut self, input: LaneIn) {
+        match input {
+            LaneIn::Node(input) => self.node_inbox.push(input),
+            LaneIn::Journal(input) => self.journal_inbox.push(input),
+            LaneIn::Machine(input) => self.machine_inbox.push(input),
+            LaneIn::Table(input) => self.table_inbox.push(input),
+        }
+    }
+
+    pub(crate) fn has_input(&self, lane: LaneId) -> bool {
+        match lane {
+            LaneId::Node => !self.node_inbox.is_empty(),
+            LaneId::Journal => !self.journal_inbox.is_empty(),
+            LaneId::Machine => !self.machine_inbox.is_empty(),
+            LaneId::Table => !self.table_inbox.is_empty(),
+        }
+    }
+
+    pub(crate) fn deadline(&self, lane: LaneId) -> Instant {
+        match lane {
+            LaneId::Node => self.node.deadline(),
+            LaneId::Machine => self.machine.deadline(),
+            LaneId::Journal | LaneId::Table => Instant::NEVER,
+        }
+    }
+
+    /// Steps one lane over all that waits for it.
+    pub(crate) fn step(&mut self, lane: LaneId, now: Now, hops: &mut Vec<Hop>) -> Synced {
+        let mut synced = Synced { writes: Vec::new(), reset: None };
+        match lane {
+            LaneId::Node => self.node.step(now, &mut self.node_inbox, hops),
+            LaneId::Machine => self.machine.step(now, &mut self.machine_inbox, hops),
+            LaneId::Table => self.table.step(now, &mut self.table_inbox, hops),
+            LaneId::Journal => {
+                let asked: Vec<Write> = self.journal_inbox.iter().filter_map(write_of).collect();
+                self.journal.step(now, &mut self.journal_inbox, hops);
+                for hop in hops.iter() {
+                    if let Hop::Node(NodeIn::Durable(id)) = hop {
+                        let durable = asked.iter().filter(|write| write.id <= *id);
+                        synced.writes = durable.cloned().collect();
+                    }
+                    if let Hop::Node(NodeIn::ResetDone(position)) = hop {
+                        synced.reset = Some(*position);
+                    }
+                }
+            }
+        }
+        synced
+    }
+}
+
+fn write_of(input: &JournalIn) -> Option<Write> {
+    match input {
+        JournalIn::Write(write) => Some(write.clone()),
+        JournalIn::Release(_) | JournalIn::Reset(_) | JournalIn::Fetch(_) => None,
+    }
+}
+
+/// The members of a simulated cluster: 1 to `count`.
+pub(crate) fn members(count: u64) -> Members {
+    Members::new((1..=count).map(MemberId)).expect("sizes 1 to 7 are checked before")
+}

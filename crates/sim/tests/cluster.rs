@@ -1,0 +1,35 @@
+//! Seeds of the simulated cluster that every test run executes.
+
+use kvraft_sim::{Choices, run};
+
+fn assert_clean(seed: u64, choices: Choices) {
+    let choices = Choices { trace_line_count: 40, ..choices };
+    let outcome = run(seed, choices);
+    if let Some(violation) = &outcome.violation {
+        let events = outcome.last_events.join("\n");
+        panic!("seed {seed}: {violation}\n{events}\nplan: {:?}", outcome.plan);
+    }
+}
+
+/// Every size from one to seven, each with its own faults, stays right.
+#[test]
+fn seeds_of_every_size_are_clean() {
+    for servers in 1..=7 {
+        for seed in 0..20 {
+            assert_clean(seed, Choices { servers: Some(servers), ..Choices::default() });
+        }
+    }
+}
+
+/// A seed is the whole of a run: the same seed gives the same events, to the last one.
+#[test]
+fn one_seed_gives_one_run() {
+    for seed in 100..106 {
+        let first = run(seed, Choices::default());
+        let second = run(seed, Choices { trace_line_count: 10, ..Choices::default() });
+        assert_eq!(first.trace_hash, second.trace_hash, "seed {seed}");
+        assert_eq!(first.event_count, second.event_count, "seed {seed}");
+        let other = run(seed + 1000, Choices::default());
+        assert_ne!(first.trace_hash, other.trace_hash, "seed {seed}");
+    }
+}
