@@ -23,6 +23,8 @@ pub enum ContentLoss {
     /// Up to a place drawn per file everything is kept, beyond it everything is lost, and the
     /// sector there may be torn: what an append usually leaves.
     Tail,
+    /// As `Tail`, but the sector there is lost whole.
+    Cut,
     /// Each sector for itself: kept, lost or torn, by these weights.
     Each {
         /// Weight of "kept whole".
@@ -57,15 +59,18 @@ impl CrashPolicy {
         Self { content: ContentLoss::Each { kept: 4, lost: 4, torn: 1 }, names: NameLoss::Each };
 
     /// A policy for one crash. Extremes are as likely as mixtures: bugs live at both.
+    ///
+    /// No sector is torn: disks write 512 bytes whole or not at all, and the header of the table
+    /// relies on it. [`ContentLoss::Tail`] and a weight of `torn` are for stricter tests.
     #[must_use]
     pub fn draw(prng: &mut Prng) -> Self {
         let content = match prng.below(4) {
             0 => ContentLoss::All,
             1 => ContentLoss::None,
-            2 => ContentLoss::Tail,
+            2 => ContentLoss::Cut,
             _ => {
                 let mut weight = || u32::try_from(prng.below(5)).unwrap_or(0);
-                ContentLoss::Each { kept: weight(), lost: 1 + weight(), torn: weight() }
+                ContentLoss::Each { kept: weight(), lost: 1 + weight(), torn: 0 }
             }
         };
         let names = match prng.below(4) {
@@ -80,7 +85,9 @@ impl CrashPolicy {
     /// The treatment of one file whose last unsynced sector is `last`.
     pub(super) fn for_file(self, prng: &mut Prng, last: Option<usize>) -> FilePlan {
         let cut = match (self.content, last) {
-            (ContentLoss::Tail, Some(last)) => to_size(prng.below(last as u64 + 2)),
+            (ContentLoss::Tail | ContentLoss::Cut, Some(last)) => {
+                to_size(prng.below(last as u64 + 2))
+            }
             _ => 0,
         };
         FilePlan { content: self.content, cut }
@@ -111,9 +118,9 @@ impl FilePlan {
         match self.content {
             ContentLoss::All => Fate::Lost,
             ContentLoss::None => Fate::Kept,
-            ContentLoss::Tail if sector < self.cut => Fate::Kept,
+            ContentLoss::Tail | ContentLoss::Cut if sector < self.cut => Fate::Kept,
             ContentLoss::Tail if sector == self.cut => split(prng),
-            ContentLoss::Tail => Fate::Lost,
+            ContentLoss::Tail | ContentLoss::Cut => Fate::Lost,
             ContentLoss::Each { kept, lost, torn } => {
                 let (kept, lost, torn) = (u64::from(kept), u64::from(lost), u64::from(torn));
                 let drawn = prng.below((kept + lost + torn).max(1));
@@ -134,15 +141,17 @@ impl FilePlan {
         match self.content {
             ContentLoss::All => durable,
             ContentLoss::None => live,
-            ContentLoss::Tail if durable < live => {
+            ContentLoss::Tail | ContentLoss::Cut if durable < live => {
                 (self.cut.saturating_add(1) * SECTOR_SIZE_BYTES).clamp(low, high)
             }
-            ContentLoss::Tail | ContentLoss::Each { .. } if low == high => low,
-            ContentLoss::Tail | ContentLoss::Each { .. } => match prng.below(3) {
-                0 => durable,
-                1 => live,
-                _ => to_size(prng.between(low as u64, high as u64)),
-            },
+            ContentLoss::Tail | ContentLoss::Cut | ContentLoss::Each { .. } if low == high => low,
+            ContentLoss::Tail | ContentLoss::Cut | ContentLoss::Each { .. } => {
+                match prng.below(3) {
+                    0 => durable,
+                    1 => live,
+                    _ => to_size(prng.between(low as u64, high as u64)),
+                }
+            }
         }
     }
 }

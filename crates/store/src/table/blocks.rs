@@ -63,13 +63,8 @@ struct Group {
 impl Blocks {
     /// Wraps an open file.
     pub(super) fn open(file: Box<dyn DiskFile>, path: &str) -> Result<Self, Damage> {
-        let size = file.size()?;
-        let Some(len) = logical_len(size) else {
-            return Err(Damage::Lost {
-                what: path.into(),
-                detail: format!("a size of {size} bytes is impossible"),
-            });
-        };
+        // A crash may have cut a growth short: what was synced is below, the rest was not referred to.
+        let len = logical_len(file.size()?);
         let state = State { len, groups: BTreeMap::new(), failure: None };
         Ok(Self { file, path: path.into(), state: Mutex::new(state) })
     }
@@ -306,29 +301,27 @@ fn physical_len(len: u64) -> u64 {
     BLOCK_SIZE * (1 + blocks + blocks.div_ceil(GROUP_BLOCKS))
 }
 
-/// The inverse of [`physical_len`]; `None` when no length gives `size`.
-fn logical_len(size: u64) -> Option<u64> {
+/// The greatest logical length whose blocks and checksums fit into `size` bytes.
+fn logical_len(size: u64) -> u64 {
     let pages = size / BLOCK_SIZE;
-    if pages == 0 {
-        return (size == 0).then_some(0);
-    }
-    let groups = (pages - 1).div_ceil(GROUP_BLOCKS + 1);
-    let len = BLOCK_SIZE * (pages - groups);
-    (physical_len(len) == size).then_some(len)
+    let groups = pages.saturating_sub(1).div_ceil(GROUP_BLOCKS + 1);
+    BLOCK_SIZE * (pages - groups.min(pages))
 }
 
 #[cfg(test)]
 mod tests {
     use super::{BLOCK_SIZE, GROUP_BLOCKS, logical_len, physical_len};
 
-    /// The length is recovered from the file's size, at group borders too; other sizes are refused.
+    /// The length is recovered from the file's size, at group borders too; a growth that a crash cut
+    /// short is rounded down.
     #[test]
     fn lengths_round_trip() {
         for blocks in [0, 1, 2, 3, GROUP_BLOCKS, GROUP_BLOCKS + 1, GROUP_BLOCKS + 2, 5000] {
             let len = blocks * BLOCK_SIZE;
-            assert_eq!(logical_len(physical_len(len)), Some(len), "{blocks} blocks");
+            assert_eq!(logical_len(physical_len(len)), len, "{blocks} blocks");
         }
-        assert_eq!(logical_len(BLOCK_SIZE + 1), None);
-        assert_eq!(logical_len(2 * BLOCK_SIZE), None);
+        assert_eq!(logical_len(BLOCK_SIZE - 1), 0);
+        assert_eq!(logical_len(2 * BLOCK_SIZE + 1), BLOCK_SIZE);
+        assert_eq!(logical_len(physical_len(9 * BLOCK_SIZE) + 100), 9 * BLOCK_SIZE);
     }
 }
