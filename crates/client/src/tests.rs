@@ -14,7 +14,7 @@ use kvraft_proto::{
 use tokio::task::JoinHandle;
 use tonic::{
     Code, Request, Response, Status,
-    metadata::MetadataMap,
+    metadata::{MetadataMap, MetadataValue},
     transport::{Server, server::TcpIncoming},
 };
 
@@ -27,6 +27,8 @@ enum Act {
     Answer,
     /// Answers with this error.
     Say(Code, &'static str),
+    /// Answers with an error of that text, saying whether the put had an effect.
+    SayOutcome(&'static str, &'static str),
     /// Never answers.
     Hang,
 }
@@ -82,6 +84,7 @@ impl Kv for Fake {
         match self.note(request.metadata()) {
             Act::Answer => Ok(Response::new(PutResponse::default())),
             Act::Say(code, text) => Err(Status::new(code, text)),
+            Act::SayOutcome(text, outcome) => Err(with_outcome(text, outcome)),
             Act::Hang => std::future::pending().await,
         }
     }
@@ -93,6 +96,7 @@ impl Kv for Fake {
         match self.note(request.metadata()) {
             Act::Answer => Ok(Response::new(RangeResponse { count: 5, ..Default::default() })),
             Act::Say(code, text) => Err(Status::new(code, text)),
+            Act::SayOutcome(text, outcome) => Err(with_outcome(text, outcome)),
             Act::Hang => std::future::pending().await,
         }
     }
@@ -128,6 +132,12 @@ impl Session for Fake {
     async fn close(&self, _: Request<CloseRequest>) -> Result<Response<CloseResponse>, Status> {
         Ok(Response::new(CloseResponse::default()))
     }
+}
+
+fn with_outcome(text: &str, outcome: &'static str) -> Status {
+    let mut status = Status::unavailable(text);
+    status.metadata_mut().insert("kvraft-outcome", MetadataValue::from_static(outcome));
+    status
 }
 
 fn stamp(client: u64, op: u64, acked: u64) -> [Option<String>; 3] {
@@ -205,6 +215,20 @@ async fn dead_server_is_passed_over() {
     client.put("k", "v").await.unwrap();
     assert_eq!(fake.puts(), [NO_STAMP]);
     assert_eq!(client.preferred(), address);
+}
+
+/// A server that vouches for "no effect" dispels the doubt that its words leave; and the reverse.
+#[tokio::test]
+async fn outcome_metadata_is_believed() {
+    let fake = Fake::with([Act::SayOutcome("etcdserver: leader changed", "failed")]);
+    let (address, _task) = fake.start();
+    plain(&[&address]).put("k", "v").await.unwrap();
+    assert_eq!(fake.puts(), [NO_STAMP, NO_STAMP]);
+
+    let fake = Fake::with([Act::SayOutcome("etcdserver: no leader", "unknown")]);
+    let (address, _task) = fake.start();
+    let error = plain(&[&address]).put("k", "v").await.unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error}");
 }
 
 /// With nobody to ask, a change ends as certainly not done, naming server and cause.

@@ -2,9 +2,11 @@
 
 use std::{error::Error as _, sync::OnceLock, time::Duration};
 
+use kvraft_proto::METADATA_OUTCOME;
 use kvraft_session::Failure;
 use tonic::{
     ConnectError, Status,
+    metadata::MetadataValue,
     transport::{Channel, Endpoint},
 };
 
@@ -50,7 +52,13 @@ pub(crate) fn classify(status: &Status) -> Failure {
     if source.is_none() {
         // Only an answer of the server comes without a cause on our side.
         let code = u32::try_from(i32::from(status.code())).expect("gRPC codes are not negative");
-        return Failure::of_answer(code, status.message());
+        let failure = Failure::of_answer(code, status.message());
+        // A kvraft server says more than the code and the words do.
+        return match status.metadata().get(METADATA_OUTCOME).map(MetadataValue::as_bytes) {
+            Some(b"failed") if failure == Failure::Unknown => Failure::NotSent,
+            Some(b"unknown") => Failure::Unknown,
+            _ => failure,
+        };
     }
     while let Some(cause) = source {
         if cause.is::<ConnectError>() {
