@@ -1,0 +1,99 @@
+//! What every command that talks to servers asks for.
+
+use std::{io::Write as _, time::Duration};
+
+use anyhow::{Context as _, Result};
+use kvraft_client::{Builder, Client};
+
+/// Where the servers are and how patient to be.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Connection {
+    /// Servers to ask, host:port or http://host:port, the first one first
+    #[arg(
+        long,
+        env = "KVRAFT_ENDPOINTS",
+        value_name = "ADDRESSES",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:2379",
+        help_heading = "Connection"
+    )]
+    pub(crate) endpoints: Vec<String>,
+    /// How long making a connection may take
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        default_value = "1s",
+        help_heading = "Connection"
+    )]
+    dial_timeout: Duration,
+    /// How long a command may take, with all attempts
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        default_value = "5s",
+        help_heading = "Connection"
+    )]
+    command_timeout: Duration,
+}
+
+/// How results are printed.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteOut {
+    /// Plain lines, as etcdctl prints them.
+    Simple,
+    /// One line of JSON, keys and values in base64, as etcdctl prints it.
+    Json,
+}
+
+/// The choice of it.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct Output {
+    /// How to print the result
+    #[arg(short = 'w', long, value_enum, value_name = "FORMAT", default_value_t = WriteOut::Simple)]
+    pub(crate) write_out: WriteOut,
+}
+
+impl Connection {
+    fn builder(&self) -> Builder {
+        Client::builder()
+            .endpoints(&self.endpoints)
+            .connect_timeout(self.dial_timeout)
+            .request_timeout(self.command_timeout)
+    }
+
+    /// A client that any etcd server understands.
+    pub(crate) fn client(&self) -> Result<Client> {
+        Ok(self.builder().build()?)
+    }
+
+    /// A client whose changes are done once, however often they are sent; for kvraft servers only.
+    pub(crate) fn client_exactly_once(&self) -> Result<Client> {
+        Ok(self.builder().exactly_once().build()?)
+    }
+}
+
+/// Reads `1500ms`, `20s`, `5m`; a plain number is seconds. Not zero.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let at = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(at);
+    let count: u64 = digits.parse().map_err(|_| "not a time, write 500ms, 20s or 5m".to_owned())?;
+    let milliseconds = match unit {
+        "ms" => Some(count),
+        "" | "s" => count.checked_mul(1_000),
+        "m" => count.checked_mul(60_000),
+        _ => return Err(format!("unknown unit {unit:?}, write ms, s or m")),
+    };
+    match milliseconds {
+        Some(0) => Err("must be greater than zero".to_owned()),
+        Some(milliseconds) => Ok(Duration::from_millis(milliseconds)),
+        None => Err("too long".to_owned()),
+    }
+}
+
+/// Prints a result, all of it at once.
+pub(crate) fn print(bytes: &[u8]) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).context("writing to standard output")
+}

@@ -1,0 +1,89 @@
+//! etcdctl's plain format: the one of its formats that is promised not to change.
+
+use indicatif::DecimalBytes;
+use kvraft_client::proto::{
+    etcdserverpb::{
+        DeleteRangeResponse, PutResponse, RangeResponse, TxnResponse, response_op::Response,
+    },
+    mvccpb::KeyValue,
+};
+
+use super::{options::Show, reply::MemberStatus};
+
+pub(super) fn line(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend_from_slice(text);
+    out.push(b'\n');
+}
+
+fn pair(out: &mut Vec<u8>, record: &KeyValue) {
+    line(out, &record.key);
+    line(out, &record.value);
+}
+
+pub(super) fn put(out: &mut Vec<u8>, response: &PutResponse) {
+    line(out, b"OK");
+    if let Some(record) = &response.prev_kv {
+        pair(out, record);
+    }
+}
+
+pub(super) fn range(out: &mut Vec<u8>, response: &RangeResponse, show: Show) {
+    if show == Show::Count {
+        line(out, response.count.to_string().as_bytes());
+    }
+    for record in &response.kvs {
+        match show {
+            Show::Pairs => pair(out, record),
+            Show::Values => line(out, &record.value),
+            Show::Count => {}
+        }
+    }
+}
+
+pub(super) fn delete(out: &mut Vec<u8>, response: &DeleteRangeResponse) {
+    line(out, response.deleted.to_string().as_bytes());
+    for record in &response.prev_kvs {
+        pair(out, record);
+    }
+}
+
+/// Nested transactions are flattened, so that depth cannot exhaust the stack.
+pub(super) fn txn(out: &mut Vec<u8>, response: &TxnResponse) {
+    let verdict = |response: &TxnResponse| -> &[u8] {
+        if response.succeeded { b"SUCCESS" } else { b"FAILURE" }
+    };
+    line(out, verdict(response));
+    let mut pending: Vec<_> = response.responses.iter().rev().collect();
+    while let Some(next) = pending.pop() {
+        line(out, b"");
+        match &next.response {
+            Some(Response::ResponsePut(response)) => put(out, response),
+            Some(Response::ResponseRange(response)) => range(out, response, Show::Pairs),
+            Some(Response::ResponseDeleteRange(response)) => delete(out, response),
+            Some(Response::ResponseTxn(response)) => {
+                line(out, verdict(response));
+                pending.extend(response.responses.iter().rev());
+            }
+            None => {}
+        }
+    }
+}
+
+pub(super) fn status(out: &mut Vec<u8>, member: &MemberStatus) {
+    let status = &member.status;
+    let id = status.header.as_ref().map_or(0, |header| header.member_id);
+    let size = DecimalBytes(u64::try_from(status.db_size).unwrap_or(0)).to_string();
+    let fields = [
+        member.endpoint.clone(),
+        format!("{id:x}"),
+        status.version.clone(),
+        size,
+        (id == status.leader).to_string(),
+        status.is_learner.to_string(),
+        status.raft_term.to_string(),
+        status.raft_index.to_string(),
+        status.raft_applied_index.to_string(),
+        status.errors.join(", "),
+    ];
+    line(out, fields.join(", ").as_bytes());
+}
