@@ -6,7 +6,7 @@
 //!
 //! Batch header, 96 bytes: magic, CRC-32C of the rest of the header, size and CRC-32C of the body,
 //! sequence, sequence known durable, attested index, hard state, truncated from, position before
-//! the first entry, count of entries. The body is the entries, each with its own checksum. Both CRCs are
+//! the first entry, count of entries, four spare bytes. The body is the entries, each with its own checksum. Both CRCs are
 //! seeded with segment and offset, so what an earlier life of a recycled file left behind is never
 //! believed. Batches start at a sector, so that writing one never touches another's bytes.
 
@@ -152,10 +152,11 @@ impl BatchHeader {
         write_hard_state(&mut writer, self.hard_state);
         writer.u64(self.truncate_from.map_or(0, |index| index.0));
         write_position(&mut writer, self.prev);
-        writer.u32(self.entry_count);
+        writer.u32(self.entry_count).u32(0);
         let fields = writer.finish();
         let mut header = Writer::with_capacity(BATCH_HEADER_BYTES);
         header.u32(BATCH_MAGIC).u32(checksum_seeded(place, &fields)).raw(&fields);
+        assert!(header.len() == BATCH_HEADER_BYTES, "the body begins where it is looked for");
         header.finish()
     }
 

@@ -112,10 +112,14 @@ impl Journal {
     }
 
     /// The log was durable here up to this index once. Over [`Journal::last`] as long as damage has
-    /// not been repaired from peers; a truncation by a leader lowers it.
+    /// not been repaired from peers: then only a log as long lets a truncation lower it again.
     #[must_use]
     pub fn attested(&self) -> Index {
         self.attested
+    }
+
+    fn is_muted(&self) -> bool {
+        self.last.index < self.attested
     }
 
     /// Writes one batch. It is durable after the next [`Journal::sync`].
@@ -139,7 +143,9 @@ impl Journal {
             self.rotate()?;
         }
         let prev = self.follow(write)?;
-        let truncates = prev.index < self.last.index;
+        // A leader only truncates what was never committed. But as long as part of the log is missing,
+        // what is truncated may be something that the missing part had already replaced.
+        let truncates = prev.index < self.last.index && !self.is_muted();
         let attested = if truncates { self.attested.min(prev.index) } else { self.attested };
         let entry_count = u32::try_from(write.entries.len()).expect("a batch has few entries");
         let mut header = BatchHeader {
@@ -351,8 +357,9 @@ impl Journal {
     /// counted: the server must not vote before it has them again.
     fn attested_after_reset(&self, position: Position) -> Index {
         let held = self.released.index < position.index && position.index <= self.last.index;
-        let conflicts =
-            held && self.term_at(position.index).is_ok_and(|term| term != position.term);
+        let conflicts = held
+            && !self.is_muted()
+            && self.term_at(position.index).is_ok_and(|term| term != position.term);
         if conflicts { position.index } else { self.attested.max(position.index) }
     }
 

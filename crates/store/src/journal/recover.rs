@@ -338,7 +338,11 @@ impl Replay {
     /// does not, the log is frozen, and what is known not to be part of it any more is dropped.
     fn follow(&mut self, path: &str, offset: u64, prev: Position) -> bool {
         let last = self.last();
-        if prev.index < self.released.index || last.index < prev.index {
+        if prev.index < self.released.index {
+            self.rebase(prev);
+            return true;
+        }
+        if last.index < prev.index {
             self.freeze(path, offset, format!("follows {prev}, but the log ends at {last}"));
             return false;
         }
@@ -348,10 +352,24 @@ impl Replay {
             return false;
         }
         self.truncate(prev.index);
+        self.thaw();
+        true
+    }
+
+    /// The log begins after `prev`: all before was being released when the process died, and what was
+    /// left of that began above a later truncation.
+    fn rebase(&mut self, prev: Position) {
+        self.released = prev;
+        self.terms.clear();
+        self.runs.clear();
+        self.thaw();
+    }
+
+    /// The log is whole again; the damage is worth a note.
+    fn thaw(&mut self) {
         if let Some((path, offset, detail)) = self.frozen.take() {
             self.notes.push(Note::Damaged { path, offset, detail });
         }
-        true
     }
 
     fn term_at(&self, index: Index) -> Term {

@@ -1,0 +1,224 @@
+//! Bytes flip where nobody wrote. Nothing that was acknowledged is lost silently.
+
+use kvraft_base::{Entry, HardState, Index, Records, TableId};
+use kvraft_store::{Note, OpenError, Opened, Table, open};
+
+use crate::{
+    disk::{Loss, TestDisk},
+    world::{
+        OPTIONS, Rows, applied_row, checkpoint, entry, formatted, hard_state, opened, rows, write,
+    },
+};
+
+/// Five segments; the second turn truncates, the last has no entries.
+fn small_journal() -> (TestDisk, Vec<Entry>, Vec<HardState>) {
+    let disk = formatted();
+    let mut at = opened(&disk);
+    let mut log: Vec<Entry> = Vec::new();
+    let mut states = Vec::new();
+    for turn in 0..10_u64 {
+        let truncate = (turn == 1).then_some(2);
+        let term = 1 + turn / 3 + u64::from(1 <= turn);
+        let first = truncate.unwrap_or(log.len() as u64 + 1);
+        log.truncate(usize::try_from(first).unwrap() - 1);
+        let count = if turn == 9 { 0 } else { 2 };
+        let entries: Vec<Entry> =
+            (first..first + count).map(|index| entry(term, index, 600)).collect();
+        log.extend(entries.clone());
+        let state = hard_state(term, 1 + term % 2, 0);
+        at.journal.append(&write(state, truncate, entries)).unwrap();
+        at.journal.sync().unwrap();
+        states.push(state);
+    }
+    drop(at);
+    assert_eq!(disk.segments().len(), 5);
+    (disk, log, states)
+}
+
+fn log_of(at: &Opened) -> Vec<Entry> {
+    assert_eq!(at.recovered.released.index, Index::ZERO);
+    at.recovered.tail.clone()
+}
+
+/// Any byte of any segment may flip: the whole log is there, or the server knows that it is not. Only
+/// the very last batch, which nothing attests yet, may be taken for torn.
+#[test]
+fn every_flipped_byte_of_the_journal_is_seen() {
+    let (disk, log, states) = small_journal();
+    let replaced = entry(1, 2, 600);
+    let (mut whole, mut torn, mut muted, mut refused) = (0, 0, 0, 0);
+    for path in disk.segments() {
+        let size = disk.contents(&path).len();
+        // Headers byte by byte; the rest, which one checksum covers, at a stride.
+        let offsets = (0..size).filter(|offset| offset % 512 < 100 || offset % 7 == 0);
+        for offset in offsets {
+            let disk = disk.fork();
+            disk.flip(&path, offset, 1 << (offset % 8));
+            let context = format!("{path} at {offset}");
+            let at = match open(&disk, &OPTIONS, None) {
+                Ok(at) => at,
+                Err(OpenError::HardStateLost { .. }) => {
+                    refused += 1;
+                    continue;
+                }
+                Err(error) => panic!("{context}: {error}"),
+            };
+            let found = log_of(&at);
+            let last = at.recovered.last.index;
+            if at.recovered.attested <= last {
+                assert_eq!(found, log, "{context}: lost without a word");
+                let state = at.recovered.hard_state;
+                assert!(states[8..].contains(&state), "{context}: {state:?}");
+                whole += 1;
+                torn += u64::from(state != states[9]);
+            } else {
+                // An entry that a lost batch had replaced may be there again; a leader replaces it.
+                let written = |entry: &Entry| log.contains(entry) || *entry == replaced;
+                assert!(found.iter().all(written), "{context}: something never written");
+                assert_eq!(at.recovered.hard_state, states[9], "{context}");
+                assert_eq!(at.recovered.attested, Index(log.len() as u64), "{context}");
+                muted += 1;
+            }
+        }
+    }
+    assert!(0 < whole && 0 < torn && 0 < muted, "{whole} whole, {torn} torn, {muted} muted");
+    assert_eq!(refused, 0, "the newest segment has batches");
+}
+
+/// A muted log goes on, stays muted over restarts until it is as long as it was, and what is damaged
+/// is never believed again.
+#[test]
+fn a_damaged_log_is_repaired_by_appending() {
+    let (disk, log, states) = small_journal();
+    disk.flip(&disk.segments()[1], 700, 1);
+    let mut disk = disk;
+    let first = opened(&disk);
+    let kept = log_of(&first).len();
+    assert!(0 < kept && kept < log.len());
+    assert!(first.recovered.notes.iter().any(|note| matches!(note, Note::Damaged { .. })));
+    drop(first);
+    for entry in &log[kept..] {
+        let mut at = opened(&disk);
+        assert_eq!(at.recovered.attested, Index(log.len() as u64), "still owed");
+        assert_eq!(at.recovered.last.index, entry.index.prev());
+        at.journal.append(&write(states[9], None, vec![entry.clone()])).unwrap();
+        at.journal.sync().unwrap();
+        drop(at);
+        disk = disk.crash(Loss::All);
+    }
+    let at = opened(&disk);
+    assert_eq!(log_of(&at), log);
+    assert_eq!(at.recovered.attested, at.recovered.last.index);
+    assert_eq!(at.recovered.notes, []);
+}
+
+/// What a leader truncates from a damaged log may have been replaced long ago by what is missing: the
+/// missing part stays owed.
+#[test]
+fn truncation_of_a_damaged_log_does_not_end_the_debt() {
+    let (disk, log, _) = small_journal();
+    disk.flip(&disk.segments()[0], 512 + 1536 + 100, 1);
+    let mut at = opened(&disk);
+    let stale = at.recovered.last;
+    assert_eq!(stale, entry(1, 2, 0).position(), "replaced by the batch that is damaged");
+    let right = log[1..3].to_vec();
+    let state = at.recovered.hard_state;
+    at.journal.append(&write(state, Some(2), right)).unwrap();
+    at.journal.sync().unwrap();
+    drop(at);
+    let at = opened(&disk.crash(Loss::All));
+    assert_eq!(at.recovered.last, log[2].position());
+    assert_eq!(at.recovered.attested, Index(log.len() as u64));
+}
+
+/// When nothing says what was voted for, only a new member id helps.
+#[test]
+fn lost_hard_state_is_refused() {
+    let disk = formatted();
+    let path = "journal/0000000000000001.seg";
+    disk.flip(path, 100, 4);
+    let error = open(&disk, &OPTIONS, None).unwrap_err();
+    assert!(matches!(error, OpenError::HardStateLost { .. }));
+    assert!(error.to_string().contains("new member id"), "{error}");
+}
+
+/// What a recorded commit covers is owed even if nothing else attests it.
+#[test]
+fn a_recorded_commit_is_owed() {
+    let disk = formatted();
+    let mut at = opened(&disk);
+    at.journal.append(&write(hard_state(1, 1, 2), None, vec![entry(1, 1, 5)])).unwrap();
+    at.journal.sync().unwrap();
+    drop(at);
+    let at = opened(&disk);
+    assert_eq!(at.recovered.last.index, Index(1));
+    assert_eq!(at.recovered.attested, Index(2));
+}
+
+/// A flipped byte of the table is an error or has no effect; never another value, never "not found".
+#[test]
+fn flipped_bytes_of_the_table_are_seen() {
+    let disk = formatted();
+    let mut at = opened(&disk);
+    for round in 0..3_u64 {
+        let entries: Vec<Entry> = (1..=40).map(|n| entry(1, round * 40 + n, 200)).collect();
+        at.table.commit(&checkpoint(&entries)).unwrap();
+    }
+    let expected = rows(&at.table.reader());
+    drop(at);
+    let size = disk.contents("table").len();
+    let header = 0..512;
+    let (mut same, mut seen) = (0, 0);
+    for offset in header.chain((512..size).step_by(509)) {
+        let disk = disk.fork();
+        disk.flip("table", offset, 1 << (offset % 8));
+        match read_all(&disk) {
+            Ok(found) => {
+                assert_eq!(found, expected, "offset {offset}");
+                same += 1;
+            }
+            Err(_) => seen += 1,
+        }
+    }
+    assert!(300 < seen && 0 < same, "{seen} seen, {same} without effect");
+}
+
+fn read_all(disk: &TestDisk) -> Result<Rows, Box<dyn std::error::Error>> {
+    let table = Table::open(disk, &OPTIONS)?;
+    if table.applied().index != Index(120) {
+        return Ok(Vec::new());
+    }
+    let mut rows = Rows::new();
+    table.reader().scan(TableId::Records, &[], None, &mut |key, value| {
+        rows.push((key.to_vec(), value.to_vec()));
+        std::ops::ControlFlow::Continue(())
+    })?;
+    Ok(rows)
+}
+
+/// A table that is truncated, emptied or missing is named.
+#[test]
+fn a_mangled_table_file_is_named() {
+    let disk = formatted();
+    let whole = disk.contents("table");
+    for size in [0, 100, 4096, whole.len() - 1, whole.len() - 4096] {
+        let disk = disk.fork();
+        disk.set_contents("table", whole[..size].to_vec());
+        let error = open(&disk, &OPTIONS, None).unwrap_err();
+        assert!(error.to_string().contains("table"), "{size}: {error}");
+    }
+    kvraft_base::Disk::remove(&disk, "table").unwrap();
+    let error = open(&disk, &OPTIONS, None).unwrap_err();
+    assert!(error.to_string().contains("table is missing"), "{error}");
+}
+
+/// The row that records the position is part of every checkpoint.
+#[test]
+fn positions_are_recorded() {
+    let disk = formatted();
+    let mut at = opened(&disk);
+    let checkpoint = checkpoint(&[entry(3, 7, 1)]);
+    assert!(checkpoint.ops.contains(&applied_row(checkpoint.applied)));
+    at.table.commit(&checkpoint).unwrap();
+    assert_eq!(at.table.applied(), checkpoint.applied);
+}
