@@ -18,8 +18,11 @@ use crate::run::{Step, build_release, cargo, line, need, output, run_steps, sign
 
 const SERVER_COUNT: u16 = 3;
 
-/// How long a cluster may take to start, to elect and to stop.
+/// How long a cluster may take to start and to elect.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a cluster may take to stop: longer than it gives its servers before it kills them.
+const STOP_PATIENCE: Duration = Duration::from_secs(40);
 
 /// Writes made while servers are killed.
 const WRITE_COUNT: usize = 300;
@@ -140,16 +143,18 @@ impl Cluster {
 
     fn kill_all(&self) -> Result<()> {
         let pids = (0..SERVER_COUNT).map(|n| self.pid(n)).collect::<Result<Vec<_>>>()?;
-        // The launcher first, so that it cannot start anything again.
-        signal(self.launcher.pid(), "KILL")?;
-        pids.into_iter().try_for_each(|pid| signal(pid, "KILL"))
+        // The servers first: they stop cleanly when their launcher goes. It starts none again.
+        let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+        let kill = format!("kill -KILL {}", pids.join(" "));
+        output(Command::new("sh").args(["-c", &kill]))?;
+        signal(self.launcher.pid(), "KILL")
     }
 
     fn stop(&mut self) -> Result<()> {
         for server in &mut self.restarted {
-            server.stop("TERM", PATIENCE)?;
+            server.stop("TERM", STOP_PATIENCE)?;
         }
-        self.launcher.stop("INT", PATIENCE)
+        self.launcher.stop("INT", STOP_PATIENCE)
     }
 }
 

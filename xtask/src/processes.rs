@@ -16,6 +16,9 @@ use anyhow::{Context, Result, bail, ensure};
 /// Clock ticks per second in `/proc/PID/stat`: fixed at 100 for user space on Linux.
 const TICKS_PER_SECOND: u64 = 100;
 
+/// What `kvraft cluster` tells its servers and nobody else: to end with it.
+const LAUNCHED: &str = "--stop-on-stdin-close";
+
 /// What a process has used so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
@@ -86,7 +89,9 @@ pub(crate) struct Recipe {
 /// Reads how `pid` was started.
 pub(crate) fn recipe(pid: u32) -> Result<Recipe> {
     let line = fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
-    let arguments: Vec<String> = line.trim_end_matches('\0').split('\0').map(Into::into).collect();
+    let mut arguments: Vec<String> =
+        line.trim_end_matches('\0').split('\0').map(Into::into).collect();
+    arguments.retain(|argument| argument != LAUNCHED);
     let folder = fs::read_link(format!("/proc/{pid}/cwd"))?;
     ensure!(!arguments[0].is_empty(), "process {pid} has no command line");
     Ok(Recipe { arguments, folder })

@@ -96,7 +96,7 @@ impl Drop for System {
         // Servers that a launcher started end with it only when they are asked, not when it is
         // killed. One that has ended already is as good.
         for guard in &mut self.guards {
-            drop(guard.stop("INT", PATIENCE));
+            drop(guard.stop("INT", PATIENCE * 2));
         }
     }
 }
