@@ -3,7 +3,7 @@
 //! Invariant: what is read here may be old by the time it is looked at; nothing is decided by it.
 
 use std::sync::{
-    Mutex, PoisonError,
+    Condvar, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -14,6 +14,7 @@ use crate::driver::Snapshot;
 /// The newest published state.
 pub(crate) struct Board {
     snapshot: Mutex<Option<Snapshot>>,
+    first: Condvar,
     /// Apart from the rest, since every response's header carries it.
     term: AtomicU64,
     /// Whether a leader is known: what health is about.
@@ -22,7 +23,12 @@ pub(crate) struct Board {
 
 impl Board {
     pub(crate) fn new() -> Self {
-        Self { snapshot: Mutex::new(None), term: AtomicU64::new(0), led: watch::Sender::new(false) }
+        Self {
+            snapshot: Mutex::new(None),
+            first: Condvar::new(),
+            term: AtomicU64::new(0),
+            led: watch::Sender::new(false),
+        }
     }
 
     /// Replaces what was there.
@@ -31,6 +37,7 @@ impl Board {
         let led = snapshot.raft.leader.is_some();
         self.led.send_if_modified(|known| std::mem::replace(known, led) != led);
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot.clone());
+        self.first.notify_all();
     }
 
     /// The newest published state.
@@ -39,8 +46,11 @@ impl Board {
         snapshot.clone().expect("the core publishes before anything is served")
     }
 
-    pub(crate) fn is_ready(&self) -> bool {
-        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    /// Returns when the core has published for the first time, which is the first thing it does.
+    pub(crate) fn wait_for_first(&self) {
+        let guard = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        let published = self.first.wait_while(guard, |snapshot| snapshot.is_none());
+        drop(published.unwrap_or_else(PoisonError::into_inner));
     }
 
     pub(crate) fn term(&self) -> u64 {

@@ -1,10 +1,27 @@
 //! The tokio edge: gRPC, peers, threads, disks, configuration, logs.
+//!
+//! Why: below this crate there is no clock, no socket, no thread and no file; here the lanes of a
+//! server get all of them. A server is started by a library call, [`Server::start`].
+//!
+//! Invariants:
+//! - what a lane decides does not depend on anything here but its inputs;
+//! - a server that cannot believe its disk or its state any more ends its process.
+//!
+//! What it lacks: TLS, metrics, watches, leases, changes of membership.
 
 mod board;
+mod config;
 mod disk;
 mod driver;
+mod edge;
 mod grpc;
+mod peers;
+mod server;
 mod volatile;
 
+pub use config::{ConfigError, LogFormat, MemberConfig, ServerConfig};
 pub use disk::{LOCK_FILE, RealDisk};
+pub use edge::FatalHandler;
+pub use peers::{PeerConfig, PeerCounts, PeerError, PeerEvent, PeerNet};
+pub use server::{CLIENT_STREAMS_MAX, Server, StartError};
 pub use volatile::VolatileDisk;

@@ -1,0 +1,327 @@
+//! A running server: disk, lanes, peers and gRPC, started and stopped as one.
+//!
+//! Invariants:
+//! - when [`Server::start`] returns an error, nothing of the server is left: no lock, no port, no
+//!   thread;
+//! - when [`Server::stop`] returns, everything accepted is on the disk and the lock is free.
+//!
+//! What it lacks: TLS, metrics, a change of configuration while it runs.
+
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant as StdInstant, SystemTime, UNIX_EPOCH},
+};
+
+use kvraft_base::{Disk, DiskError, Instant};
+use kvraft_proto::etcdserverpb as pb;
+use kvraft_replica::{MachineOptions, NodeOptions, Now, OpenOptions, Replica, ReplicaError};
+use kvraft_store::{Identity, OpenError};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tonic::transport::server::TcpIncoming;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    board::Board,
+    config::{ConfigError, MemberConfig, ServerConfig},
+    disk::RealDisk,
+    driver::Driver,
+    edge::{FatalHandler, ServerEdge},
+    grpc,
+    peers::{PeerConfig, PeerError, PeerEvent, PeerNet},
+    volatile::VolatileDisk,
+};
+
+/// Requests that may be under way on one client connection. Not the usual hundreds: one connection
+/// of a proxy carries the requests of many, and what is too much is refused further inside.
+pub const CLIENT_STREAMS_MAX: u32 = 65_536;
+
+/// Requests of clients that may wait at once; more are refused. At a few hundred bytes each, and at
+/// most [`kvraft_base::limits::REQUEST_SIZE_BYTES_MAX`].
+const WAITING_COUNT_MAX: usize = 16_384;
+
+/// How long a stopping server waits for the requests that are under way.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Why a server could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is in use, or not of this machine.
+    #[error("cannot listen for {role} on {address}: {error}")]
+    Listen {
+        /// Clients or peers.
+        role: &'static str,
+        /// The configured address.
+        address: SocketAddr,
+        /// The system's own words.
+        error: io::Error,
+    },
+    /// The configuration contradicts itself.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The data directory cannot be made into one.
+    #[error(transparent)]
+    Format(#[from] OpenError),
+    /// What is in the data directory cannot be believed, or is not for this server.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// The connections to peers cannot be made.
+    #[error(transparent)]
+    Peers(#[from] PeerError),
+    /// The system refused a thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// A running server.
+pub struct Server {
+    client_address: SocketAddr,
+    driver: Arc<Driver>,
+    edge: Arc<ServerEdge>,
+    stopping: watch::Sender<bool>,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Server {
+    /// Starts a server that ends the process when its disk or its state cannot be believed any more.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
+        Self::start_with(config, Arc::new(|_| std::process::exit(1))).await
+    }
+
+    /// Starts a server with another way to go when it cannot go on: for tests. The handler is called
+    /// from a lane's thread.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_with(
+        config: ServerConfig,
+        on_fatal: FatalHandler,
+    ) -> Result<Self, StartError> {
+        config.validate()?;
+        let clients = listen("clients", config.listen_client)?;
+        let peers = listen("peers", config.listen_peer)?;
+        let incarnation = draw();
+        let opening = config.clone();
+        let replica = tokio::task::spawn_blocking(move || open(&opening, incarnation));
+        let replica = replica.await.expect("opening does not panic: damage is an error")?;
+        for note in &replica.notes {
+            tracing::warn!("recovery: {note}");
+        }
+        let edge = Arc::new(ServerEdge {
+            board: Arc::new(Board::new()),
+            peers: OnceLock::new(),
+            on_fatal,
+        });
+        let driver = start_driver(replica, &edge)?;
+        if let Err(error) = start_peers(&config, incarnation, peers, &driver, &edge) {
+            driver.stop();
+            return Err(error);
+        }
+        let (client_address, stopping, serving) =
+            serve(&config, incarnation, clients, &driver, &edge)?;
+        tracing::info!(
+            member = %config.member,
+            cluster = %config.cluster,
+            clients = %client_address,
+            peers = %config.listen_peer,
+            data = %config.data_dir.display(),
+            "serving"
+        );
+        Ok(Self { client_address, driver, edge, stopping, serving })
+    }
+
+    /// Where clients are served.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.client_address
+    }
+
+    /// Whether this server leads, as it knows itself.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.edge.board.snapshot().raft.role == kvraft_raft::RoleName::Leader
+    }
+
+    /// Stops: no new requests, a moment for those under way, then the peers, then the lanes.
+    pub async fn stop(self) {
+        tracing::info!("stopping");
+        self.stopping.send_replace(true);
+        let abort = self.serving.abort_handle();
+        if tokio::time::timeout(DRAIN_TIME_MAX, self.serving).await.is_err() {
+            tracing::warn!("requests were still under way and are cut off");
+            abort.abort();
+        }
+        if let Some(peers) = self.edge.peers.get() {
+            peers.shutdown().await;
+        }
+        let driver = Arc::clone(&self.driver);
+        let stopped = tokio::task::spawn_blocking(move || driver.stop()).await;
+        stopped.expect("stopping joins threads and does nothing else");
+        tracing::info!("stopped");
+    }
+}
+
+fn listen(role: &'static str, address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
+    let failed = |error| StartError::Listen { role, address, error };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Opens the disk, makes it a data directory if it is none yet, and recovers what is there.
+fn open(config: &ServerConfig, incarnation: u64) -> Result<Replica, StartError> {
+    let disk: Box<dyn Disk> = if config.volatile_disk {
+        tracing::warn!("VOLATILE DISK: what is not synced is lost when this process is killed");
+        Box::new(VolatileDisk::open(&config.data_dir)?)
+    } else {
+        Box::new(RealDisk::open(&config.data_dir)?)
+    };
+    if !kvraft_store::is_formatted(disk.as_ref())? {
+        tracing::info!(data = %config.data_dir.display(), "a new data directory");
+        let identity = Identity {
+            cluster: config.cluster,
+            member: config.member,
+            members: config.bootstrap_members(),
+        };
+        kvraft_store::format(disk.as_ref(), &identity)?;
+    }
+    let options = OpenOptions {
+        raft: config.raft(),
+        store: kvraft_store::Options::default(),
+        node: NodeOptions::default(),
+        machine: MachineOptions::default(),
+        cluster: config.cluster,
+        incarnation,
+        seed: draw(),
+    };
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+    // The lanes' clock starts when the driver does.
+    Ok(kvraft_replica::open(disk.as_ref(), options, Now { instant: Instant::ZERO, wall_ms })?)
+}
+
+/// Runs the lanes; returns when they have said something about themselves.
+fn start_driver(replica: Replica, edge: &Arc<ServerEdge>) -> Result<Arc<Driver>, StartError> {
+    let board = Arc::clone(&edge.board);
+    let driver =
+        Driver::start(replica, StdInstant::now(), WAITING_COUNT_MAX, Arc::clone(edge) as _)
+            .map_err(StartError::Thread)?;
+    board.wait_for_first();
+    Ok(Arc::new(driver))
+}
+
+fn start_peers(
+    config: &ServerConfig,
+    incarnation: u64,
+    listener: std::net::TcpListener,
+    driver: &Arc<Driver>,
+    edge: &Arc<ServerEdge>,
+) -> Result<(), StartError> {
+    let peers = PeerConfig::new(
+        config.cluster,
+        config.member,
+        incarnation,
+        config.listen_peer,
+        config.peer_addresses(),
+        config.heartbeat_interval,
+    );
+    let driver = Arc::clone(driver);
+    let net = PeerNet::start_on(listener, peers, move |event| match event {
+        PeerEvent::Connected { peer } => driver.on_connection(peer, true),
+        PeerEvent::Disconnected { peer } => driver.on_connection(peer, false),
+        PeerEvent::Frame { peer, payload, .. } => driver.on_frame(peer, payload),
+    })?;
+    edge.peers.set(net).expect("the transport is started once");
+    Ok(())
+}
+
+type Serving = JoinHandle<Result<(), tonic::transport::Error>>;
+
+/// Serves clients until told to stop.
+fn serve(
+    config: &ServerConfig,
+    incarnation: u64,
+    listener: std::net::TcpListener,
+    driver: &Arc<Driver>,
+    edge: &Arc<ServerEdge>,
+) -> Result<(SocketAddr, watch::Sender<bool>, Serving), StartError> {
+    let failed =
+        |error| StartError::Listen { role: "clients", address: config.listen_client, error };
+    let address = listener.local_addr().map_err(failed)?;
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let stopping = watch::Sender::new(false);
+    tokio::spawn(report_health(reporter, edge.board.led(), stopping.subscribe()));
+    let routes = grpc::routes(grpc::Inner {
+        driver: Arc::clone(driver),
+        board: Arc::clone(&edge.board),
+        cluster: config.cluster,
+        member: config.member,
+        incarnation,
+        request_timeout: config.request_time_max(),
+        members: api_members(config),
+        table_path: config.data_dir.join("table"),
+    });
+    let mut stop = stopping.subscribe();
+    let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    let serving = tonic::transport::Server::builder()
+        .max_concurrent_streams(CLIENT_STREAMS_MAX)
+        .add_routes(routes.add_service(health))
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            stopped,
+        );
+    Ok((address, stopping, tokio::spawn(serving)))
+}
+
+/// The members as clients see them.
+fn api_members(config: &ServerConfig) -> Vec<pb::Member> {
+    let member = |member: &MemberConfig| pb::Member {
+        id: member.id.0,
+        name: member.display_name(),
+        peer_ur_ls: vec![format!("http://{}", member.peer)],
+        client_ur_ls: match member.client.as_str() {
+            "" => Vec::new(),
+            client => vec![format!("http://{client}")],
+        },
+        is_learner: false,
+    };
+    config.members.iter().map(member).collect()
+}
+
+/// A server is healthy while it knows a leader.
+async fn report_health(
+    reporter: HealthReporter,
+    mut led: watch::Receiver<bool>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    loop {
+        let healthy = *led.borrow_and_update();
+        let status = if healthy { ServingStatus::Serving } else { ServingStatus::NotServing };
+        // The empty name is the server as a whole.
+        reporter.set_service_status("", status).await;
+        reporter.set_service_status("etcdserverpb.KV", status).await;
+        tokio::select! {
+            changed = led.changed() => if changed.is_err() { return },
+            _ = stopping.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// A number that no one has drawn before: the keys of the standard library's maps are random.
+fn draw() -> u64 {
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    hasher.write_u128(now.as_nanos());
+    hasher.finish()
+}
