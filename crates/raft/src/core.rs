@@ -51,7 +51,8 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(config: Config, start: Start, seed: u64, now: Instant) -> Self {
-        let prng = Prng::new(seed ^ config.id.0);
+        // Servers given the same or related seeds must not draw the same delays.
+        let prng = Prng::new(seed).fork(&format!("member {}", config.id));
         // Distinct for every life of a server, so that answers to an earlier one find no reader.
         let next_context = (Prng::new(seed ^ now.0).fork("contexts").next_u64() >> 1) + 1;
         let repair = start.attested.max(start.hard_state.commit);
@@ -273,9 +274,14 @@ impl Core {
         self.check_repair();
     }
 
-    /// Whether the log in memory leaves no room for what is not yet durable or applied.
+    /// Whether memory for the log is used up by what the own disk or machine has yet to deal with.
+    /// What only waits for a majority does not count: refusing more could be what keeps it waiting,
+    /// and leaders bound it.
     pub(crate) fn window_is_full(&self) -> bool {
-        self.config.window_bytes_max.saturating_mul(2) <= self.log.window_size_bytes()
+        let catching_up =
+            self.applied < self.commit || self.promises.durable() < self.log.last().index;
+        let limit = self.config.window_bytes_max.saturating_mul(2);
+        catching_up && limit <= self.log.window_size_bytes()
     }
 
     /// The one write of this turn.

@@ -240,12 +240,15 @@ impl Leader {
         core.send(*peer, Body::Append { prev, commit: core.commit, entries });
     }
 
+    /// A snapshot failed a while ago. The follower may not have needed it: asks again for the one
+    /// place in the log where it could still join.
     fn retry_snapshots(&mut self, core: &mut Core) {
-        for (peer, progress) in &mut self.progress {
+        let released = core.log.released();
+        for progress in self.progress.values_mut() {
             if let State::Snapshot { retry_at: Some(at) } = progress.state
                 && at <= core.now
             {
-                request_snapshot(core, *peer, progress);
+                progress.become_probing_at(released);
             }
         }
     }

@@ -87,6 +87,13 @@ impl Progress {
         self.state = State::Probe(Search::new(low, low.next()));
     }
 
+    /// Asks whether the follower's log contains `position`, the first that can be sent from.
+    pub(crate) fn become_probing_at(&mut self, position: Position) {
+        let low = self.matched.index.min(position.index);
+        self.sent = position;
+        self.state = State::Probe(Search::new(low, position.index.next()));
+    }
+
     /// The follower has lost what it had; nothing is known of it.
     pub(crate) fn forget(&mut self, last: Position) {
         *self = Self {

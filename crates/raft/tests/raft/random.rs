@@ -1,0 +1,253 @@
+//! Random interleavings: everything that can be lost, repeated, delayed or crashed is, and the rules
+//! of Raft are checked at every step; then the world heals and must make progress.
+
+use std::time::Duration;
+
+use kvraft_base::{Index, MemberId, Prng};
+use kvraft_raft::{Config, Input, Raft};
+use proptest::prelude::*;
+
+use crate::world::World;
+
+/// How rough a run is, in percent of its steps.
+#[derive(Clone, Debug)]
+struct Climate {
+    servers: u64,
+    seed: u64,
+    steps: u64,
+    loss: u64,
+    duplication: u64,
+    crashes: u64,
+    small_window: bool,
+    /// Longest time between two steps.
+    pace_ms: u64,
+}
+
+fn climate() -> impl Strategy<Value = Climate> {
+    let shape = (1u64..=5, any::<u64>(), 100u64..3000);
+    let weather = (0u64..20, 0u64..20, 0u64..5, any::<bool>(), 5u64..80);
+    (shape, weather).prop_map(|((servers, seed, steps), weather)| {
+        let (loss, duplication, crashes, small_window, pace_ms) = weather;
+        Climate { servers, seed, steps, loss, duplication, crashes, small_window, pace_ms }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Election safety, log matching, leader completeness, state machine safety, durability of what
+    /// is committed and linearizable read indexes hold whatever happens, and a healed group works.
+    #[test]
+    fn rules_hold_in_any_weather(climate in climate()) {
+        run(&climate);
+        eprintln!("{:?}", STATS.lock().unwrap());
+    }
+}
+
+fn run(climate: &Climate) {
+    let small = climate.small_window;
+    let configure = move |config: &mut Config| {
+        if small {
+            config.window_bytes_max = 200;
+            config.append_size_bytes_max = 100;
+            config.inflight_count_max = 3;
+            config.inflight_bytes_max = 300;
+            config.apply_bytes_max = 100;
+        }
+    };
+    let mut world = World::new(climate.servers, climate.seed, configure);
+    let mut prng = Prng::new(climate.seed).fork("weather");
+    for id in world.ids() {
+        world.node(id).manual_disk = true;
+        world.start(id, 0).unwrap();
+    }
+    for _ in 0..climate.steps {
+        step(&mut world, climate, &mut prng);
+        for line in world.trace.drain(..) {
+            let word = line.split(' ').nth(1).unwrap_or_default().to_owned();
+            let extra = if line.contains("reason") {
+                line.split("reason").nth(1).unwrap().to_owned()
+            } else {
+                String::new()
+            };
+            *STATS.lock().unwrap().entry(word + &extra).or_insert(0u64) += 1;
+        }
+    }
+    world.check_log_matching();
+    heal(&mut world);
+}
+
+fn step(world: &mut World, climate: &Climate, prng: &mut Prng) {
+    let ids = world.ids();
+    world.now = world.now + prng.duration(Duration::ZERO, Duration::from_millis(climate.pace_ms));
+    for id in &ids {
+        let deadline = world.node(*id).raft.as_ref().map(Raft::deadline);
+        if deadline.is_some_and(|at| at <= world.now) && prng.chance(3, 4) {
+            world.turn(*id, Vec::new());
+        }
+        if prng.chance(1, 3) {
+            sync_some(world, *id, prng);
+        }
+    }
+    for _ in 0..prng.below(2 * climate.servers) {
+        deliver_any(world, climate, prng);
+    }
+    let id = *prng.pick(&ids).unwrap();
+    let leader = world.leader().unwrap_or(id);
+    match prng.below(100) {
+        0..30 => drop(world.propose(leader, &prng.next_u64().to_le_bytes())),
+        30..32 => drop(world.propose(id, &prng.next_u64().to_le_bytes())),
+        32..42 => drop(world.read(id)),
+        42..52 => settle_any(world, id, prng),
+        52..60 => ship_any(world, prng),
+        60..62 => toggle_connection(world, id, prng),
+        62..64 => {
+            let node = world.node(id);
+            node.cut = !node.cut && prng.chance(climate.crashes, 5);
+        }
+        64..70 => crash_or_start(world, climate, id, prng),
+        70..71 => {
+            // The process stands still for a while, and so does its view of time.
+            world.now = world.now + prng.duration(Duration::ZERO, Duration::from_millis(1500));
+        }
+        _ => {}
+    }
+}
+
+fn sync_some(world: &mut World, id: MemberId, prng: &mut Prng) {
+    let durable = world.complete_writes(id, usize::try_from(prng.between(1, 3)).unwrap());
+    if world.node(id).raft.is_some() {
+        world.turn(id, durable.into_iter().collect());
+    }
+}
+
+fn toggle_connection(world: &mut World, id: MemberId, prng: &mut Prng) {
+    let peer = *prng.pick(&world.ids()).unwrap();
+    if peer != id {
+        let up = prng.chance(1, 2);
+        let input = if up { Input::Connected { peer } } else { Input::Disconnected { peer } };
+        world.turn(id, vec![input]);
+    }
+}
+
+fn deliver_any(world: &mut World, climate: &Climate, prng: &mut Prng) {
+    if world.network.is_empty() {
+        return;
+    }
+    // Mostly in order, sometimes any.
+    let count = world.network.len() as u64;
+    let at = if prng.chance(9, 10) { 0 } else { prng.below(count.min(50)) };
+    let at = usize::try_from(at).unwrap();
+    if prng.chance(climate.loss, 100) {
+        world.network.remove(at);
+    } else if prng.chance(climate.duplication, 100) {
+        let message = world.network[at].clone();
+        world.deliver(message);
+    } else {
+        let message = world.network.remove(at);
+        world.deliver(message);
+    }
+}
+
+fn settle_any(world: &mut World, id: MemberId, prng: &mut Prng) {
+    let applied = world.node(id).applied.index;
+    let release = prng.chance(1, 2).then(|| Index(applied.0.saturating_sub(prng.below(4))));
+    if world.node(id).installing.is_none() {
+        world.settle(id, release);
+    }
+}
+
+/// Begins an installation, or ends one that was begun. Whatever happens, the sender hears of it.
+fn ship_any(world: &mut World, prng: &mut Prng) {
+    let installing = world.ids().into_iter().find(|id| world.nodes[id].installing.is_some());
+    if let Some(id) = installing {
+        return world.finish_shipment(id);
+    }
+    let Some(shipment) = world.shipments.pop() else { return };
+    if prng.chance(1, 4) || !world.begin_install(&shipment) {
+        world.report(&shipment, None);
+    } else if prng.chance(1, 2) {
+        world.finish_shipment(shipment.to);
+    }
+}
+
+fn crash_or_start(world: &mut World, climate: &Climate, id: MemberId, prng: &mut Prng) {
+    if world.node(id).raft.is_none() {
+        world.start(id, prng.below(3)).unwrap();
+    } else if prng.chance(climate.crashes, 10) {
+        world.crash(id);
+    }
+}
+
+/// Everything works again, so within a few seconds everyone has everything.
+fn heal(world: &mut World) {
+    for id in world.ids() {
+        world.node(id).manual_disk = false;
+        world.node(id).cut = false;
+        if world.node(id).installing.is_some() {
+            world.finish_shipment(id);
+        }
+        if world.node(id).raft.is_none() {
+            world.start(id, 0).unwrap();
+        }
+        let durable = world.complete_writes(id, usize::MAX);
+        world.turn(id, durable.into_iter().collect());
+        for peer in world.ids() {
+            if peer != id {
+                world.turn(id, vec![Input::Connected { peer }]);
+            }
+        }
+    }
+    for _ in 0..40 {
+        world.run(world.now + Duration::from_millis(500));
+        for shipment in std::mem::take(&mut world.shipments) {
+            world.ship(&shipment);
+        }
+    }
+    if world.leader().is_none() {
+        for l in world.trace.iter().rev().take(40).rev() {
+            eprintln!("{l}");
+        }
+        for id in world.ids() {
+            eprintln!("{:?} {:?}", world.status(id), world.nodes[&id].disk.attested);
+        }
+    }
+    let leader = world.leader().expect("a healed group has a leader");
+    let ticket = world.propose(leader, b"healed");
+    let read = world.read(leader);
+    world.run(world.now + Duration::from_millis(500));
+    let position = world.proposed[&ticket].expect("a healed leader takes proposals");
+    assert!(position.index <= world.commit_max(), "a healed group commits");
+    assert!(world.reads[&read].is_ok(), "a healed group reads");
+    for id in world.ids() {
+        if world.node(id).applied != position {
+            eprintln!(
+                "{:#?}\n{:#?} {:?}",
+                world.status(leader),
+                world.status(id),
+                world.nodes[&id].disk.table
+            );
+            for l in world.trace.iter().rev().take(30).rev() {
+                eprintln!("{l}");
+            }
+        }
+        assert_eq!(world.node(id).applied, position, "everyone catches up: {id}");
+    }
+    world.check_log_matching();
+}
+
+static STATS: std::sync::Mutex<std::collections::BTreeMap<String, u64>> =
+    std::sync::Mutex::new(std::collections::BTreeMap::new());
+#[test]
+fn dbg() {
+    run(&Climate {
+        servers: 2,
+        seed: 7170399932914688260,
+        steps: 1442,
+        loss: 9,
+        duplication: 8,
+        crashes: 3,
+        small_window: false,
+        pace_ms: 76,
+    });
+}

@@ -1,0 +1,582 @@
+//! A small world for servers of one group: a network that is a list, disks that forget what was not
+//! made durable, and the rules of Raft checked at every step.
+//!
+//! Every input is encoded and decoded before it is given to a server, so that the encoding is tested
+//! with everything else.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use kvraft_base::{
+    Entry, EntryKind, HardState, Index, Instant, MemberId, Members, Position, Reader, Term, Ticket,
+    Write, Writer,
+};
+use kvraft_raft::{
+    AppendOutcome, Body, Config, Event, Fetch, Input, Message, Output, Raft, Refusal, RoleName,
+    Start, StartError, Status,
+};
+
+/// What survives a crash.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    pub(crate) hard_state: HardState,
+    pub(crate) released: Position,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) attested: Index,
+    /// Applied position of the table.
+    pub(crate) table: Position,
+}
+
+impl Disk {
+    pub(crate) fn last(&self) -> Position {
+        self.entries.last().map_or(self.released, Entry::position)
+    }
+
+    pub(crate) fn contains(&self, position: Position) -> bool {
+        position == self.released
+            || position.index < self.released.index
+            || self.entries.iter().any(|entry| entry.position() == position)
+    }
+
+    fn write(&mut self, write: &Write) {
+        if let Some(first) = write.truncate_from {
+            self.entries.retain(|entry| entry.index < first);
+        }
+        for entry in &write.entries {
+            assert_eq!(entry.index, self.last().index.next(), "writes follow the journal");
+            self.entries.push(entry.clone());
+        }
+        assert!(self.hard_state.term <= write.hard_state.term, "the written term never goes back");
+        if self.hard_state.term == write.hard_state.term && self.hard_state.vote.is_some() {
+            assert_eq!(self.hard_state.vote, write.hard_state.vote, "one vote per term");
+        }
+        self.hard_state = write.hard_state;
+        self.attested = self.attested.max(self.last().index.min(write.hard_state.commit));
+    }
+}
+
+/// One server and what belongs to it.
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) raft: Option<Raft>,
+    pub(crate) disk: Disk,
+    /// Written, not yet durable.
+    pub(crate) writes: VecDeque<Write>,
+    pub(crate) manual_disk: bool,
+    pub(crate) applied: Position,
+    pub(crate) installing: Option<Shipment>,
+    pub(crate) cut: bool,
+    pub(crate) lives: u64,
+}
+
+impl Node {
+    pub(crate) fn status(&self) -> Option<Status> {
+        self.raft.as_ref().map(Raft::status)
+    }
+
+    /// The journal as written, durable or not.
+    pub(crate) fn journal(&self) -> Disk {
+        let mut disk = self.disk.clone();
+        for write in &self.writes {
+            disk.write(write);
+        }
+        disk
+    }
+}
+
+/// A snapshot that a leader wants to be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Shipment {
+    pub(crate) from: MemberId,
+    pub(crate) to: MemberId,
+    pub(crate) term: Term,
+    pub(crate) position: Position,
+}
+
+/// Everything.
+pub(crate) struct World {
+    pub(crate) nodes: BTreeMap<MemberId, Node>,
+    pub(crate) members: Members,
+    pub(crate) network: Vec<Message>,
+    pub(crate) shipments: Vec<Shipment>,
+    pub(crate) now: Instant,
+    /// What happened since it was last taken, as text.
+    pub(crate) trace: Vec<String>,
+    /// Also trace messages as they leave.
+    pub(crate) verbose: bool,
+    pub(crate) proposed: BTreeMap<u64, Result<Position, Refusal>>,
+    pub(crate) reads: BTreeMap<u64, Result<Index, Refusal>>,
+    next_ticket: u64,
+    seed: u64,
+    rules: Rules,
+}
+
+/// What has been seen, to be held against what comes (Raft figure 3).
+#[derive(Default)]
+struct Rules {
+    leaders: BTreeMap<Term, MemberId>,
+    votes: BTreeMap<(MemberId, Term), MemberId>,
+    committed: BTreeMap<Index, Entry>,
+    commit_max: Index,
+    /// Commit index of the world when the read was asked.
+    reads: BTreeMap<u64, Index>,
+}
+
+impl World {
+    pub(crate) fn new(count: u64, seed: u64, configure: impl Fn(&mut Config)) -> Self {
+        let members = Members::new((1..=count).map(MemberId)).unwrap();
+        let node = |id| {
+            let mut config = Config::new(MemberId(id));
+            configure(&mut config);
+            let disk = Disk {
+                hard_state: HardState::default(),
+                released: Position::ZERO,
+                entries: Vec::new(),
+                attested: Index::ZERO,
+                table: Position::ZERO,
+            };
+            let node = Node {
+                config,
+                raft: None,
+                disk,
+                writes: VecDeque::new(),
+                manual_disk: false,
+                applied: Position::ZERO,
+                installing: None,
+                cut: false,
+                lives: 0,
+            };
+            (MemberId(id), node)
+        };
+        Self {
+            nodes: (1..=count).map(node).collect(),
+            members,
+            network: Vec::new(),
+            shipments: Vec::new(),
+            now: Instant::ZERO,
+            trace: Vec::new(),
+            verbose: false,
+            proposed: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            next_ticket: 1,
+            seed,
+            rules: Rules::default(),
+        }
+    }
+
+    pub(crate) fn node(&mut self, id: MemberId) -> &mut Node {
+        self.nodes.get_mut(&id).expect("the script names an existing server")
+    }
+
+    pub(crate) fn ids(&self) -> Vec<MemberId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    pub(crate) fn status(&self, id: MemberId) -> Option<Status> {
+        self.nodes[&id].status()
+    }
+
+    /// Starts a server from its disk. The tail begins `extra` entries before what is needed.
+    pub(crate) fn start(&mut self, id: MemberId, extra: u64) -> Result<(), StartError> {
+        let (members, now, seed) = (self.members.clone(), self.now, self.seed);
+        let node = self.node(id);
+        node.lives += 1;
+        let disk = &node.disk;
+        let first = disk.table.index.0.saturating_sub(extra) + 1;
+        let tail = disk.entries.iter().filter(|e| first <= e.index.0).cloned().collect();
+        let start = Start {
+            hard_state: disk.hard_state,
+            members,
+            applied: disk.table,
+            released: disk.released,
+            last: disk.last(),
+            tail,
+            attested: disk.attested,
+        };
+        node.applied = disk.table;
+        let seed = seed.wrapping_mul(1000) + node.lives;
+        node.raft = Some(Raft::new(node.config.clone(), start, seed, now)?);
+        self.turn(id, Vec::new());
+        Ok(())
+    }
+
+    /// Power fails: what is not durable is gone.
+    pub(crate) fn crash(&mut self, id: MemberId) {
+        let node = self.node(id);
+        node.raft = None;
+        node.writes.clear();
+        if let Some(shipment) = node.installing.take() {
+            self.report(&shipment, None);
+        }
+    }
+
+    /// Gives inputs to a server, ends the turn, and carries out what it asks for; again as long as
+    /// its own disk and machine answer.
+    pub(crate) fn turn(&mut self, id: MemberId, inputs: Vec<Input>) {
+        let mut inputs = inputs;
+        loop {
+            let now = self.now;
+            let Some(raft) = &mut self.node(id).raft else { return };
+            for input in inputs.drain(..) {
+                raft.step(now, recode(&input));
+            }
+            let mut out = Output::default();
+            raft.finish(now, &mut out);
+            assert!(now < raft.deadline(), "a fired deadline moves on");
+            inputs = self.carry_out(id, out);
+            if inputs.is_empty() {
+                return self.check_node(id);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, id: MemberId, out: Output) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        for event in &out.events {
+            self.on_event(id, event);
+        }
+        for message in out.messages {
+            self.check_promise(&message);
+            if self.verbose {
+                self.trace.push(describe(&message));
+            }
+            self.network.push(message);
+        }
+        if let Some(write) = out.write {
+            let node = self.node(id);
+            node.writes.push_back(write);
+            if !node.manual_disk && node.installing.is_none() {
+                inputs.extend(self.complete_writes(id, usize::MAX));
+            }
+        }
+        for (ticket, result) in out.proposed {
+            self.trace.push(match result {
+                Ok(position) => format!("{id}: proposal {ticket} at {position}"),
+                Err(refusal) => format!("{id}: proposal {ticket} refused: {refusal}"),
+            });
+            self.proposed.insert(ticket.0, result);
+        }
+        for (ticket, result) in out.reads {
+            self.on_read(id, ticket, result);
+        }
+        if let Some(last) = out.committed.last() {
+            let last = last.position();
+            for entry in &out.committed {
+                self.apply(id, entry);
+            }
+            self.trace.push(format!("{id}: applied up to {last}"));
+            inputs.push(Input::Applied { index: last.index });
+        }
+        for fetch in out.fetches {
+            inputs.push(self.answer_fetch(id, &fetch));
+        }
+        for request in out.snapshots {
+            let position = self.nodes[&id].disk.table;
+            let (from, to, term) = (id, request.to, request.term);
+            self.shipments.push(Shipment { from, to, term, position });
+        }
+        inputs
+    }
+
+    fn on_event(&mut self, id: MemberId, event: &Event) {
+        self.trace.push(format!("{id}: {event:?}"));
+        if let Event::BecameLeader { term } = event {
+            let leader = *self.rules.leaders.entry(*term).or_insert(id);
+            assert_eq!(leader, id, "election safety: one leader per term");
+            let journal = self.nodes[&id].journal();
+            for (index, entry) in &self.rules.committed {
+                let has = *index <= journal.released.index || journal.entries.contains(entry);
+                assert!(has, "leader completeness: leader {id} lacks {}", entry.position());
+            }
+        }
+    }
+
+    fn on_read(&mut self, id: MemberId, ticket: Ticket, result: Result<Index, Refusal>) {
+        if let Ok(index) = result {
+            let floor = self.rules.reads[&ticket.0];
+            assert!(floor <= index, "a read at {index} misses what was committed at {floor}");
+        }
+        self.trace.push(match result {
+            Ok(index) => format!("{id}: read {ticket} at {index}"),
+            Err(refusal) => format!("{id}: read {ticket} refused: {refusal}"),
+        });
+        self.reads.insert(ticket.0, result);
+    }
+
+    fn apply(&mut self, id: MemberId, entry: &Entry) {
+        let agreed = self.rules.committed.entry(entry.index).or_insert_with(|| entry.clone());
+        assert_eq!(agreed, entry, "state machine safety: one entry per committed index");
+        let node = self.node(id);
+        assert_eq!(entry.index, node.applied.index.next(), "the machine gets every entry once");
+        assert!(node.disk.contains(entry.position()), "the machine never outruns its journal");
+        node.applied = entry.position();
+    }
+
+    fn answer_fetch(&mut self, id: MemberId, fetch: &Fetch) -> Input {
+        self.trace.push(format!(
+            "{id}: fetch for {} after {}: {}..={}",
+            fetch.peer, fetch.prev, fetch.first, fetch.last
+        ));
+        let disk = &self.nodes[&id].disk;
+        let mut size = 0;
+        let mut entries = Vec::new();
+        for entry in disk.entries.iter().filter(|e| fetch.first <= e.index && e.index <= fetch.last)
+        {
+            size += entry.size_bytes();
+            if !entries.is_empty() && fetch.size_bytes_max < size {
+                break;
+            }
+            entries.push(entry.clone());
+        }
+        let there = disk.contains(fetch.prev) && !entries.is_empty();
+        Input::Fetched { id: fetch.id, entries: there.then_some(entries) }
+    }
+
+    /// Makes the oldest writes durable.
+    pub(crate) fn complete_writes(&mut self, id: MemberId, count: usize) -> Option<Input> {
+        let node = self.node(id);
+        let mut last = None;
+        for _ in 0..count {
+            let Some(write) = node.writes.pop_front() else { break };
+            node.disk.write(&write);
+            last = Some(write.id);
+        }
+        last.map(|write| Input::Durable { write })
+    }
+
+    /// The table now holds what the machine has applied; the journal before it may be released.
+    pub(crate) fn settle(&mut self, id: MemberId, release: Option<Index>) {
+        let node = self.node(id);
+        let Some(durable) = node.status().map(|status| status.durable) else { return };
+        assert!(node.applied.index <= durable, "the machine never outruns its journal");
+        node.disk.table = node.applied;
+        let Some(index) = release.map(|index| index.min(node.applied.index)) else { return };
+        let Some(at) = node.disk.entries.iter().find(|entry| entry.index == index) else { return };
+        let position = at.position();
+        node.disk.released = position;
+        node.disk.entries.retain(|entry| index < entry.index);
+        self.turn(id, vec![Input::Released { position }]);
+    }
+
+    /// A snapshot arrives whole. Returns whether its installation has begun.
+    pub(crate) fn begin_install(&mut self, shipment: &Shipment) -> bool {
+        let Shipment { from, to, term, position } = *shipment;
+        let node = self.node(to);
+        let Some(raft) = &node.raft else { return false };
+        if !raft.expects_snapshot(from, term, position) {
+            return false;
+        }
+        node.installing = Some(shipment.clone());
+        self.turn(to, vec![Input::SnapshotInstalling { position }]);
+        true
+    }
+
+    /// The store has replaced table and journal; the sender hears of it.
+    pub(crate) fn finish_shipment(&mut self, id: MemberId) {
+        let Some(shipment) = self.node(id).installing.take() else { return };
+        let position = shipment.position;
+        let members = self.members.clone();
+        let durable = self.complete_writes(id, usize::MAX);
+        let node = self.node(id);
+        node.disk.released = position;
+        node.disk.entries.clear();
+        node.disk.table = position;
+        node.applied = position;
+        let mut inputs: Vec<Input> = durable.into_iter().collect();
+        inputs.push(Input::SnapshotInstalled { position, members });
+        self.turn(id, inputs);
+        self.report(&shipment, Some(position));
+    }
+
+    pub(crate) fn report(&mut self, shipment: &Shipment, position: Option<Position>) {
+        let report = Input::SnapshotReport { to: shipment.to, position };
+        self.turn(shipment.from, vec![report]);
+    }
+
+    /// Sends a waiting snapshot, installs it and reports back.
+    pub(crate) fn ship(&mut self, shipment: &Shipment) -> bool {
+        let begun = self.begin_install(shipment);
+        if begun {
+            self.finish_shipment(shipment.to);
+        } else {
+            self.report(shipment, None);
+        }
+        begun
+    }
+
+    pub(crate) fn propose(&mut self, id: MemberId, payload: &[u8]) -> u64 {
+        let ticket = self.ticket();
+        let payload = Bytes::copy_from_slice(payload);
+        let kind = EntryKind::Command;
+        self.turn(id, vec![Input::Propose { ticket: Ticket(ticket), kind, payload }]);
+        ticket
+    }
+
+    pub(crate) fn read(&mut self, id: MemberId) -> u64 {
+        let ticket = self.ticket();
+        self.rules.reads.insert(ticket, self.rules.commit_max);
+        self.turn(id, vec![Input::Read { ticket: Ticket(ticket) }]);
+        ticket
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket - 1
+    }
+
+    /// Delivers or loses a message that has been taken off the network.
+    pub(crate) fn deliver(&mut self, message: Message) {
+        let cut = self.nodes[&message.from].cut || self.nodes[&message.to].cut;
+        if !cut {
+            self.turn(message.to, vec![Input::Receive(message)]);
+        }
+    }
+
+    /// Delivers until nothing is on its way. Time stands still.
+    pub(crate) fn settle_network(&mut self) {
+        for _ in 0..100_000 {
+            if self.network.is_empty() {
+                return;
+            }
+            let message = self.network.remove(0);
+            self.deliver(message);
+        }
+        panic!("messages follow messages without end");
+    }
+
+    /// Lets time pass, delivering everything at once and firing every deadline.
+    pub(crate) fn run(&mut self, until: Instant) {
+        loop {
+            self.settle_network();
+            let deadlines = self.nodes.values().filter_map(|n| Some(n.raft.as_ref()?.deadline()));
+            let next = deadlines.min().unwrap_or(Instant::NEVER).min(until);
+            self.now = self.now.max(next);
+            for id in self.ids() {
+                self.turn(id, Vec::new());
+            }
+            if until <= next {
+                return self.settle_network();
+            }
+        }
+    }
+
+    /// What one server's messages say must be so on its disk when they leave.
+    fn check_promise(&mut self, message: &Message) {
+        let disk = &self.nodes[&message.from].disk;
+        let vote = match &message.body {
+            Body::VoteRequest { .. } => Some(message.from),
+            Body::VoteAnswer { granted: true } => Some(message.to),
+            Body::AppendAnswer { outcome: AppendOutcome::Accepted { matched } } => {
+                assert!(message.term <= disk.hard_state.term, "an answer's term is durable");
+                assert!(disk.contains(*matched), "what is acknowledged is durable");
+                None
+            }
+            Body::HeartbeatAnswer { matched, .. } => {
+                assert!(disk.contains(*matched), "what is acknowledged is durable");
+                None
+            }
+            _ => None,
+        };
+        if let Some(vote) = vote {
+            let hard_state = disk.hard_state;
+            assert_eq!(hard_state.term, message.term, "a vote is durable before it is told");
+            assert_eq!(hard_state.vote, Some(vote), "a vote is durable before it is told");
+            let key = (message.from, message.term);
+            let before = *self.rules.votes.entry(key).or_insert(vote);
+            assert_eq!(before, vote, "one vote per server and term, over all its lives");
+        }
+    }
+
+    fn check_node(&mut self, id: MemberId) {
+        let node = &self.nodes[&id];
+        let Some(status) = node.status() else { return };
+        if node.installing.is_none() {
+            assert_eq!(status.last, node.journal().last(), "the journal is what consensus knows");
+        }
+        if self.rules.commit_max < status.commit {
+            self.rules.commit_max = status.commit;
+            let journal = node.journal();
+            let entry = journal.entries.iter().find(|e| e.index == status.commit).unwrap();
+            assert_eq!(entry.term, status.term, "only entries of the own term are counted");
+            let holders =
+                self.nodes.values().filter(|node| node.disk.contains(entry.position())).count();
+            assert!(self.members.quorum() <= holders, "committed is durable on a majority");
+        }
+    }
+
+    /// Log matching: logs that share a position share everything before it (Raft §5.3).
+    pub(crate) fn check_log_matching(&self) {
+        let journals: Vec<Disk> = self.nodes.values().map(Node::journal).collect();
+        for (at, left) in journals.iter().enumerate() {
+            for right in &journals[at + 1..] {
+                let mut same = false;
+                for entry in left.entries.iter().rev() {
+                    let found = right.entries.iter().find(|e| e.index == entry.index);
+                    let Some(other) = found else { continue };
+                    same |= other.term == entry.term;
+                    if same {
+                        assert_eq!(entry, other, "log matching");
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn commit_max(&self) -> Index {
+        self.rules.commit_max
+    }
+
+    pub(crate) fn leader(&self) -> Option<MemberId> {
+        let statuses = self.nodes.values().filter_map(Node::status);
+        let leaders = statuses.filter(|status| status.role == RoleName::Leader);
+        leaders.max_by_key(|status| status.term).map(|status| status.id)
+    }
+}
+
+/// Through bytes and back.
+fn recode(input: &Input) -> Input {
+    let mut writer = Writer::new();
+    input.encode(&mut writer);
+    let mut reader = Reader::new(writer.finish());
+    let decoded = Input::decode(&mut reader).expect("what was encoded decodes");
+    reader.finish().expect("decoding takes everything");
+    assert_eq!(&decoded, input);
+    decoded
+}
+
+/// A message on one line.
+pub(crate) fn describe(message: &Message) -> String {
+    let Message { from, to, term, body } = message;
+    let detail = match body {
+        Body::PreVoteRequest { campaign, last } => format!("campaign={campaign} last={last}"),
+        Body::PreVoteAnswer { campaign, granted } => {
+            format!("campaign={campaign} granted={granted}")
+        }
+        Body::VoteRequest { last } => format!("last={last}"),
+        Body::VoteAnswer { granted } => format!("granted={granted}"),
+        Body::Append { prev, commit, entries } => {
+            let entries: Vec<String> = entries.iter().map(|e| e.position().to_string()).collect();
+            format!("prev={prev} commit={commit} [{}]", entries.join(" "))
+        }
+        Body::AppendAnswer { outcome: AppendOutcome::Accepted { matched } } => {
+            format!("matched={matched}")
+        }
+        Body::AppendAnswer {
+            outcome: AppendOutcome::Conflict { rejected, hint, commit, last },
+        } => {
+            format!("rejected={rejected} hint={hint} commit={commit} last={last}")
+        }
+        Body::Heartbeat { round, commit } => format!("round={round} commit={commit}"),
+        Body::HeartbeatAnswer { round, received, last, matched } => {
+            format!("round={round} received={received} last={last} matched={matched}")
+        }
+        Body::CommitNotice { commit } => format!("commit={commit}"),
+        Body::ReadRequest { .. } => "context".to_owned(),
+        Body::ReadAnswer { index, .. } => match index {
+            Some(index) => format!("index={index}"),
+            None => "not leading".to_owned(),
+        },
+        Body::SnapshotNotice { position } => format!("position={position}"),
+    };
+    format!("{from}→{to} t{term} {} {detail}", body.name())
+}
