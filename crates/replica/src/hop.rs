@@ -156,6 +156,8 @@ pub enum NodeIn {
         /// The snapshot.
         position: Position,
     },
+    /// What was to be installed has been superseded by a newer snapshot; nothing has changed.
+    InstallRefused(Position),
     /// The received table has durably replaced the old one.
     Installed {
         /// The snapshot.

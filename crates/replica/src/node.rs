@@ -167,7 +167,12 @@ impl Node {
             NodeIn::Fetched { id, entries } => {
                 self.raft.step(instant, Input::Fetched { id, entries });
             }
-            NodeIn::Released(position) => self.raft.step(instant, Input::Released { position }),
+            NodeIn::Released(position) => {
+                // During an install the journal may already have been reset beyond raft's log.
+                if self.installing.is_none() {
+                    self.raft.step(instant, Input::Released { position });
+                }
+            }
             NodeIn::Applied { index, answered } => {
                 self.waiting.on_answered(&answered);
                 self.raft.step(instant, Input::Applied { index });
@@ -180,6 +185,11 @@ impl Node {
             }
             NodeIn::ImportReady { from, term, position } => {
                 self.on_import_ready(instant, from, term, position, out);
+            }
+            NodeIn::InstallRefused(position) => {
+                assert_eq!(self.installing, Some(position), "the table answers what was asked");
+                self.installing = None;
+                self.raft.step(instant, Input::SnapshotAbandoned);
             }
             NodeIn::Installed { position, reader } => {
                 assert_eq!(self.installing, Some(position), "the table installs only on request");
@@ -379,6 +389,9 @@ impl Node {
 
     /// Lets the journal go behind the checkpoint before the newest, as far as nobody needs it.
     fn release(&mut self, out: &mut Vec<Hop>) {
+        if self.installing.is_some() {
+            return;
+        }
         let retained = self.checkpoint.index.0.saturating_sub(self.options.retain_count);
         let mut upto = self.checkpoint_previous.index.min(Index(retained));
         if let Some(pin) = self.transfers.pin() {
@@ -438,7 +451,8 @@ impl Node {
             body: Body::SnapshotNotice { position: chunk.position },
         };
         self.raft.step(now.instant, Input::Receive(notice));
-        if self.raft.expects_snapshot(from, chunk.term, chunk.position) {
+        let expected = self.raft.expects_snapshot(from, chunk.term, chunk.position);
+        if expected && self.installing.is_none() {
             out.push(Hop::Table(TableIn::Import { from, chunk }));
         }
     }

@@ -218,9 +218,13 @@ impl TableLane {
     }
 
     fn install(&mut self, position: Position, out: &mut Vec<Hop>) -> Result<(), Fatal> {
-        let incoming = self.incoming.take().filter(|incoming| incoming.position == position);
-        let incoming = incoming.expect("the node installs only what the table said is complete");
-        assert!(incoming.complete, "only a complete snapshot is installed");
+        let complete = |incoming: &Incoming| incoming.position == position && incoming.complete;
+        if !self.incoming.as_ref().is_some_and(complete) {
+            // A newer snapshot has begun to arrive between the question and the answer.
+            out.push(Hop::Node(NodeIn::InstallRefused(position)));
+            return Ok(());
+        }
+        let incoming = self.incoming.take().expect("looked at above");
         assert!(
             self.table.applied().index < position.index,
             "an older snapshot never replaces newer state"
