@@ -409,17 +409,19 @@ impl Platter {
         let size = self.file(handle.file).image.size();
         self.admit_growth(size, end)?;
         let blown = self.burn_fuse();
-        let count = if blown { self.torn_size(bytes.len()) } else { bytes.len() };
+        let count = if blown { self.torn_size(offset, bytes.len()) } else { bytes.len() };
         self.stats.write_count += 1;
         self.stats.written_bytes += count as u64;
         self.file(handle.file).image.write_at(offset, &bytes[..count]);
         if blown { Err(SEVERED) } else { Ok(()) }
     }
 
-    /// How much of a write of `size` bytes is done when power is lost in the middle of it.
-    fn torn_size(&self, size: usize) -> usize {
+    /// How much of a write of `size` bytes is done when power is lost in the middle of it: whole
+    /// sectors.
+    fn torn_size(&self, offset: usize, size: usize) -> usize {
         let drawn = Prng::new(self.stats.change_count).below(size as u64 + 1);
-        usize::try_from(drawn).expect("a part of a size is a size")
+        let end = offset + usize::try_from(drawn).expect("a part of a size is a size");
+        (end - end % SECTOR_SIZE_BYTES).saturating_sub(offset)
     }
 
     fn set_len(&mut self, handle: &SimFile, size: u64) -> Result<(), Refused> {

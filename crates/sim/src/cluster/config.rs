@@ -12,6 +12,9 @@ use kvraft_store::Options;
 
 use crate::{disk::DiskCosts, network::NetworkConfig};
 
+/// A turn of the slowest drawn disk takes about this long: two syncs, and what waits before them.
+const DISK_TURN_MAX: Duration = Duration::from_millis(100);
+
 /// What a person may choose; the seed draws the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choices {
@@ -78,15 +81,22 @@ impl ClusterConfig {
         let millis = Duration::from_millis;
         let election_timeout = *prng.pick(&[millis(100), millis(300), millis(1000)]).expect("any");
         let mut network_prng = prng.fork("network");
+        let network = NetworkConfig::draw(&mut network_prng);
+        let free_disks = prng.chance(1, 4);
+        // Raft §5.6: the broadcast time, with the disks' share in it, must be well below the election
+        // timeout, or nobody leads for long and a run says nothing.
+        let broadcast = (network.delay_min + network.delay_extra_mean * 3) * 2;
+        let slow = broadcast + if free_disks { Duration::ZERO } else { DISK_TURN_MAX };
+        let election_timeout = election_timeout.max(slow * 4);
         Self {
             servers: choices.servers.unwrap_or(servers),
             clients: choices.clients.unwrap_or(clients),
             ops_max: choices.ops_max.max(1),
             keys: prng.between(1, 6),
-            network: NetworkConfig::draw(&mut network_prng),
+            network,
             faults_until: prng.duration(millis(1_000), millis(8_000)),
             fault_pause: *prng.pick(&[millis(50), millis(200), millis(800)]).expect("any"),
-            free_disks: prng.chance(1, 4),
+            free_disks,
             election_timeout,
             heartbeat_interval: election_timeout / 10,
             window_size_bytes: *prng.pick(&[1 << 10, 16 << 10, 1 << 20]).expect("any"),

@@ -265,6 +265,7 @@ fn policy() -> impl Strategy<Value = CrashPolicy> {
         Just(ContentLoss::All),
         Just(ContentLoss::None),
         Just(ContentLoss::Tail),
+        Just(ContentLoss::Cut),
         Just(ContentLoss::Each { kept: 2, lost: 2, torn: 1 }),
     ];
     let names = prop_oneof![
