@@ -217,6 +217,7 @@ fn parse(report: &str, cpu_us: u64, resident_kib: u64) -> Result<Reading> {
     };
     let count = number("/operations")?;
     ensure!(0.0 < count, "no operation succeeded");
+    ensure!(number("/error_count")? <= 0.0, "some operations failed");
     Ok(Reading {
         per_second: number("/operations_per_second")?,
         p50_ms: number("/latency_us/p50")? / 1_000.0,
@@ -260,9 +261,20 @@ mod tests {
     }
 
     #[test]
+    fn report_is_read() {
+        let report = r#"{"operations": 4, "operations_per_second": 2.0, "error_count": 0,
+            "latency_us": {"p50": 1500, "p99": 3000}}"#;
+        let reading = parse(report, 100, 2048).unwrap();
+        let text = super::row(&reading, Some(50.0));
+        assert_eq!(text, "2 | 50 % | 1.50 | 3.00 | 25.0 | 2");
+        let failed = report.replace("\"error_count\": 0", "\"error_count\": 1");
+        assert!(parse(&failed, 100, 2048).unwrap_err().to_string().contains("failed"));
+    }
+
+    #[test]
     fn report_without_a_number_is_refused() {
         let error = parse("{\"operations\": 3}", 0, 0).unwrap_err().to_string();
-        assert!(error.contains("operations_per_second"), "{error}");
+        assert!(error.contains("error_count"), "{error}");
         assert!(parse("{\"operations\": 0}", 0, 0).is_err());
     }
 }
