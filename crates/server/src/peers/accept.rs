@@ -1,0 +1,239 @@
+//! The incoming side: listens, checks greetings, reads frames.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures::{SinkExt, StreamExt};
+use kvraft_base::DecodeError;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+    time,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{self, Message, error::CapacityError},
+};
+
+use super::{
+    FAREWELL_MAX, HANDSHAKE_MAX, Net,
+    frame::{Answer, FEATURES, Hello, Lane, PROTOCOL_MAX, seal, unseal},
+    link::Peer,
+    web_socket_config,
+};
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// Most connections that have not introduced themselves yet. Members need two each; the rest are
+/// strangers, and strangers may not use up our memory.
+const STRANGER_COUNT_MAX: usize = 64;
+
+/// Wait after a failed accept: usually too many open files, which takes time to pass.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Why an incoming connection was refused or has ended.
+#[derive(Debug, thiserror::Error)]
+enum AcceptError {
+    #[error("{0}")]
+    Socket(tungstenite::Error),
+    #[error("refused: {0}")]
+    Refused(String),
+    #[error("no greeting within {0:?}")]
+    Slow(Duration),
+    #[error("no greeting")]
+    Speechless,
+    #[error("bad frame {number}: {error}")]
+    BadFrame { number: u64, error: DecodeError },
+    #[error("bad frame {number}: {error}")]
+    BadMessage { number: u64, error: tungstenite::Error },
+    #[error("nothing heard for {0:?}")]
+    Silent(Duration),
+    #[error("closed by the peer")]
+    Closed,
+    #[error("replaced by a newer connection")]
+    Replaced,
+    #[error("cut")]
+    Kicked,
+}
+
+/// Takes connections until the server stops.
+pub(super) async fn accept(net: Arc<Net>, listener: TcpListener) {
+    let strangers = Arc::new(Semaphore::new(STRANGER_COUNT_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = net.stopped() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, address)) => {
+                    let Ok(permit) = Arc::clone(&strangers).try_acquire_owned() else {
+                        tracing::debug!(%address, "too many connections without a greeting");
+                        continue;
+                    };
+                    let net = Arc::clone(&net);
+                    connections.spawn(async move {
+                        let greeted = time::timeout(HANDSHAKE_MAX, greet(&net, stream)).await;
+                        drop(permit);
+                        match greeted.unwrap_or(Err(AcceptError::Slow(HANDSHAKE_MAX))) {
+                            Ok(greeted) => serve(&net, greeted).await,
+                            Err(error) => refuse(address, &error),
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a peer connection");
+                    time::sleep(ACCEPT_RETRY).await;
+                }
+            },
+        }
+    }
+    // Closes the port before the connections, so that nobody comes back in between.
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+fn refuse(address: SocketAddr, error: &AcceptError) {
+    tracing::warn!(%address, "connection on the peer port: {error}");
+}
+
+/// A connection whose greeting was welcomed.
+struct Greeted {
+    socket: Socket,
+    peer: Arc<Peer>,
+    lane: Lane,
+    incarnation: u64,
+}
+
+/// Performs the handshake and answers the greeting.
+async fn greet(net: &Net, stream: TcpStream) -> Result<Greeted, AcceptError> {
+    stream.set_nodelay(true).map_err(|error| AcceptError::Socket(error.into()))?;
+    let config = Some(web_socket_config());
+    let mut socket = tokio_tungstenite::accept_async_with_config(stream, config)
+        .await
+        .map_err(AcceptError::Socket)?;
+    let frame = match socket.next().await {
+        Some(Ok(Message::Binary(frame))) => frame,
+        Some(Ok(_)) | None => return Err(AcceptError::Speechless),
+        Some(Err(error)) => return Err(AcceptError::Socket(error)),
+    };
+    let checked = unseal(0, frame)
+        .map_err(|error| format!("malformed greeting: {error}"))
+        .and_then(|bytes| Hello::decode(bytes).map_err(|error| error.to_string()))
+        .and_then(|hello| Ok((check(net, &hello)?, hello)));
+    let (peer, hello) = match checked {
+        Ok(checked) => checked,
+        Err(reason) => {
+            say(&mut socket, &Answer::Refused { reason: reason.clone() }).await?;
+            // Best effort: the reason has been said.
+            time::timeout(FAREWELL_MAX, socket.close(None)).await.ok();
+            return Err(AcceptError::Refused(reason));
+        }
+    };
+    let protocol = hello.protocol_max.min(PROTOCOL_MAX);
+    let incarnation = net.config.incarnation;
+    say(&mut socket, &Answer::Welcome { protocol, incarnation, features: FEATURES }).await?;
+    Ok(Greeted { socket, peer, lane: hello.lane, incarnation: hello.incarnation })
+}
+
+async fn say(socket: &mut Socket, answer: &Answer) -> Result<(), AcceptError> {
+    let sent = socket.send(Message::Binary(seal(0, &answer.encode()))).await;
+    sent.map_err(AcceptError::Socket)
+}
+
+/// Finds the peer that a greeting speaks for, or says what is wrong with it.
+fn check(net: &Net, hello: &Hello) -> Result<Arc<Peer>, String> {
+    let config = &net.config;
+    if hello.cluster != config.cluster {
+        return Err(format!(
+            "member {:016x} is of cluster {:016x}, this is cluster {:016x}",
+            hello.from.0, hello.cluster.0, config.cluster.0
+        ));
+    }
+    if hello.to != config.me {
+        return Err(format!(
+            "member {:016x} was asked for, this is member {:016x}",
+            hello.to.0, config.me.0
+        ));
+    }
+    let peer = net.peers.get(&hello.from);
+    peer.cloned().ok_or_else(|| {
+        format!("member {:016x} is not a peer in this server's cluster", hello.from.0)
+    })
+}
+
+/// Reads frames until the connection ends or the server stops.
+async fn serve(net: &Net, greeted: Greeted) {
+    let Greeted { mut socket, peer, lane, incarnation } = greeted;
+    let mut kicked = peer.kick.subscribe();
+    let (connection, mut replacement) = peer.incoming_up(lane);
+    tracing::debug!(peer = %peer.id, lane = lane.name(), incarnation, "peer has connected");
+    let end = tokio::select! {
+        () = net.stopped() => {
+            time::timeout(FAREWELL_MAX, socket.close(None)).await.ok();
+            AcceptError::Closed
+        }
+        _ = kicked.changed() => AcceptError::Kicked,
+        _ = replacement.changed() => AcceptError::Replaced,
+        end = read(net, &peer, lane, connection, &mut socket) => end,
+    };
+    drop(socket);
+    peer.incoming_down(lane, connection);
+    let (id, lane) = (peer.id, lane.name());
+    if matches!(end, AcceptError::BadFrame { .. } | AcceptError::BadMessage { .. }) {
+        peer.counters.bad_frames.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(peer = %id, lane, "connection from peer closed: {end}");
+    } else {
+        tracing::debug!(peer = %id, lane, "connection from peer has ended: {end}");
+    }
+}
+
+/// Hands on checked frames.
+async fn read(
+    net: &Net,
+    peer: &Peer,
+    lane: Lane,
+    connection: u64,
+    socket: &mut Socket,
+) -> AcceptError {
+    let patience = net.config.patience(lane);
+    let mut number = 0;
+    loop {
+        let Ok(message) = time::timeout(patience, socket.next()).await else {
+            return AcceptError::Silent(patience);
+        };
+        match message {
+            Some(Ok(Message::Binary(frame))) => {
+                number += 1;
+                match unseal(number, frame) {
+                    Ok(payload) => peer.deliver(lane, connection, payload),
+                    Err(error) => return AcceptError::BadFrame { number, error },
+                }
+            }
+            // The answer to a ping is written by the library with the next read.
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(Message::Close(_))) | None => return AcceptError::Closed,
+            Some(Ok(Message::Text(_) | Message::Frame(_))) => {
+                let error = DecodeError::Unknown { what: "kind of message", value: 1 };
+                return AcceptError::BadFrame { number: number + 1, error };
+            }
+            Some(Err(error)) => return broken(number + 1, error),
+        }
+    }
+}
+
+/// Tells a frame that breaks the rules from a connection that just broke.
+fn broken(number: u64, error: tungstenite::Error) -> AcceptError {
+    use tungstenite::{Error, error::ProtocolError};
+    match error {
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => AcceptError::Closed,
+        Error::Capacity(CapacityError::MessageTooLong { .. })
+        | Error::Protocol(_)
+        | Error::Utf8(_)
+        | Error::AttackAttempt => AcceptError::BadMessage { number, error },
+        other => AcceptError::Socket(other),
+    }
+}

@@ -1,0 +1,193 @@
+//! What is known of one peer: its connections, its queues, its counters.
+//!
+//! Invariants:
+//! - `Connected` and `Disconnected` alternate, beginning with `Connected`;
+//! - frames of a lane are delivered in the order in which they were sent, with gaps: a newer
+//!   incoming connection of a lane silences the older one before its own first frame.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use kvraft_base::MemberId;
+use tokio::sync::{Notify, watch};
+
+use super::{Events, PeerCounts, PeerEvent, frame::Lane, queue::Queue};
+
+/// One peer, shared by the tasks of its connections.
+pub(super) struct Peer {
+    pub(super) id: MemberId,
+    pub(super) address: String,
+    events: Events,
+    queues: [Queue; 2],
+    state: Mutex<State>,
+    /// Ends every connection when it changes.
+    pub(super) kick: watch::Sender<u64>,
+    /// The number of the incoming connection in force, by lane; older ones end.
+    incoming: [watch::Sender<u64>; 2],
+    /// The peer has shown that it lives: dial it now.
+    pub(super) nudge: Notify,
+    pub(super) counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The outgoing control connection is up.
+    outgoing: bool,
+    /// Number of the incoming connection in force, by lane.
+    incoming: [Option<u64>; 2],
+    incoming_count: u64,
+    /// What was last reported.
+    connected: bool,
+    disconnected_at: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) frames_sent: AtomicU64,
+    pub(super) bytes_sent: AtomicU64,
+    pub(super) frames_received: AtomicU64,
+    pub(super) bytes_received: AtomicU64,
+    pub(super) frames_dropped: AtomicU64,
+    pub(super) connects: AtomicU64,
+    pub(super) bad_frames: AtomicU64,
+}
+
+impl Peer {
+    pub(super) fn new(id: MemberId, address: String, events: Events) -> Self {
+        Self {
+            id,
+            address,
+            events,
+            queues: Default::default(),
+            state: Mutex::default(),
+            kick: watch::Sender::new(0),
+            incoming: [watch::Sender::new(0), watch::Sender::new(0)],
+            nudge: Notify::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(super) fn queue(&self, lane: Lane) -> &Queue {
+        &self.queues[usize::from(lane.number())]
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An outgoing connection is up.
+    pub(super) fn outgoing_up(&self, lane: Lane) {
+        self.counters.connects.fetch_add(1, Ordering::Relaxed);
+        self.queue(lane).open();
+        if lane == Lane::Control {
+            let mut state = self.state();
+            state.outgoing = true;
+            self.report(&mut state, true);
+        }
+    }
+
+    /// An outgoing connection is down.
+    pub(super) fn outgoing_down(&self, lane: Lane) {
+        let dropped = self.queue(lane).close();
+        self.counters.frames_dropped.fetch_add(dropped, Ordering::Relaxed);
+        if lane == Lane::Control {
+            let mut state = self.state();
+            state.outgoing = false;
+            self.report(&mut state, false);
+        }
+    }
+
+    /// An incoming connection was welcomed. Yields its number, and a signal that changes when a
+    /// newer one takes its place.
+    pub(super) fn incoming_up(&self, lane: Lane) -> (u64, watch::Receiver<u64>) {
+        let mut state = self.state();
+        let at = usize::from(lane.number());
+        let replaced = state.incoming[at].is_some();
+        state.incoming_count += 1;
+        let number = state.incoming_count;
+        state.incoming[at] = Some(number);
+        self.incoming[at].send_replace(number);
+        let replacement = self.incoming[at].subscribe();
+        if lane == Lane::Control {
+            if replaced {
+                // The peer would not dial again if the older one still worked.
+                self.report(&mut state, false);
+            }
+            let outgoing = state.outgoing;
+            self.report(&mut state, outgoing);
+        }
+        drop(state);
+        self.nudge.notify_waiters();
+        (number, replacement)
+    }
+
+    /// An incoming connection has ended.
+    pub(super) fn incoming_down(&self, lane: Lane, number: u64) {
+        let mut state = self.state();
+        let at = usize::from(lane.number());
+        if state.incoming[at] != Some(number) {
+            return;
+        }
+        state.incoming[at] = None;
+        if lane == Lane::Control {
+            self.report(&mut state, false);
+        }
+    }
+
+    /// The peer answered on the outgoing control connection. If only its own connection to us was
+    /// lost and has not come back, it counts as connected again after `grace`.
+    pub(super) fn outgoing_alive(&self, grace: Duration) {
+        let mut state = self.state();
+        if state.disconnected_at.is_some_and(|at| grace <= at.elapsed()) {
+            let outgoing = state.outgoing;
+            self.report(&mut state, outgoing);
+        }
+    }
+
+    /// Hands a frame on, unless a newer connection has taken over.
+    pub(super) fn deliver(&self, lane: Lane, number: u64, payload: Bytes) {
+        let state = self.state();
+        if state.incoming[usize::from(lane.number())] != Some(number) {
+            return;
+        }
+        self.counters.frames_received.fetch_add(1, Ordering::Relaxed);
+        self.counters.bytes_received.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        (self.events)(PeerEvent::Frame { peer: self.id, lane, payload });
+        drop(state);
+    }
+
+    /// Reports a change, once, while the state is locked, so that reports keep their order.
+    fn report(&self, state: &mut State, connected: bool) {
+        if state.connected == connected {
+            return;
+        }
+        state.connected = connected;
+        state.disconnected_at = (!connected).then(Instant::now);
+        let peer = self.id;
+        (self.events)(if connected {
+            PeerEvent::Connected { peer }
+        } else {
+            PeerEvent::Disconnected { peer }
+        });
+    }
+
+    pub(super) fn counts(&self) -> PeerCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        PeerCounts {
+            connected: self.state().connected,
+            frames_sent: read(&self.counters.frames_sent),
+            bytes_sent: read(&self.counters.bytes_sent),
+            frames_received: read(&self.counters.frames_received),
+            bytes_received: read(&self.counters.bytes_received),
+            frames_dropped: read(&self.counters.frames_dropped),
+            connects: read(&self.counters.connects),
+            bad_frames: read(&self.counters.bad_frames),
+        }
+    }
+}
