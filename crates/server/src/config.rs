@@ -131,6 +131,14 @@ impl ServerConfig {
         Ok(config)
     }
 
+    /// Reads the text of a file, without the checks of [`ServerConfig::validate`].
+    ///
+    /// # Errors
+    /// The parser's own, with line and column.
+    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
     /// The file that says the same.
     ///
     /// # Panics
