@@ -18,9 +18,6 @@ use crate::run::{cargo, line, output, run, target_folder};
 /// The exit code of `kvraft sim` when a check was violated.
 const VIOLATION: i32 = 100;
 
-/// Lines of the simulator's report that are shown for each find.
-const REPORT_LINE_COUNT: usize = 12;
-
 /// Runs every planted bug through the simulator with seeds `0..seed_count`.
 ///
 /// # Errors
@@ -30,22 +27,37 @@ pub fn planted_bugs(root: &Path, seed_count: u64) -> Result<()> {
     let scratch = target_folder(root)?.join("planted");
     let tree = scratch.join("tree");
     copy(root, &tree)?;
-    ensure!(sweep(&scratch, seed_count)? == 0, "the tree without a bug is not clean");
+    ensure!(sweep(&scratch, seed_count)?.code == 0, "the tree without a bug is not clean");
     let mut missed = Vec::new();
+    let mut table = String::from("| bug | check | seeds | seconds |\n| --- | --- | --- | --- |\n");
     for patch in &patches {
         let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        println!("\n── {name}");
+        let text = fs::read_to_string(patch).with_context(|| name.clone())?;
+        let check = header(&text, "check").with_context(|| format!("{name}: no line 'check:'"))?;
+        println!("\n── {name}, which {check} must find");
         copy(root, &tree)?;
         apply(patch, &tree)?;
-        let code = sweep(&scratch, seed_count).with_context(|| name.clone())?;
-        println!("── {name}: {}", if code == VIOLATION { "found" } else { "MISSED" });
-        if code != VIOLATION {
-            missed.push(format!("{name} (exit code {code})"));
+        let swept = sweep(&scratch, seed_count).with_context(|| name.clone())?;
+        match &swept.found {
+            Some((seed, found)) if found == check => {
+                let row = format!("| {name} | {check} | {} | {:.1} |", seed + 1, swept.seconds);
+                table.push_str(&row);
+                table.push('\n');
+            }
+            Some((seed, found)) => missed.push(format!("{name} (seed {seed}, but by {found})")),
+            None => missed.push(format!("{name} (exit code {})", swept.code)),
         }
     }
+    println!("\n{table}");
     ensure!(missed.is_empty(), "not found in {seed_count} seeds: {}", missed.join(", "));
-    println!("\nall {} planted bugs were found", patches.len());
+    println!("all {} planted bugs were found", patches.len());
     Ok(())
+}
+
+/// The value of a line `key: value` above the diff.
+fn header<'a>(patch: &'a str, key: &str) -> Option<&'a str> {
+    let above = patch.lines().take_while(|line| !line.starts_with("diff "));
+    above.filter_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim).next()
 }
 
 fn patches(root: &Path) -> Result<Vec<PathBuf>> {
@@ -85,22 +97,62 @@ fn apply(patch: &Path, tree: &Path) -> Result<()> {
     run(command.current_dir(tree).env("GIT_CEILING_DIRECTORIES", ceiling))
 }
 
-/// Builds the copy, sweeps the seeds, shows the end of the report and gives the exit code.
-fn sweep(scratch: &Path, seed_count: u64) -> Result<i32> {
+/// What a sweep of a copy came to.
+struct Swept {
+    code: i32,
+    /// The first seed that broke a rule, and the name of the check that said so.
+    found: Option<(u64, String)>,
+    seconds: f64,
+}
+
+/// Builds the copy and sweeps the seeds in order until the first find.
+fn sweep(scratch: &Path, seed_count: u64) -> Result<Swept> {
     let build = scratch.join("target");
     let mut command = cargo(&scratch.join("tree"));
     command.args(["build", "--quiet", "--profile", "sim", "--locked", "--package", "kvraft"]);
     run(command.env("CARGO_TARGET_DIR", &build))?;
     let mut command = Command::new(build.join("sim/kvraft"));
-    command.args(["sim", "--seeds", &format!("0..{seed_count}"), "--jobs", "2"]);
+    let seeds = format!("0..{seed_count}");
+    command.args(["sim", "--seeds", &seeds, "--jobs", "1", "--max-fail", "1"]);
     println!("$ {}", line(&command));
     let start = Instant::now();
     let output = command.output().context("starting the simulator")?;
+    let seconds = start.elapsed().as_secs_f64();
     let report = String::from_utf8_lossy(&output.stdout);
-    let lines: Vec<&str> = report.lines().collect();
-    for line in &lines[lines.len().saturating_sub(REPORT_LINE_COUNT)..] {
+    let found = report.lines().find_map(first_find);
+    for line in report.lines().filter(|line| line.starts_with("FAIL")) {
         println!("  {line}");
     }
-    println!("  {:.1} s, {}", start.elapsed().as_secs_f64(), output.status);
-    output.status.code().context("the simulator was killed by a signal")
+    println!("  {seconds:.1} s, {}", output.status);
+    let code = output.status.code().context("the simulator was killed by a signal")?;
+    ensure!(code == 0 || code == VIOLATION, "the simulator did not run: exit code {code}");
+    Ok(Swept { code, found, seconds })
+}
+
+/// Seed and check of a line `FAIL seed 17: one-vote-per-term: …`.
+fn first_find(line: &str) -> Option<(u64, String)> {
+    let (seed, rest) = line.strip_prefix("FAIL seed ")?.split_once(": ")?;
+    let check = rest.split_once(':')?.0;
+    Some((seed.parse().ok()?, check.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{first_find, header};
+
+    /// The report names seed and check in one line.
+    #[test]
+    fn a_find_is_read_from_the_report() {
+        let line = "FAIL seed 17: one-vote-per-term: server 1 voted for 2 and 3 in term 4";
+        assert_eq!(first_find(line), Some((17, "one-vote-per-term".to_owned())));
+        assert_eq!(first_find("clean"), None);
+    }
+
+    /// Only lines above the diff are the header.
+    #[test]
+    fn the_header_names_the_check() {
+        let patch = "Votes leave early.\ncheck: a-check\n\ndiff --git a b\ncheck: not this";
+        assert_eq!(header(patch, "check"), Some("a-check"));
+        assert_eq!(header("diff --git a b\ncheck: not this", "check"), None);
+    }
 }
