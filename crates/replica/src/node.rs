@@ -3,7 +3,10 @@
 //! One call of [`Node::step`] is one turn over everything that has arrived, so batching and group
 //! commit are the default. It cannot fail and never blocks.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use kvraft_base::{EntryKind, Index, Instant, MemberId, Members, Position, Term, Ticket, limits};
@@ -65,6 +68,9 @@ pub struct Node {
     /// Commands that peers forwarded and raft has not yet accepted or refused.
     remote: BTreeMap<Ticket, Remote>,
     remote_next: Ticket,
+    /// Peers whose connection has closed and is not back. Nothing is forwarded to them: it would be
+    /// lost, and its client would wait in vain.
+    unreachable: BTreeSet<MemberId>,
     parked_retry_at: Instant,
     transfers: Transfers,
     /// The snapshot that is replacing this server's state right now.
@@ -92,6 +98,7 @@ impl Node {
             waiting: Waiting::default(),
             remote: BTreeMap::new(),
             remote_next: Ticket(REMOTE_TICKET_FIRST),
+            unreachable: BTreeSet::new(),
             parked_retry_at: Instant::ZERO,
             transfers: Transfers::default(),
             installing: None,
@@ -158,8 +165,12 @@ impl Node {
                 }
             }
             NodeIn::Frame { from, frame } => self.on_frame(now, from, frame, out),
-            NodeIn::Connected(peer) => self.raft.step(instant, Input::Connected { peer }),
+            NodeIn::Connected(peer) => {
+                self.unreachable.remove(&peer);
+                self.raft.step(instant, Input::Connected { peer });
+            }
             NodeIn::Disconnected(peer) => {
+                self.unreachable.insert(peer);
                 self.waiting.on_disconnected(peer, out);
                 self.raft.step(instant, Input::Disconnected { peer });
             }
@@ -255,11 +266,13 @@ impl Node {
             return; // Cancelled in the meantime.
         };
         match refusal {
-            Refusal::NotLeader { leader: Some(leader) } => {
+            Refusal::NotLeader { leader: Some(leader) } if !self.unreachable.contains(&leader) => {
                 self.waiting.on_forward(ticket, leader);
                 send(leader, PeerLane::Control, &Frame::Forward { ticket, command }, out);
             }
-            Refusal::NotLeader { leader: None } | Refusal::LeaderChanged | Refusal::Muted => {
+            Refusal::NotLeader { leader: Some(_) | None }
+            | Refusal::LeaderChanged
+            | Refusal::Muted => {
                 self.waiting.park(ticket, Parked::Command(command), out);
             }
             Refusal::Busy => reply(ticket, Outcome::Failed(Failure::Busy), out),
