@@ -419,9 +419,11 @@ impl Platter {
     /// How much of a write of `size` bytes is done when power is lost in the middle of it: whole
     /// sectors.
     fn torn_size(&self, offset: usize, size: usize) -> usize {
-        let drawn = Prng::new(self.stats.change_count).below(size as u64 + 1);
-        let end = offset + usize::try_from(drawn).expect("a part of a size is a size");
-        (end - end % SECTOR_SIZE_BYTES).saturating_sub(offset)
+        let first = offset / SECTOR_SIZE_BYTES;
+        let sector_count = (offset + size).div_ceil(SECTOR_SIZE_BYTES) - first;
+        let drawn = Prng::new(self.stats.change_count).below(sector_count as u64 + 1);
+        let done = usize::try_from(drawn).expect("a part of a count is a count");
+        ((first + done) * SECTOR_SIZE_BYTES).clamp(offset, offset + size) - offset
     }
 
     fn set_len(&mut self, handle: &SimFile, size: u64) -> Result<(), Refused> {

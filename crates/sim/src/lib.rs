@@ -1,4 +1,12 @@
 //! The seeded world: network, disk, clock, processes, workload, checks.
+//!
+//! The foundations know nothing of consensus: a disk that loses power (`disk`), links that fail in
+//! every direction (`network`), a total order of events (`heap`), a run's faults as data (`plan`),
+//! its fingerprint (`trace`), what clients saw (`history`) and whether that is linearizable: by
+//! search (`linear`) or by the order that the servers say (`witness`), against plain `models`.
+//! `cluster` puts the shipped lanes into that world.
+//!
+//! Invariant: a run is a function of its seed and its plan.
 
 mod cluster;
 mod disk;
