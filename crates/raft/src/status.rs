@@ -77,6 +77,18 @@ impl crate::Raft {
         self.core.log.term_at(index)
     }
 
+    /// How many entries are in the log and not applied here.
+    #[must_use]
+    pub fn unapplied_count(&self) -> u64 {
+        self.core.log.last().index.0 - self.core.applied.0
+    }
+
+    /// Whether a leader is known; this server may be it.
+    #[must_use]
+    pub fn knows_leader(&self) -> bool {
+        self.leader().is_some()
+    }
+
     /// Term, vote and commit, as they would be written now.
     #[must_use]
     pub fn hard_state(&self) -> HardState {

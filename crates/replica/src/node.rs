@@ -251,8 +251,7 @@ impl Node {
     }
 
     fn is_overloaded(&self) -> bool {
-        let status = self.raft.status();
-        self.options.unapplied_count_max < status.last.index.0.saturating_sub(status.applied.0)
+        self.options.unapplied_count_max < self.raft.unapplied_count()
     }
 
     /// Raft has not appended it: forward it to the leader, or keep it until there is one.
@@ -289,7 +288,7 @@ impl Node {
             return;
         }
         self.parked_retry_at = now.instant + PARKED_RETRY_INTERVAL;
-        if self.raft.status().leader.is_none() {
+        if !self.raft.knows_leader() {
             return;
         }
         for (ticket, parked) in self.waiting.take_parked() {
