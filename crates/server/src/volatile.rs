@@ -59,10 +59,6 @@ impl VolatileDisk {
         fs::create_dir(&hiding_place)
             .map_err(|error| failure("create directory", &hiding_place, &error))?;
         let names = Names::read(&real, hiding_place)?;
-        tracing::warn!(
-            directory = %directory.display(),
-            "VOLATILE DISK: for tests only; what is not synced is lost when this process ends"
-        );
         Ok(Self { shared: Arc::new(Shared { real, names: Mutex::new(names) }) })
     }
 
