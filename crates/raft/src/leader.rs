@@ -414,7 +414,8 @@ fn on_conflict(
     }
     let bound = core.log.index_not_above(hint.index.min(rejected.index.prev()), hint.term);
     let State::Probe(search) = &mut progress.state else { return };
-    let target = search.on_conflict(rejected.index, bound, commit);
+    let matched = progress.matched.index;
+    let target = search.on_conflict(rejected.index, bound, commit, matched);
     core.event(Event::ConflictFound { rejected, hint });
     aim(core, from, progress, target);
 }

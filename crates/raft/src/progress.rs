@@ -165,11 +165,22 @@ impl Search {
         self.high
     }
 
-    /// Nothing matches at `rejected`, nor between `bound` and it; all up to `commit` does.
-    pub(crate) fn on_conflict(&mut self, rejected: Index, bound: Index, commit: Index) -> Index {
+    /// Nothing matches at `rejected`, nor between `bound` and it; all up to `matched` does, and up to
+    /// the follower's `commit`, unless it crashes: that need not be durable there yet.
+    pub(crate) fn on_conflict(
+        &mut self,
+        rejected: Index,
+        bound: Index,
+        commit: Index,
+        matched: Index,
+    ) -> Index {
+        assert!(matched < rejected, "what is matched is not rejected");
         self.waiting_since = None;
         self.conflict_count += 1;
-        self.high = self.high.min(rejected).min(bound.next()).max(self.low.next());
+        self.high = self.high.min(rejected).min(bound.next()).max(matched.next());
+        if self.high <= self.low {
+            self.low = matched;
+        }
         self.low = self.low.max(commit.min(self.high.prev()));
         assert!(self.low < self.high, "a search has somewhere to look");
         if self.bracketed {

@@ -1,5 +1,6 @@
 //! Consensus seen from outside: scenarios as text, and random runs with every rule checked.
 
+mod hostile;
 mod random;
-
+mod scripts;
 mod world;

@@ -172,10 +172,6 @@ impl World {
         self.nodes.keys().copied().collect()
     }
 
-    pub(crate) fn status(&self, id: MemberId) -> Option<Status> {
-        self.nodes[&id].status()
-    }
-
     /// Starts a server from its disk. The tail begins `extra` entries before what is needed.
     pub(crate) fn start(&mut self, id: MemberId, extra: u64) -> Result<(), StartError> {
         let (members, now, seed) = (self.members.clone(), self.now, self.seed);
@@ -194,8 +190,11 @@ impl World {
             attested: disk.attested,
         };
         node.applied = disk.table;
+        // What a script puts on a disk before the first start counts as agreed.
+        let given = disk.hard_state.commit.min(disk.last().index).max(disk.table.index);
         let seed = seed.wrapping_mul(1000) + node.lives;
         node.raft = Some(Raft::new(node.config.clone(), start, seed, now)?);
+        self.rules.commit_max = self.rules.commit_max.max(given);
         self.turn(id, Vec::new());
         Ok(())
     }
@@ -426,7 +425,8 @@ impl World {
 
     /// Delivers or loses a message that has been taken off the network.
     pub(crate) fn deliver(&mut self, message: Message) {
-        let cut = self.nodes[&message.from].cut || self.nodes[&message.to].cut;
+        let is_cut = |id| self.nodes.get(id).is_some_and(|node| node.cut);
+        let cut = is_cut(&message.from) || is_cut(&message.to);
         if !cut {
             self.turn(message.to, vec![Input::Receive(message)]);
         }
