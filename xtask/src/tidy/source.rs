@@ -59,7 +59,11 @@ fn is_core(file: &TreeFile) -> bool {
     })
 }
 
+/// Recorded outputs in tests are as long as they are.
 fn long_lines(file: &TreeFile) -> Vec<Finding> {
+    if file.path.contains("/tests/") || file.path.ends_with("/tests.rs") {
+        return Vec::new();
+    }
     let too_long = |line: &str| line.chars().count() > COLUMN_COUNT_MAX && !line.contains("://");
     (1..)
         .zip(file.text.lines())

@@ -18,6 +18,8 @@ pub(crate) struct Agreed {
     pub(crate) kind: EntryKind,
     pub(crate) payload: Bytes,
     checksum: u32,
+    /// Term of the server that first took it as committed: the commit is of this term or earlier.
+    committed_in: Term,
 }
 
 /// What has been seen of the whole cluster since the run began.
@@ -82,8 +84,10 @@ impl Checks {
                 format!("servers {first} and {server} both lead in term {term}"),
             );
         }
-        // Log matching makes the end enough: who holds it, or a later one, holds all before it.
-        let end = Index(self.agreed.len() as u64);
+        // A leader may be elected late, when a later term has already committed more: it must hold
+        // what terms before its own committed. Log matching makes the last of those enough.
+        let earlier = self.agreed.iter().rposition(|agreed| agreed.committed_in < term);
+        let end = Index(earlier.map_or(0, |slot| slot as u64 + 1));
         if last.index < end {
             self.fail(
                 Check::LeaderCompleteness,
@@ -141,7 +145,7 @@ impl Checks {
     }
 
     /// A server takes entries as committed.
-    pub(crate) fn on_committed(&mut self, server: MemberId, entries: &[Entry]) {
+    pub(crate) fn on_committed(&mut self, server: MemberId, term: Term, entries: &[Entry]) {
         for entry in entries {
             if let Some(agreed) = self.agreed_at(entry.index) {
                 if agreed.term != entry.term || agreed.checksum != entry.checksum {
@@ -156,11 +160,11 @@ impl Checks {
                 }
                 continue;
             }
-            self.on_first_commit(server, entry);
+            self.on_first_commit(server, term, entry);
         }
     }
 
-    fn on_first_commit(&mut self, server: MemberId, entry: &Entry) {
+    fn on_first_commit(&mut self, server: MemberId, term: Term, entry: &Entry) {
         let expected = Index(self.agreed.len() as u64 + 1);
         if entry.index != expected {
             self.fail(
@@ -183,6 +187,7 @@ impl Checks {
             kind: entry.kind,
             payload: entry.payload.clone(),
             checksum: entry.checksum,
+            committed_in: term,
         });
     }
 

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use kvraft_base::{ClusterId, Instant, MemberId, Prng, Ticket};
+use kvraft_base::{ClusterId, Index, Instant, MemberId, Position, Prng, Term, Ticket};
 use kvraft_kv::{Command, Origin};
 use kvraft_raft::{Event, Message, RoleName};
 use kvraft_replica::{
@@ -312,7 +312,10 @@ impl World {
             Hop::Journal(input) => self.to_lane(id, delay, LaneIn::Journal(input)),
             Hop::Machine(input) => {
                 if let kvraft_replica::MachineIn::Committed(entries) = &input {
-                    self.checks.on_committed(id, entries);
+                    let lanes = self.servers[&id].lanes.as_ref();
+                    let term =
+                        lanes.map_or(Term::ZERO, |lanes| lanes.node.raft().hard_state().term);
+                    self.checks.on_committed(id, term, entries);
                 }
                 self.to_lane(id, delay, LaneIn::Machine(input));
             }
@@ -341,7 +344,13 @@ impl World {
         if let Event::BecameLeader { term } = event
             && let Some(lanes) = &self.servers[&id].lanes
         {
-            let last = lanes.node.status().last;
+            let status = lanes.node.status();
+            // It may have lost its leadership again in the same turn, and a part of its log with it.
+            let last = if status.term == *term {
+                status.last
+            } else {
+                Position::new(Term(u64::MAX), Index(u64::MAX))
+            };
             self.checks.on_leader(id, *term, last);
         }
     }
