@@ -27,15 +27,9 @@ pub(crate) struct Connection {
         help_heading = "Connection"
     )]
     dial_timeout: Duration,
-    /// How long a command may take, with all attempts
-    #[arg(
-        long,
-        value_name = "TIME",
-        value_parser = parse_duration,
-        default_value = "5s",
-        help_heading = "Connection"
-    )]
-    command_timeout: Duration,
+    /// How long a command may take, with all attempts [default: 5s; at the prompt 1m]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Connection")]
+    command_timeout: Option<Duration>,
 }
 
 /// How results are printed.
@@ -56,21 +50,22 @@ pub(crate) struct Output {
 }
 
 impl Connection {
-    fn builder(&self) -> Builder {
+    fn builder(&self, command_timeout: Duration) -> Builder {
         Client::builder()
             .endpoints(&self.endpoints)
             .connect_timeout(self.dial_timeout)
-            .request_timeout(self.command_timeout)
+            .request_timeout(self.command_timeout.unwrap_or(command_timeout))
     }
 
-    /// A client that any etcd server understands.
+    /// A client for one command, that any etcd server understands.
     pub(crate) fn client(&self) -> Result<Client> {
-        Ok(self.builder().build()?)
+        Ok(self.builder(Duration::from_secs(5)).build()?)
     }
 
-    /// A client whose changes are done once, however often they are sent; for kvraft servers only.
-    pub(crate) fn client_exactly_once(&self) -> Result<Client> {
-        Ok(self.builder().exactly_once().build()?)
+    /// A client for a person who waits for a new leader; `exactly_once` is for kvraft servers only.
+    pub(crate) fn patient_client(&self, exactly_once: bool) -> Result<Client> {
+        let builder = self.builder(Duration::from_secs(60));
+        Ok(if exactly_once { builder.exactly_once() } else { builder }.build()?)
     }
 }
 

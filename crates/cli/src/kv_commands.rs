@@ -17,8 +17,8 @@ use anyhow::{Context as _, Result, bail};
 use kvraft_client::{Client, proto::etcdserverpb::TxnRequest};
 
 pub(crate) use self::{
-    options::{CompactOptions, DelOptions, GetOptions, PutOptions, Show},
-    reply::{MemberStatus, Reply},
+    options::{CompactOptions, DelOptions, GetOptions, PutOptions},
+    reply::Reply,
     txn_text::Sections,
     words::words,
 };
@@ -219,14 +219,14 @@ pub(crate) async fn compact_with(client: &Client, options: CompactOptions) -> Re
 
 /// Asks all servers at once; those that do not answer are told of beside the reply.
 pub(crate) async fn status_with(client: &Client) -> Result<(Reply, Vec<String>)> {
-    let asked = client.endpoints().map(|(endpoint, name)| async move {
-        (name.to_owned(), client.status(endpoint).await)
-    });
+    let asked = client
+        .endpoints()
+        .map(|(endpoint, name)| async move { (name.to_owned(), client.status(endpoint).await) });
     let mut members = Vec::new();
     let mut failed = Vec::new();
     for (endpoint, answer) in futures::future::join_all(asked).await {
         match answer {
-            Ok(status) => members.push(MemberStatus { endpoint, status }),
+            Ok(status) => members.push(reply::MemberStatus { endpoint, status }),
             Err(error) => failed.push(error.to_string()),
         }
     }

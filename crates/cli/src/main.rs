@@ -2,9 +2,13 @@
 //!
 //! Here are only the names of the commands and the way to them; each has a module of its own.
 
+mod bench;
 mod cluster;
+mod connection;
+mod kv_commands;
 mod log_cmd;
 mod noop_server;
+mod prompt;
 mod server_cmd;
 mod signals;
 mod sim_cmd;
@@ -12,7 +16,7 @@ mod sim_cmd;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// A replicated, durable key-value store with etcd's API
 #[derive(Parser, Debug)]
@@ -26,10 +30,30 @@ struct Arguments {
 enum Command {
     Cluster(cluster::ClusterArgs),
     Server(server_cmd::ServerArgs),
+    Put(kv_commands::PutArgs),
+    Get(kv_commands::GetArgs),
+    Del(kv_commands::DelArgs),
+    Txn(kv_commands::TxnArgs),
+    Compact(kv_commands::CompactArgs),
+    Status(kv_commands::StatusArgs),
+    Client(prompt::ClientArgs),
+    Bench(bench::BenchArgs),
     Log(log_cmd::LogArgs),
     Sim(sim_cmd::SimArgs),
+    Completion(CompletionArgs),
     #[command(hide = true)]
     NoopServer(noop_server::NoopServerArgs),
+}
+
+/// Print a script that teaches a shell to complete kvraft's commands
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  source <(kvraft completion bash)
+  kvraft completion fish > ~/.config/fish/completions/kvraft.fish")]
+struct CompletionArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
 }
 
 fn main() -> ExitCode {
@@ -46,10 +70,31 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Cluster(args) => block_on(cluster::run(args)),
         Command::Server(args) => block_on(server_cmd::run(args)),
+        Command::Put(args) => block_on(done(kv_commands::put(args))),
+        Command::Get(args) => block_on(done(kv_commands::get(args))),
+        Command::Del(args) => block_on(done(kv_commands::del(args))),
+        Command::Txn(args) => block_on(done(kv_commands::txn(args))),
+        Command::Compact(args) => block_on(done(kv_commands::compact(args))),
+        Command::Status(args) => block_on(done(kv_commands::status(args))),
+        Command::Client(args) => block_on(done(prompt::run(args))),
+        Command::Bench(args) => block_on(done(bench::run(args))),
         Command::Log(args) => log_cmd::run(&args),
         Command::Sim(args) => Ok(sim_cmd::main(&args)),
         Command::NoopServer(args) => block_on(noop_server::run(args)),
+        Command::Completion(args) => completion(&args),
     }
+}
+
+/// A command that has only one good end.
+async fn done(command: impl Future<Output = Result<()>>) -> Result<ExitCode> {
+    command.await.map(|()| ExitCode::SUCCESS)
+}
+
+fn completion(args: &CompletionArgs) -> Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Arguments::command(), "kvraft", &mut script);
+    connection::print(&script)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs a command that waits for sockets, processes or signals.

@@ -38,7 +38,6 @@ pub(super) fn render(reply: &Reply) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -120,10 +119,14 @@ struct Op {
 /// Go prints the name of the variant's type as the field's name.
 #[derive(Serialize)]
 enum OpResponse {
-    ResponseRange(Range),
-    ResponsePut(Put),
-    ResponseDeleteRange(Delete),
-    ResponseTxn(Txn),
+    #[serde(rename = "ResponseRange")]
+    Range(Range),
+    #[serde(rename = "ResponsePut")]
+    Put(Put),
+    #[serde(rename = "ResponseDeleteRange")]
+    DeleteRange(Delete),
+    #[serde(rename = "ResponseTxn")]
+    Txn(Txn),
 }
 
 #[derive(Serialize)]
@@ -184,10 +187,7 @@ fn record(record: &KeyValue) -> Record {
 }
 
 fn put(response: &PutResponse) -> Put {
-    Put {
-        header: header(response.header.as_ref()),
-        prev_kv: response.prev_kv.as_ref().map(record),
-    }
+    Put { header: header(response.header.as_ref()), prev_kv: response.prev_kv.as_ref().map(record) }
 }
 
 fn range(response: &RangeResponse) -> Range {
@@ -209,12 +209,10 @@ fn delete(response: &DeleteRangeResponse) -> Delete {
 
 fn txn(response: &TxnResponse, depth: usize) -> Txn {
     let op = |response: &Response| match response {
-        Response::ResponseRange(response) => OpResponse::ResponseRange(range(response)),
-        Response::ResponsePut(response) => OpResponse::ResponsePut(put(response)),
-        Response::ResponseDeleteRange(response) => {
-            OpResponse::ResponseDeleteRange(delete(response))
-        }
-        Response::ResponseTxn(response) => OpResponse::ResponseTxn(txn(response, depth + 1)),
+        Response::ResponseRange(response) => OpResponse::Range(range(response)),
+        Response::ResponsePut(response) => OpResponse::Put(put(response)),
+        Response::ResponseDeleteRange(response) => OpResponse::DeleteRange(delete(response)),
+        Response::ResponseTxn(response) => OpResponse::Txn(txn(response, depth + 1)),
     };
     let shown = if depth < DEPTH_MAX { response.responses.as_slice() } else { &[] };
     Txn {

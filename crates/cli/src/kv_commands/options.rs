@@ -218,7 +218,9 @@ impl Span {
         match (self.prefix, self.from_key, range_end) {
             (true, true, _) => bail!("--prefix and --from-key cannot be set at the same time"),
             (true, _, Some(_)) => bail!("a range end and --prefix cannot be set at the same time"),
-            (_, true, Some(_)) => bail!("a range end and --from-key cannot be set at the same time"),
+            (_, true, Some(_)) => {
+                bail!("a range end and --from-key cannot be set at the same time")
+            }
             (true, false, None) | (false, true, None) if key.is_empty() => {
                 Ok((everything.clone(), everything))
             }

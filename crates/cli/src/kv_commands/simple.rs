@@ -1,6 +1,5 @@
 //! etcdctl's plain format: the one of its formats that is promised not to change.
 
-use indicatif::DecimalBytes;
 use kvraft_client::proto::{
     etcdserverpb::{
         DeleteRangeResponse, PutResponse, RangeResponse, TxnResponse, response_op::Response,
@@ -72,7 +71,7 @@ pub(super) fn txn(out: &mut Vec<u8>, response: &TxnResponse) {
 pub(super) fn status(out: &mut Vec<u8>, member: &MemberStatus) {
     let status = &member.status;
     let id = status.header.as_ref().map_or(0, |header| header.member_id);
-    let size = DecimalBytes(u64::try_from(status.db_size).unwrap_or(0)).to_string();
+    let size = size(u64::try_from(status.db_size).unwrap_or(0));
     let fields = [
         member.endpoint.clone(),
         format!("{id:x}"),
@@ -86,4 +85,24 @@ pub(super) fn status(out: &mut Vec<u8>, member: &MemberStatus) {
         status.errors.join(", "),
     ];
     line(out, fields.join(", ").as_bytes());
+}
+
+/// A size as etcdctl writes it: `20 kB`, `1.5 MB`.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1_000 {
+        return format!("{bytes} B");
+    }
+    let bytes = u128::from(bytes);
+    let mut unit = 1_000;
+    let mut name = 0;
+    while 1_000 * unit <= bytes + unit / 2 && name + 1 < UNITS.len() {
+        unit *= 1_000;
+        name += 1;
+    }
+    let tenths = (10 * bytes + unit / 2) / unit;
+    if tenths < 100 {
+        return format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[name]);
+    }
+    format!("{} {}", (bytes + unit / 2) / unit, UNITS[name])
 }

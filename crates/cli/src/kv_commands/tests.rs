@@ -5,7 +5,7 @@ use kvraft_client::proto::{
     mvccpb::KeyValue,
 };
 
-use super::{Reply, Sections, Show, words};
+use super::{Reply, Sections, options::Show, words};
 use crate::connection::{WriteOut, parse_duration};
 
 fn parse(text: &str) -> anyhow::Result<TxnRequest> {
@@ -137,6 +137,24 @@ fn json_output_is_etcdctls() {
         render(&Reply::Txn(txn), WriteOut::Json),
         "{\"succeeded\":true,\"responses\":[{\"Response\":{\"ResponsePut\":{}}}]}\n"
     );
+}
+
+/// Two digits are enough for people.
+#[test]
+fn sizes_are_short() {
+    let cases = [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_049, "1.0 kB"),
+        (20_480, "20 kB"),
+        (53_248, "53 kB"),
+        (999_499, "999 kB"),
+        (1_540_000, "1.5 MB"),
+        (u64::MAX, "18 EB"),
+    ];
+    for (bytes, expected) in cases {
+        assert_eq!(super::simple::size(bytes), expected);
+    }
 }
 
 /// Times need a unit that is known, and are never zero.

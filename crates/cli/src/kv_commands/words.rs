@@ -16,7 +16,8 @@ pub(crate) fn words(line: &str) -> Result<Vec<Vec<u8>>> {
                 None => bail!("a closing ' is missing"),
             },
             _ => {
-                let (word, after) = rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()));
+                let (word, after) =
+                    rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()));
                 (word.as_bytes().to_vec(), after)
             }
         };
@@ -60,7 +61,8 @@ fn unescape(escape: char, after: &str, value: &mut Vec<u8>) -> Result<usize> {
         '\\' => b'\\',
         '"' => b'"',
         'x' => {
-            let digits = after.get(..2).filter(|digits| digits.bytes().all(|d| d.is_ascii_hexdigit()));
+            let digits =
+                after.get(..2).filter(|digits| digits.bytes().all(|d| d.is_ascii_hexdigit()));
             let Some(digits) = digits else { bail!("\\x needs two hexadecimal digits") };
             value.push(u8::from_str_radix(digits, 16)?);
             return Ok(2);
