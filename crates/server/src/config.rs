@@ -292,3 +292,7 @@ mod millis_option {
         Ok(time.map(Duration::from_millis))
     }
 }
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;
