@@ -1,9 +1,9 @@
-//! The checks of a request that need no state: done before it is proposed, and again when applied, so
-//! that nothing malformed in the log can hurt.
+//! The checks of a request that need no state: done before it is proposed, and again when applied,
+//! so that nothing malformed in the log can hurt.
 //!
-//! Deviation from etcd, on purpose: a delete "from this key on" (`range_end` of `"\0"`) counts as the
-//! interval it is when puts are checked against deletes; etcd takes it as an empty interval and lets
-//! the transaction through.
+//! Deviation from etcd, on purpose: a delete "from this key on" (`range_end` of `"\0"`) counts as
+//! the interval it is when puts are checked against deletes; etcd takes it as an empty interval
+//! and lets the transaction through.
 
 use std::collections::BTreeSet;
 

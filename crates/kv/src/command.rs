@@ -141,7 +141,8 @@ impl Command {
     }
 }
 
-/// The same command with another time: a leader stamps what a follower forwarded with its own clock.
+/// The same command with another time: a leader stamps what a follower forwarded with its own
+/// clock.
 ///
 /// # Errors
 /// [`DecodeError`] when the payload is not a command of this version; only the fixed part is read.

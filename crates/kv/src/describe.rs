@@ -12,8 +12,9 @@ use crate::{
     },
 };
 
-/// The command in an entry's payload, as `Put(k12,val12)`. Unprintable bytes are escaped, and what is
-/// long is cut; the line is never over a few hundred characters. What cannot be decoded is said so.
+/// The command in an entry's payload, as `Put(k12,val12)`. Unprintable bytes are escaped, and what
+/// is long is cut; the line is never over a few hundred characters. What cannot be decoded is said
+/// so.
 #[must_use]
 pub fn describe(payload: &Bytes) -> String {
     let command = match Command::decode(payload.clone()) {

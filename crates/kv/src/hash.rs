@@ -1,7 +1,8 @@
-//! etcd's `HashKV`: CRC-32C over `"key"` and then the records in order of revision, row key and value.
+//! etcd's `HashKV`: CRC-32C over `"key"` and then the records in order of revision, row key and
+//! value.
 //!
-//! The rows are etcd's, so the number can be compared with that of a real etcd that was given the same
-//! requests. Follows etcd 3.5.16, 3.4.34 and later:
+//! The rows are etcd's, so the number can be compared with that of a real etcd that was given the
+//! same requests. Follows etcd 3.5.16, 3.4.34 and later:
 //! - records after the asked revision are left out;
 //! - of those up to the compaction, only what a compaction at the asked revision would keep counts
 //!   (everything, if that would keep nothing), so a pending physical compaction does not show;

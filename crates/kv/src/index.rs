@@ -127,8 +127,8 @@ impl Index {
     }
 
     /// Forgets what no read at `revision` or later can see, and returns what was forgotten. Of each
-    /// key the newest change up to `revision` stays, unless it is a tombstone from before `revision`
-    /// (etcd 3.5.16 and 3.4.34: a tombstone exactly there stays, for watchers).
+    /// key the newest change up to `revision` stays, unless it is a tombstone from before
+    /// `revision` (etcd 3.5.16 and 3.4.34: a tombstone exactly there stays, for watchers).
     pub(crate) fn compact(&mut self, revision: i64) -> Vec<RevKey> {
         let mut removed = Vec::new();
         let Self { keys, change_count, size_bytes, digest, .. } = self;

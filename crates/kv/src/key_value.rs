@@ -1,7 +1,7 @@
 //! The record of one change to one key: etcd's `mvccpb.KeyValue`, and its protobuf bytes.
 //!
-//! Why by hand: the record is what the table stores and what `HashKV` is computed over, so its bytes
-//! must be exactly etcd's: fields in order of number, zero and empty fields left out.
+//! Why by hand: the record is what the table stores and what `HashKV` is computed over, so its
+//! bytes must be exactly etcd's: fields in order of number, zero and empty fields left out.
 //!
 //! Invariants: decoding is bounded by the input and never panics; fields with unknown numbers are
 //! skipped, as protobuf asks.

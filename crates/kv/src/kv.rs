@@ -25,8 +25,8 @@ use crate::{
 
 /// The key-value state after some entry.
 ///
-/// Invariant: two values that applied the same entries are equal, also if one of them was settled to
-/// a table and loaded from there; [`Kv::state_hash`] tells.
+/// Invariant: two values that applied the same entries are equal, also if one of them was settled
+/// to a table and loaded from there; [`Kv::state_hash`] tells.
 #[derive(Clone, Debug)]
 pub struct Kv {
     pub(crate) meta: Meta,
@@ -274,8 +274,8 @@ impl Kv {
 
     /// The next changes for the table: those of the oldest entries that are not settled, whole
     /// entries, at least one, and not more than `size_bytes_max` if there is a choice. Rows that
-    /// change more than once appear once. The same again until [`Kv::settle`] is called. `None` when
-    /// everything is settled.
+    /// change more than once appear once. The same again until [`Kv::settle`] is called. `None`
+    /// when everything is settled.
     #[must_use]
     pub fn checkpoint(&self, size_bytes_max: usize) -> Option<Checkpoint> {
         let mut rows: BTreeMap<(TableId, &Bytes), &TableOp> = BTreeMap::new();

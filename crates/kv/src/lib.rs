@@ -1,16 +1,16 @@
 //! The etcd v3 key-value state machine, deterministic.
 //!
-//! Log entries go in, one after the other; results come out, and changes to the table are queued in an
-//! overlay until a checkpoint carries them there. A put waits for no disk; only reading an old value
-//! that is in the table does.
+//! Log entries go in, one after the other; results come out, and changes to the table are queued
+//! in an overlay until a checkpoint carries them there. A put waits for no disk; only reading an
+//! old value that is in the table does.
 //!
 //! Invariants:
-//! - the state is a function of the entries: no clock, no randomness, no order but that of keys; time
-//!   arrives inside commands;
+//! - the state is a function of the entries: no clock, no randomness, no order but that of keys;
+//!   time arrives inside commands;
 //! - a refusal is a value, the same on every member; damage is an error; bad input never panics;
 //! - records have etcd's bytes, so that `HashKV` can be compared with a real etcd;
-//! - nothing grows without bound but the keys themselves: the overlay is bounded by who applies, the
-//!   sessions by the numbers here.
+//! - nothing grows without bound but the keys themselves: the overlay is bounded by who applies,
+//!   the sessions by the numbers here.
 //!
 //! What it lacks: leases (a put with one is refused), watches, auth, alarms and quotas.
 

@@ -69,7 +69,8 @@ impl Overlay {
         self.batches.push_back(Batch { meta, members, ops, size_bytes });
     }
 
-    /// The oldest batches that together are not over `size_bytes_max`, at least one if there is one.
+    /// The oldest batches that together are not over `size_bytes_max`, at least one if there is
+    /// one.
     pub(crate) fn prefix(&self, size_bytes_max: usize) -> impl Iterator<Item = &Batch> {
         let mut size_bytes = 0_usize;
         self.batches.iter().enumerate().map_while(move |(place, batch)| {

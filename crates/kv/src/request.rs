@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - a byte string that is empty means "absent", as in proto3;
-//! - `range_end` empty is the single key, `"\0"` is "everything from `key` on", anything else is the
-//!   exclusive end.
+//! - `range_end` empty is the single key, `"\0"` is "everything from `key` on", anything else is
+//!   the exclusive end.
 //!
 //! What it lacks: requests of leases, watches and auth.
 
@@ -197,8 +197,8 @@ pub struct Compare {
 
 /// One operation of a transaction.
 ///
-/// Unlike in a plain range, a negative revision of a range in here is checked, and may be refused as
-/// compacted. An operation that a client left empty has no place here; etcd refuses it with
+/// Unlike in a plain range, a negative revision of a range in here is checked, and may be refused
+/// as compacted. An operation that a client left empty has no place here; etcd refuses it with
 /// [`Refused::KeyNotFound`], and so should who parses the request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RequestOp {

@@ -1,4 +1,5 @@
-//! The bytes of results as sessions keep them: fixed-width little-endian, in the order of the fields.
+//! The bytes of results as sessions keep them: fixed-width little-endian, in the order of the
+//! fields.
 //!
 //! Invariants: as in `request_codec`.
 

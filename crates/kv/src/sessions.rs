@@ -5,15 +5,15 @@
 //! (Raft §8; the dissertation's §6.3).
 //!
 //! Invariants:
-//! - a session that is unknown or expired is refused and never comes back: its id is the index of the
-//!   entry that opened it, and indexes do not return;
+//! - a session that is unknown or expired is refused and never comes back: its id is the index of
+//!   the entry that opened it, and indexes do not return;
 //! - a result is forgotten only when acknowledged or with its session; when the window is full, new
 //!   operations are refused, and not done;
-//! - sessions expire by the replicated clock, which moves only with commands, so every member expires
-//!   them at the same entry.
+//! - sessions expire by the replicated clock, which moves only with commands, so every member
+//!   expires them at the same entry.
 //!
-//! What it lacks: protection from a leader whose wall clock is far ahead; it expires sessions early.
-//! They are then refused, never done twice.
+//! What it lacks: protection from a leader whose wall clock is far ahead; it expires sessions
+//! early. They are then refused, never done twice.
 //!
 //! Rows in [`TableId::Sessions`], big-endian keys: `client` → the session, `client op` → a result.
 
@@ -148,8 +148,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// Removes sessions whose time is up, oldest first, a bounded number at a time. Those that have to
-    /// wait are refused all the same.
+    /// Removes sessions whose time is up, oldest first, a bounded number at a time. Those that
+    /// have to wait are refused all the same.
     pub(crate) fn expire(&mut self, index: Index, clock_ms: u64, overlay: &mut Overlay) {
         for _ in 0..EXPIRE_COUNT_MAX {
             match self.expiries.first() {

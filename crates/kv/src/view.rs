@@ -80,8 +80,8 @@ impl View<'_> {
         }
     }
 
-    /// Whether a range within a transaction may be read: unlike in a plain range, a negative revision
-    /// is looked at too.
+    /// Whether a range within a transaction may be read: unlike in a plain range, a negative
+    /// revision is looked at too.
     pub(crate) fn check_revision(&self, wanted: Revision) -> Result<(), Refused> {
         match wanted.0 {
             0 => Ok(()),
@@ -93,8 +93,9 @@ impl View<'_> {
 
     /// Reads a range.
     ///
-    /// As in etcd, the limit is applied while reading if the natural order is asked for and nothing is
-    /// filtered; else everything is read first, so such a range costs memory for all of its pairs.
+    /// As in etcd, the limit is applied while reading if the natural order is asked for and
+    /// nothing is filtered; else everything is read first, so such a range costs memory for all of
+    /// its pairs.
     pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Stop> {
         let revision = self.resolve(request.revision)?;
         let limit = usize::try_from(request.limit).ok().filter(|limit| 0 < *limit);

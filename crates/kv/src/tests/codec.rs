@@ -50,7 +50,9 @@ proptest! {
 
     /// A damaged command in the log is answered with a refusal, by every member alike.
     #[test]
-    fn damaged_commands_are_refused(request in random::request(), at in any::<u16>(), bit in 0..8_u8) {
+    fn damaged_commands_are_refused(
+        request in random::request(), at in any::<u16>(), bit in 0..8_u8,
+    ) {
         let mut payload = command(request).encode().to_vec();
         let at = usize::from(at) % payload.len();
         payload[at] ^= 1_u8 << bit;

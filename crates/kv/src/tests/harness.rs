@@ -94,8 +94,8 @@ impl Machine {
         true
     }
 
-    /// Forgets what is not settled, loads the table and applies the rest of the log again. The state
-    /// must be what it was.
+    /// Forgets what is not settled, loads the table and applies the rest of the log again. The
+    /// state must be what it was.
     pub(super) fn crash(&mut self) {
         let before = (self.kv.state_hash(), self.kv.members().cloned());
         let stats = self.kv.stats();

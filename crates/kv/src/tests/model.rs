@@ -421,7 +421,7 @@ fn step() -> impl Strategy<Value = Step> {
             Step::Request { session, after_ms, request }
         }),
         4 => random::range().prop_map(Step::Range),
-        1 => (-1..30_i64).prop_map(Step::HashKv),
+        3 => prop_oneof![Just(0), -1..30_i64].prop_map(Step::HashKv),
         1 => Just(Step::Noop),
         3 => (0..2000_usize).prop_map(Step::Settle),
         2 => Just(Step::Crash),

@@ -25,16 +25,16 @@ fn fresh_store_is_at_revision_one() {
 fn transaction_is_one_revision() {
     check(
         "put c 0
-         txn if then ( put a 1 ) ( put b 1 ) ( get a z ) ( del c ) ( del nothing ) ( get a z )
+         txn if then ( put a 1 ) ( get a ) ( del c ) ( get c )
          get a z
          get a z rev=2",
         expect![[r#"
             put c 0
                 rev=2
-            txn if then ( put a 1 ) ( put b 1 ) ( get a z ) ( del c ) ( del nothing ) ( get a z )
-                rev=3 then (rev=3) (rev=3) (rev=3 count=3 a=1[3,3,1] b=1[3,3,1] c=0[2,2,1]) (rev=3 deleted=1) (rev=3 deleted=0) (rev=3 count=2 a=1[3,3,1] b=1[3,3,1])
+            txn if then ( put a 1 ) ( get a ) ( del c ) ( get c )
+                rev=3 then (rev=3) (rev=3 count=1 a=1[3,3,1]) (rev=3 deleted=1) (rev=3 count=0)
             get a z
-                rev=3 count=2 a=1[3,3,1] b=1[3,3,1]
+                rev=3 count=1 a=1[3,3,1]
             get a z rev=2
                 rev=3 count=1 c=0[2,2,1]
         "#]],
@@ -244,8 +244,8 @@ fn count_ignores_limit_and_filters() {
     );
 }
 
-/// A target other than the key sorts ascending even if no order is asked for; but then the limit has
-/// already been applied to the natural order.
+/// A target other than the key sorts ascending even if no order is asked for; but then the limit
+/// has already been applied to the natural order.
 #[test]
 fn sort_orders() {
     check(
@@ -293,7 +293,8 @@ fn sort_orders() {
     );
 }
 
-/// The compacted revision itself is readable, older and future ones are not; 0 and less is the newest.
+/// The compacted revision itself is readable, older and future ones are not; 0 and less is the
+/// newest.
 #[test]
 fn compaction_bounds_history() {
     check(
@@ -374,7 +375,8 @@ fn negative_revision_in_transaction() {
     );
 }
 
-/// Puts of one key twice, or of a key that is deleted too, are refused; either branch may have its own.
+/// Puts of one key twice, or of a key that is deleted too, are refused; either branch may have its
+/// own.
 #[test]
 fn duplicate_keys() {
     check(
@@ -448,20 +450,21 @@ fn sibling_deletes_what_sibling_wrote() {
 fn nested_comparisons_see_the_state_before() {
     check(
         "put a 1
-         txn if value:a=1 then ( put a 2 ) ( txn if value:a=2 then ( put b then ) else ( put b else ) )
+         txn if value:a=1 then ( put a 2 ) ( txn if value:a=2 then ( put b 1 ) else ( put b 2 ) )
          get a z",
         expect![[r#"
             put a 1
                 rev=2
-            txn if value:a=1 then ( put a 2 ) ( txn if value:a=2 then ( put b then ) else ( put b else ) )
+            txn if value:a=1 then ( put a 2 ) ( txn if value:a=2 then ( put b 1 ) else ( put b 2 ) )
                 rev=3 then (rev=3) (rev=0 else (rev=3))
             get a z
-                rev=3 count=2 a=2[2,3,2] b=else[3,3,1]
+                rev=3 count=2 a=2[2,3,2] b=2[3,3,1]
         "#]],
     );
 }
 
-/// A missing key counts as zeros, but no comparison with its value holds; a range must hold for all.
+/// A missing key counts as zeros, but no comparison with its value holds; a range must hold for
+/// all.
 #[test]
 fn comparisons() {
     check(
@@ -572,21 +575,21 @@ fn tombstone_at_compaction_stays() {
             compact 3
                 rev=4
             stats
-                Stats { key_count: 1, change_count: 2, records_size_bytes: 15, session_count: 0, results_size_bytes: 0, overlay_size_bytes: 1248, clock_ms: 0, cluster_version: 1 }
+                keys=1 changes=2 records=15B clock=0 sessions=0 results=0B
             settle
                 done
             crash
                 done
             stats
-                Stats { key_count: 1, change_count: 2, records_size_bytes: 15, session_count: 0, results_size_bytes: 0, overlay_size_bytes: 0, clock_ms: 0, cluster_version: 1 }
+                keys=1 changes=2 records=15B clock=0 sessions=0 results=0B
             hashkv
-                HashKvResponse { revision: Revision(4), hash: 3584256279, compact_revision: Revision(3), hash_revision: Revision(4) }
+                rev=4 hash=3584256279 compacted=3 upto=4
             compact 4
                 rev=4
             hashkv
-                HashKvResponse { revision: Revision(4), hash: 3584256279, compact_revision: Revision(4), hash_revision: Revision(4) }
+                rev=4 hash=3584256279 compacted=4 upto=4
             stats
-                Stats { key_count: 1, change_count: 1, records_size_bytes: 12, session_count: 0, results_size_bytes: 0, overlay_size_bytes: 306, clock_ms: 0, cluster_version: 1 }
+                keys=1 changes=1 records=12B clock=0 sessions=0 results=0B
             get a rev=4
                 rev=4 count=0
         "#]],
@@ -654,17 +657,17 @@ fn hash_of_the_past_is_that_of_then() {
          hashkv 4",
         expect![[r#"
             hashkv
-                HashKvResponse { revision: Revision(1), hash: 1084519789, compact_revision: Revision(-1), hash_revision: Revision(1) }
+                rev=1 hash=1084519789 compacted=-1 upto=1
             put a 1
                 rev=2
             hashkv
-                HashKvResponse { revision: Revision(2), hash: 2587454935, compact_revision: Revision(-1), hash_revision: Revision(2) }
+                rev=2 hash=2587454935 compacted=-1 upto=2
             put a 2
                 rev=3
             del a
                 rev=4 deleted=1
             hashkv 2
-                HashKvResponse { revision: Revision(4), hash: 2587454935, compact_revision: Revision(-1), hash_revision: Revision(2) }
+                rev=4 hash=2587454935 compacted=-1 upto=2
             hashkv 9
                 OutOfRange: etcdserver: mvcc: required revision is a future revision
             compact 3
@@ -672,13 +675,13 @@ fn hash_of_the_past_is_that_of_then() {
             hashkv 2
                 OutOfRange: etcdserver: mvcc: required revision has been compacted
             hashkv 3
-                HashKvResponse { revision: Revision(4), hash: 1483641527, compact_revision: Revision(3), hash_revision: Revision(3) }
+                rev=4 hash=1483641527 compacted=3 upto=3
             settle
                 done
             hashkv 3
-                HashKvResponse { revision: Revision(4), hash: 1483641527, compact_revision: Revision(3), hash_revision: Revision(3) }
+                rev=4 hash=1483641527 compacted=3 upto=3
             hashkv 4
-                HashKvResponse { revision: Revision(4), hash: 573317793, compact_revision: Revision(3), hash_revision: Revision(4) }
+                rev=4 hash=573317793 compacted=3 upto=4
         "#]],
     );
 }

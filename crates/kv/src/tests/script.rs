@@ -22,7 +22,7 @@ use super::harness::Machine;
 use crate::{
     Answer, CompactRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, KeyValue,
     PutRequest, PutResponse, Query, RangeRequest, RangeResponse, Refused, Request, RequestOp,
-    Response, ResponseOp, SessionOp, SortOrder, SortTarget, TxnRequest, TxnResponse,
+    Response, ResponseOp, SessionOp, SortOrder, SortTarget, Stats, TxnRequest, TxnResponse,
 };
 
 /// Runs a script on a fresh store and compares what it prints.
@@ -50,7 +50,7 @@ fn run(machine: &mut Machine, line: &str) -> String {
         "time" => machine.time_ms = words.number(),
         "settle" => while machine.settle(1) {},
         "crash" => machine.crash(),
-        "stats" => return format!("{:?}", machine.kv.stats()),
+        "stats" => return show_stats(machine.kv.stats()),
         "get" => return query(machine, &Query::Range(words.range())),
         "read" => return query(machine, &Query::Txn(words.skip("txn").txn())),
         "hashkv" => {
@@ -71,13 +71,25 @@ fn query(machine: &Machine, query: &Query) -> String {
     show(machine.query(query).map(|answer| match answer {
         Answer::Range(range) => show_range(&range),
         Answer::Txn(txn) => show_txn(&txn),
-        Answer::HashKv(hash) => format!("{hash:?}"),
+        Answer::HashKv(hash) => format!(
+            "rev={} hash={} compacted={} upto={}",
+            hash.revision, hash.hash, hash.compact_revision, hash.hash_revision
+        ),
         Answer::Hash { hash, .. } => format!("{hash}"),
     }))
 }
 
 fn show(result: Result<String, Refused>) -> String {
     result.unwrap_or_else(|refused| format!("{:?}: {refused}", refused.code()))
+}
+
+fn show_stats(stats: Stats) -> String {
+    let Stats { key_count, change_count, records_size_bytes, clock_ms, .. } = stats;
+    let Stats { session_count, results_size_bytes, .. } = stats;
+    format!(
+        "keys={key_count} changes={change_count} records={records_size_bytes}B clock={clock_ms} \
+         sessions={session_count} results={results_size_bytes}B"
+    )
 }
 
 fn show_response(response: &Response) -> String {

@@ -126,11 +126,11 @@ fn sessions_do_not_come_back() {
             time 15998
                 done
             stats
-                Stats { key_count: 2, change_count: 4, records_size_bytes: 52, session_count: 1, results_size_bytes: 76, overlay_size_bytes: 3216, clock_ms: 10998, cluster_version: 1 }
+                keys=2 changes=4 records=52B clock=10998 sessions=1 results=76B
             @2/4/3 put a 4
                 FailedPrecondition: kvraft: session unknown or expired
             stats
-                Stats { key_count: 2, change_count: 4, records_size_bytes: 52, session_count: 0, results_size_bytes: 0, overlay_size_bytes: 3688, clock_ms: 15998, cluster_version: 1 }
+                keys=2 changes=4 records=52B clock=15998 sessions=0 results=0B
             time 1
                 done
             @2/4/3 put a 4
@@ -147,13 +147,32 @@ fn sessions_do_not_come_back() {
     );
 }
 
+/// When many sessions expire at once they are removed over several entries, but all refused at once.
+#[test]
+fn many_sessions_expire_at_once() {
+    let mut machine = Machine::default();
+    for _ in 0..40 {
+        machine.request(Request::OpenSession { ttl_ms: 2000 });
+    }
+    machine.time_ms = 2000;
+    let mut counts = Vec::new();
+    for client in [40, 39, 38, 1] {
+        let session = SessionOp { client: ClientId(client), op: OpId(1), acked: OpId(0) };
+        let applied = machine.request_as(Some(session), put("k", false));
+        assert_eq!(applied.result, Err(Refused::SessionUnknown));
+        counts.push(machine.kv.stats().session_count);
+    }
+    assert_eq!(counts, [24, 8, 0, 0]);
+    machine.crash();
+}
+
 fn put(key: &str, prev_kv: bool) -> Request {
     let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::from(vec![7; 400_000]));
     Request::Put(PutRequest { key, value, prev_kv, ..PutRequest::default() })
 }
 
-/// A full window refuses new operations without doing them, answers old ones, and empties when they are
-/// acknowledged.
+/// A full window refuses new operations without doing them, answers old ones, and empties when
+/// they are acknowledged.
 #[test]
 fn full_window_refuses() {
     let mut machine = Machine::default();

@@ -61,7 +61,20 @@ fn compacted_records_are_masked() {
     assert_eq!(machine.query(&Query::HashKv { revision: Revision(0) }), hash);
 }
 
-/// A record that the index expects and the table lacks, or has wrong, is damage and never "not found".
+/// A row that a later entry deleted stays masked when the entry that wrote it is settled.
+#[test]
+fn settling_a_write_does_not_undo_a_later_delete() {
+    let mut machine = filled();
+    let compact = CompactRequest { revision: Revision(6), physical: false };
+    machine.request(Request::Compact(compact));
+    let hash = machine.query(&Query::Hash);
+    while machine.settle(1) {
+        assert_eq!(machine.query(&Query::Hash), hash);
+    }
+}
+
+/// A record that the index expects and the table lacks, or has wrong, is damage and never "not
+/// found".
 #[test]
 fn missing_and_wrong_records_are_damage() {
     let mut machine = filled();
