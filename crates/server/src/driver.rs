@@ -56,8 +56,6 @@ pub(crate) trait Edge: Send + Sync + 'static {
 pub(crate) struct Snapshot {
     pub(crate) raft: Status,
     pub(crate) revision: i64,
-    pub(crate) compacted: i64,
-    pub(crate) keys: u64,
 }
 
 /// Reads both clocks.
@@ -374,8 +372,6 @@ impl Core {
         self.edge.on_status(&Snapshot {
             raft: self.node.status(),
             revision: kv.revision().0,
-            compacted: kv.compacted().0,
-            keys: kv.stats().key_count,
         });
     }
 }

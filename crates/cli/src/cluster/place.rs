@@ -161,7 +161,7 @@ fn is_locked(path: &Path) -> bool {
     // A file that is not there is locked by nobody; one that cannot be opened is not ours.
     match File::open(path) {
         Ok(file) => file.try_lock_shared().is_err(),
-        Err(error) => error.kind() != ErrorKind::NotFound,
+        Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
     }
 }
 
@@ -209,3 +209,6 @@ fn new_cluster_id() -> u64 {
     let mut prng = kvraft_base::Prng::new(nanos ^ u64::from(std::process::id()) << 40);
     prng.between(1, i64::MAX.cast_unsigned())
 }
+
+#[cfg(test)]
+mod tests;
