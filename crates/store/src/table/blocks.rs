@@ -310,7 +310,60 @@ fn logical_len(size: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK_SIZE, GROUP_BLOCKS, logical_len, physical_len};
+    use std::sync::{Arc, Mutex};
+
+    use kvraft_base::{DiskError, DiskFile};
+    use redb::StorageBackend;
+
+    use super::{BLOCK_SIZE, Backend, Blocks, GROUP_BLOCKS, logical_len, physical_len};
+
+    #[derive(Debug, Default)]
+    struct Memory(Mutex<Vec<u8>>);
+
+    impl DiskFile for Memory {
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
+            let start = usize::try_from(offset).unwrap();
+            buffer.copy_from_slice(&self.0.lock().unwrap()[start..start + buffer.len()]);
+            Ok(())
+        }
+
+        fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+            let start = usize::try_from(offset).unwrap();
+            self.0.lock().unwrap()[start..start + bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        }
+
+        fn size(&self) -> Result<u64, DiskError> {
+            Ok(self.0.lock().unwrap().len() as u64)
+        }
+
+        fn set_len(&self, size: u64) -> Result<(), DiskError> {
+            self.0.lock().unwrap().resize(usize::try_from(size).unwrap(), 0);
+            Ok(())
+        }
+
+        fn sync(&self) -> Result<(), DiskError> {
+            Ok(())
+        }
+    }
+
+    /// Blocks that were cut off come back as never written: zeroes, without a complaint.
+    #[test]
+    fn blocks_cut_off_come_back_empty() {
+        let blocks = Blocks::open(Box::new(Memory::default()), "table").unwrap();
+        let backend = Backend(Arc::new(blocks));
+        let mut block = [7; 4096];
+        backend.set_len(8 * BLOCK_SIZE).unwrap();
+        backend.write(2 * BLOCK_SIZE, &[5; 4096]).unwrap();
+        backend.write(6 * BLOCK_SIZE, &[6; 4096]).unwrap();
+        backend.set_len(4 * BLOCK_SIZE).unwrap();
+        assert!(backend.read(6 * BLOCK_SIZE, &mut block).is_err(), "beyond the end");
+        backend.set_len(8 * BLOCK_SIZE).unwrap();
+        backend.read(6 * BLOCK_SIZE, &mut block).unwrap();
+        assert_eq!(block, [0; 4096]);
+        backend.read(2 * BLOCK_SIZE, &mut block).unwrap();
+        assert_eq!(block, [5; 4096]);
+    }
 
     /// The length is recovered from the file's size, at group borders too; a growth that a crash cut
     /// short is rounded down.
