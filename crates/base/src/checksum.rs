@@ -6,8 +6,8 @@ pub fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
 
-/// CRC-32C of `place` followed by `bytes`: right bytes in a wrong place do not match, so misdirected
-/// reads and writes are seen.
+/// CRC-32C of `place` followed by `bytes`: right bytes in a wrong place do not match, so
+/// misdirected reads and writes are seen.
 #[must_use]
 pub fn checksum_seeded(place: u64, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&place.to_le_bytes()), bytes)

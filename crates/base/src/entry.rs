@@ -159,15 +159,16 @@ pub struct HardState {
     pub commit: Index,
 }
 
-/// One turn's worth of things to remember: consensus asks, the journal makes it durable, and answers
-/// with the id. Handled strictly in order of `id`.
+/// One turn's worth of things to remember: consensus asks, the journal makes it durable, and
+/// answers with the id. Handled strictly in order of `id`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write {
     /// Names this write in its completion. Strictly grows.
     pub id: WriteId,
     /// The hard state as of this write; replaces the previous one.
     pub hard_state: HardState,
-    /// First index to forget before the entries are appended, if the log conflicts with the leader's.
+    /// First index to forget before the entries are appended, if the log conflicts with the
+    /// leader's.
     pub truncate_from: Option<Index>,
     /// Contiguous; the first follows what is left of the log.
     pub entries: Vec<Entry>,

@@ -46,7 +46,8 @@ id!(
     Index
 );
 id!(
-    /// Names one server for ever; never reused, so a replaced server is another member. 0 is nobody.
+    /// Names one server for ever; never reused, so a replaced server is another member. 0 is
+    /// nobody.
     MemberId
 );
 id!(

@@ -140,9 +140,8 @@ fn print_summary(report: &Report, took: Duration) {
 fn replay_command(args: &SimArgs, choices: Choices, seed: u64) -> String {
     let mut command = format!("kvraft sim --seed {seed}");
     // A sweep without -n draws the size from the seed; one run has its default.
-    let servers = choices.servers.unwrap_or_else(|| {
-        kvraft_sim::ClusterConfig::draw(seed, choices).servers
-    });
+    let servers =
+        choices.servers.unwrap_or_else(|| kvraft_sim::ClusterConfig::draw(seed, choices).servers);
     command.push_str(&format!(" -n {servers}"));
     if let Some(clients) = args.clients {
         command.push_str(&format!(" --clients {clients}"));

@@ -8,7 +8,8 @@
 //! - a field number, once published, never changes its meaning;
 //! - every `bytes` field is a [`bytes::Bytes`](https://docs.rs/bytes), so decoding copies nothing.
 //!
-//! What it lacks: the `Auth` service; HTTP annotations of etcd's gateway; descriptors for reflection.
+//! What it lacks: the `Auth` service; HTTP annotations of etcd's gateway; descriptors for
+//! reflection.
 
 /// One module per protobuf package, nested as the packages are, because generated code refers to
 /// its neighbours by relative path.

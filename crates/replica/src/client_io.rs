@@ -1,8 +1,8 @@
 //! Which clients wait for what: parked requests, forwarded ones, and entries in the log.
 //!
-//! Invariants: every ticket that is known here gets exactly one reply from here or from the machine;
-//! "failed" is said only of what was never appended or was overwritten by a committed entry of
-//! another term; all collections are bounded by what the edge lets in.
+//! Invariants: every ticket that is known here gets exactly one reply from here or from the
+//! machine; "failed" is said only of what was never appended or was overwritten by a committed
+//! entry of another term; all collections are bounded by what the edge lets in.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

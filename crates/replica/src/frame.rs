@@ -1,6 +1,7 @@
 //! What travels between two servers' nodes, inside the transport's own framing.
 //!
-//! Little-endian, versioned by the transport's handshake, bounded; garbage is an error, not a panic.
+//! Little-endian, versioned by the transport's handshake, bounded; garbage is an error, not a
+//! panic.
 
 use bytes::Bytes;
 use kvraft_base::{DecodeError, Position, Reader, Term, Ticket, Writer};

@@ -1,8 +1,8 @@
 //! One server as a value: four lanes and the messages between them.
 //!
-//! Why: the server that ships and the server that is simulated are this same code. A lane is a plain
-//! value with one way in (`step` over an inbox) and one way out (a list of [`Hop`]s). Whoever owns
-//! the lanes carries hops from one to the next: the real edge with threads and channels, the
+//! Why: the server that ships and the server that is simulated are this same code. A lane is a
+//! plain value with one way in (`step` over an inbox) and one way out (a list of [`Hop`]s). Whoever
+//! owns the lanes carries hops from one to the next: the real edge with threads and channels, the
 //! simulator with an event heap in which each hop takes virtual time.
 //!
 //! ```text
@@ -22,7 +22,8 @@
 //! - the machine receives only what is committed and durable here, in order;
 //! - the journal is released only behind the checkpoint before the newest;
 //! - everything that waits is bounded, and what cannot wait is refused with a reason;
-//! - a failed disk or damaged state is a [`Hop::Fatal`]: the owner ends the process, nobody retries.
+//! - a failed disk or damaged state is a [`Hop::Fatal`]: the owner ends the process, nobody
+//!   retries.
 //!
 //! What it lacks: watches, leases and membership changes have no hops yet; a server whose table is
 //! damaged stops with a clear error and is rebuilt by an operator, not by itself.

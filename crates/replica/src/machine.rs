@@ -36,8 +36,9 @@ impl Default for MachineOptions {
 
 /// Applies committed entries in order to the key-value state.
 ///
-/// Invariants: `kv.applied()` only grows except when a snapshot is installed; at most one checkpoint
-/// is under way; a query is answered only when everything up to its read index is applied.
+/// Invariants: `kv.applied()` only grows except when a snapshot is installed; at most one
+/// checkpoint is under way; a query is answered only when everything up to its read index is
+/// applied.
 #[derive(Debug)]
 pub struct MachineLane {
     me: MemberId,

@@ -35,8 +35,8 @@ pub struct NodeOptions {
     pub waiting_count_max: usize,
     /// Entries that may be in the log and not applied. Beyond, new commands are refused as "busy".
     pub unapplied_count_max: u64,
-    /// Entries kept in the journal behind the checkpoint, so that a follower that is a little behind
-    /// needs no snapshot.
+    /// Entries kept in the journal behind the checkpoint, so that a follower that is a little
+    /// behind needs no snapshot.
     pub retain_count: u64,
 }
 

@@ -42,8 +42,8 @@ struct Incoming {
 
 /// Settles the machine's state in the table and moves whole tables between servers.
 ///
-/// Invariants: one incoming snapshot at a time, a newer one supersedes; chunks are taken strictly in
-/// order; a received table replaces the old one only on [`TableIn::Install`], durably.
+/// Invariants: one incoming snapshot at a time, a newer one supersedes; chunks are taken strictly
+/// in order; a received table replaces the old one only on [`TableIn::Install`], durably.
 #[derive(Debug)]
 pub struct TableLane {
     disk: Box<dyn Disk>,

@@ -23,7 +23,8 @@ use std::{
 
 use kvraft_base::{Disk, DiskError, DiskErrorKind, DiskFile};
 
-/// Name of the file whose lock means "this directory is in use". It contains the holder's process id.
+/// Name of the file whose lock means "this directory is in use". It contains the holder's process
+/// id.
 pub const LOCK_FILE: &str = "LOCK";
 
 /// Name of the directory in which the volatile disk hides files whose names are not durable yet.

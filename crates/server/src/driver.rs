@@ -6,8 +6,8 @@
 //!
 //! Invariants:
 //! - a lane is touched by its own thread only;
-//! - completions from journal and table always find room; client requests are admitted up to a bound
-//!   and refused beyond; frames from peers beyond a bound are dropped, which raft tolerates;
+//! - completions from journal and table always find room; client requests are admitted up to a
+//!   bound and refused beyond; frames from peers beyond a bound are dropped, which raft tolerates;
 //! - the first [`Hop::Fatal`] ends the process through `on_fatal`; nothing is retried.
 
 use std::{
@@ -369,10 +369,7 @@ impl Core {
 
     fn publish(&self) {
         let kv = self.machine.kv();
-        self.edge.on_status(&Snapshot {
-            raft: self.node.status(),
-            revision: kv.revision().0,
-        });
+        self.edge.on_status(&Snapshot { raft: self.node.status(), revision: kv.revision().0 });
     }
 }
 

@@ -89,7 +89,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server that ends the process when its disk or its state cannot be believed any more.
+    /// Starts a server that ends the process when its disk or its state cannot be believed any
+    /// more.
     ///
     /// # Errors
     /// [`StartError`].
@@ -97,8 +98,8 @@ impl Server {
         Self::start_with(config, Arc::new(|_| std::process::exit(1))).await
     }
 
-    /// Starts a server with another way to go when it cannot go on: for tests. The handler is called
-    /// from a lane's thread.
+    /// Starts a server with another way to go when it cannot go on: for tests. The handler is
+    /// called from a lane's thread.
     ///
     /// # Errors
     /// [`StartError`].

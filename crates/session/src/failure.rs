@@ -33,8 +33,8 @@ const NOT_SENT: [&str; 6] = [
 impl Failure {
     /// Reads the answer of a server: its gRPC code as a number, and its text.
     ///
-    /// Not for errors that the client's own transport made up; those are [`Failure::Unknown`] unless
-    /// the connection could not even be made.
+    /// Not for errors that the client's own transport made up; those are [`Failure::Unknown`]
+    /// unless the connection could not even be made.
     #[must_use]
     pub fn of_answer(code: u32, message: &str) -> Self {
         if NOT_SENT.contains(&message) {
@@ -55,7 +55,8 @@ impl Failure {
             // InvalidArgument, NotFound, AlreadyExists, PermissionDenied, FailedPrecondition,
             // OutOfRange, Unimplemented, Unauthenticated: the request was understood and refused.
             3 | 5 | 6 | 7 | 9 | 11 | 12 | 16 => Self::Refused,
-            // The store is full; etcd says so both before the log and after it, never having done it.
+            // The store is full; etcd says so both before the log and after it, never having done
+            // it.
             8 if message == "etcdserver: mvcc: database space exceeded" => Self::Refused,
             _ => Self::Unknown,
         }

@@ -4,7 +4,8 @@
 //! simulated faults is what people run. Nothing here does IO or reads a clock.
 //!
 //! How it is used, for each operation:
-//! 1. [`Session::begin`] makes an [`Operation`], numbered if it is a mutation and a session is open;
+//! 1. [`Session::begin`] makes an [`Operation`], numbered if it is a mutation and a session is
+//!   open;
 //! 2. [`Session::attempt`] says whom to ask, until when, and with which [`Stamp`];
 //! 3. the embedding world asks and reports: [`Session::succeed`] ends it, [`Session::fail`] says
 //!    whether and when to try again, or how it ended.

@@ -1,7 +1,7 @@
 //! The event queue of a simulated world.
 //!
-//! Invariant: events come out by time, and those of one time in the order they went in. The order is
-//! total, so it never depends on how the heap is built.
+//! Invariant: events come out by time, and those of one time in the order they went in. The order
+//! is total, so it never depends on how the heap is built.
 
 use std::{
     cmp::{Ordering, Reverse},

@@ -203,7 +203,8 @@ pub struct History {
     events: Vec<HistoryEvent>,
 }
 
-/// An operation with what is known of it, for a model: `seen` is `None` when its client saw nothing.
+/// An operation with what is known of it, for a model: `seen` is `None` when its client saw
+/// nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StoreOp {
     /// Which.

@@ -120,8 +120,8 @@ impl StoreState {
     }
 }
 
-/// One key by itself, for histories of single puts, reads and deletes: then each key can be searched
-/// alone, see [`KeyModel::key_of`].
+/// One key by itself, for histories of single puts, reads and deletes: then each key can be
+/// searched alone, see [`KeyModel::key_of`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeyModel;
 

@@ -1,8 +1,8 @@
 //! The simulated network: directed links that delay, lose, duplicate, reorder and stop.
 //!
 //! It promises nothing: a frame arrives never, once or twice, late, and after a younger one. The
-//! world asks twice, once when a frame leaves and again when it arrives, so a partition also catches
-//! what is under way.
+//! world asks twice, once when a frame leaves and again when it arrives, so a partition also
+//! catches what is under way.
 //!
 //! Invariants:
 //! - a frame never arrives before the least delay has passed;
@@ -82,8 +82,8 @@ impl NetworkConfig {
     }
 }
 
-/// A shape of who cannot hear whom, among servers. Clients are not touched: a server cut off from its
-/// peers that still answers clients is the dangerous case.
+/// A shape of who cannot hear whom, among servers. Clients are not touched: a server cut off from
+/// its peers that still answers clients is the dangerous case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Partition {
     /// One server and all others, neither way.
@@ -266,7 +266,8 @@ impl Network {
 /// A draw with roughly the given mean and an exponential tail, in integers only.
 ///
 /// Minus the binary logarithm of a uniform number: the leading zeroes are its whole part, and what
-/// follows the first one is taken linearly. That is within 9 % of the curve, and 4 % above its mean.
+/// follows the first one is taken linearly. That is within 9 % of the curve, and 4 % above its
+/// mean.
 fn exponential(mean: Duration, prng: &mut Prng) -> Duration {
     const HALVINGS_MAX: u64 = 16;
     const LN_2_PPM: u64 = 693_147;

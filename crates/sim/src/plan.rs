@@ -196,7 +196,8 @@ impl Plan {
         Self { faults }
     }
 
-    /// The faults of a run: a function of `config` and the state of `prng`, which is not drawn from.
+    /// The faults of a run: a function of `config` and the state of `prng`, which is not drawn
+    /// from.
     #[must_use]
     pub fn draw(config: &RunConfig, prng: &Prng) -> Self {
         let mut faults = Vec::new();

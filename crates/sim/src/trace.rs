@@ -1,8 +1,8 @@
 //! What a run did, in 64 bits and in the last few lines.
 //!
-//! Every event goes into a rolling hash: two runs of one seed that differ anywhere end with different
-//! hashes. The last events are kept as text for a person, if room was given; text that nobody will
-//! see is never made.
+//! Every event goes into a rolling hash: two runs of one seed that differ anywhere end with
+//! different hashes. The last events are kept as text for a person, if room was given; text that
+//! nobody will see is never made.
 //!
 //! Invariant: the hash depends on events and their order only, never on whether lines are kept.
 //!
@@ -104,15 +104,16 @@ impl Trace {
         Self { hash, count: 0, lines: VecDeque::new(), line_count_max, marks: None }
     }
 
-    /// Also notes the hash now and then, so that [`Trace::first_difference`] can tell where two runs
-    /// parted.
+    /// Also notes the hash now and then, so that [`Trace::first_difference`] can tell where two
+    /// runs parted.
     #[must_use]
     pub fn with_marks(mut self) -> Self {
         self.marks = Some(Vec::new());
         self
     }
 
-    /// Records an event. `digest` stands for its content; `detail` is called only if lines are kept.
+    /// Records an event. `digest` stands for its content; `detail` is called only if lines are
+    /// kept.
     pub fn record(
         &mut self,
         at: Instant,
@@ -157,8 +158,8 @@ impl Trace {
         self.lines.iter()
     }
 
-    /// The range of event numbers in which two traces first differ; `None` when they are equal. With
-    /// marks in both it is a block's width, without it is everything.
+    /// The range of event numbers in which two traces first differ; `None` when they are equal.
+    /// With marks in both it is a block's width, without it is everything.
     #[must_use]
     pub fn first_difference(&self, other: &Self) -> Option<std::ops::Range<u64>> {
         if self.hash == other.hash && self.count == other.count {

@@ -1,6 +1,7 @@
 //! Protobuf messages to the state machine's requests and back, field by field.
 //!
-//! Numbers that name nothing are refused here, since the state machine's own types cannot hold them.
+//! Numbers that name nothing are refused here, since the state machine's own types cannot hold
+//! them.
 
 use kvraft_base::Revision;
 use kvraft_kv as kv;

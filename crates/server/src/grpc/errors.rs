@@ -1,8 +1,8 @@
 //! What clients see when something was not done: etcd's codes and texts.
 //!
-//! Beside the status, a response says in the metadata [`METADATA_OUTCOME`] whether a request that was
-//! not answered by the state machine had no effect ("failed") or may have had one ("unknown"). A
-//! client that knows of it retries the first kind without a doubt; others ignore it.
+//! Beside the status, a response says in the metadata [`METADATA_OUTCOME`] whether a request that
+//! was not answered by the state machine had no effect ("failed") or may have had one ("unknown").
+//! A client that knows of it retries the first kind without a doubt; others ignore it.
 
 use kvraft_kv::{Code, Refused};
 use kvraft_proto::METADATA_OUTCOME;

@@ -1,5 +1,5 @@
-//! The service `etcdserverpb.Maintenance`, as far as it exists here: `Status`, `HashKV`, `Hash`, and
-//! `Alarm` in so far as there are none.
+//! The service `etcdserverpb.Maintenance`, as far as it exists here: `Status`, `HashKV`, `Hash`,
+//! and `Alarm` in so far as there are none.
 
 use std::pin::Pin;
 

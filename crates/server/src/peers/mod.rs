@@ -1,12 +1,12 @@
 //! How servers reach each other: WebSocket connections that come back by themselves.
 //!
 //! Each server dials every other with two connections, control and bulk; frames travel from dialer
-//! to acceptor only, so a pair of servers has two connections in each direction and both can be busy
-//! at once without a lock between reading and writing.
+//! to acceptor only, so a pair of servers has two connections in each direction and both can be
+//! busy at once without a lock between reading and writing.
 //!
 //! Invariants:
-//! - [`PeerNet::send`] never blocks and never awaits; what finds no room or no connection is dropped
-//!   and counted. Raft tolerates loss;
+//! - [`PeerNet::send`] never blocks and never awaits; what finds no room or no connection is
+//!   dropped and counted. Raft tolerates loss;
 //! - a slow or dead peer has its own tasks and queues, so it delays nobody else;
 //! - a frame is delivered whole, checked and in order, or not at all; a connection that delivers
 //!   anything else is closed, and the peer named in a warning;

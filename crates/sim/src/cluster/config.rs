@@ -83,8 +83,8 @@ impl ClusterConfig {
         let mut network_prng = prng.fork("network");
         let network = NetworkConfig::draw(&mut network_prng);
         let free_disks = prng.chance(1, 4);
-        // Raft §5.6: the broadcast time, with the disks' share in it, must be well below the election
-        // timeout, or nobody leads for long and a run says nothing.
+        // Raft §5.6: the broadcast time, with the disks' share in it, must be well below the
+        // election timeout, or nobody leads for long and a run says nothing.
         let broadcast = (network.delay_min + network.delay_extra_mean * 3) * 2;
         let slow = broadcast + if free_disks { Duration::ZERO } else { DISK_TURN_MAX };
         let election_timeout = election_timeout.max(slow * 4);

@@ -1,5 +1,5 @@
-//! Counters of what should happen in a sweep at least once: a fault that never fires and a path that
-//! is never taken test nothing.
+//! Counters of what should happen in a sweep at least once: a fault that never fires and a path
+//! that is never taken test nothing.
 
 use std::ops::AddAssign;
 

@@ -308,8 +308,8 @@ impl World {
     fn on_hop(&mut self, id: MemberId, cost: Duration, hop: Hop) {
         let delay = cost + HOP;
         match hop {
-            Hop::Node(input) => self.to_lane(id, delay, LaneIn::Node(input)),
-            Hop::Journal(input) => self.to_lane(id, delay, LaneIn::Journal(input)),
+            Hop::Node(input) => self.deliver_to(id, delay, LaneIn::Node(input)),
+            Hop::Journal(input) => self.deliver_to(id, delay, LaneIn::Journal(input)),
             Hop::Machine(input) => {
                 if let kvraft_replica::MachineIn::Committed(entries) = &input {
                     let lanes = self.servers[&id].lanes.as_ref();
@@ -317,9 +317,9 @@ impl World {
                         lanes.map_or(Term::ZERO, |lanes| lanes.node.raft().hard_state().term);
                     self.checks.on_committed(id, term, entries);
                 }
-                self.to_lane(id, delay, LaneIn::Machine(input));
+                self.deliver_to(id, delay, LaneIn::Machine(input));
             }
-            Hop::Table(input) => self.to_lane(id, delay, LaneIn::Table(input)),
+            Hop::Table(input) => self.deliver_to(id, delay, LaneIn::Table(input)),
             Hop::Peer { to, lane, frame } => self.send_frame(id, to, lane, frame),
             Hop::Reply(reply) => self.send_reply(id, reply),
             Hop::Event(event) => self.on_event(id, &event),
@@ -327,7 +327,7 @@ impl World {
         }
     }
 
-    fn to_lane(&mut self, server: MemberId, delay: Duration, input: LaneIn) {
+    fn deliver_to(&mut self, server: MemberId, delay: Duration, input: LaneIn) {
         let boot = self.servers[&server].boot;
         self.after(delay, Happening::Deliver { server, boot, input });
     }
@@ -345,7 +345,8 @@ impl World {
             && let Some(lanes) = &self.servers[&id].lanes
         {
             let status = lanes.node.status();
-            // It may have lost its leadership again in the same turn, and a part of its log with it.
+            // It may have lost its leadership again in the same turn, and a part of its log with
+            // it.
             let last = if status.term == *term {
                 status.last
             } else {
@@ -417,9 +418,9 @@ impl World {
             }
             let delay = self.net_prng.duration(Duration::ZERO, NOTICE_MAX);
             let notice = if up { NodeIn::Connected(id) } else { NodeIn::Disconnected(id) };
-            self.to_lane(peer, delay, LaneIn::Node(notice));
+            self.deliver_to(peer, delay, LaneIn::Node(notice));
             if up {
-                self.to_lane(id, delay, LaneIn::Node(NodeIn::Connected(peer)));
+                self.deliver_to(id, delay, LaneIn::Node(NodeIn::Connected(peer)));
             }
         }
     }
@@ -562,7 +563,7 @@ impl World {
             client.on_sent(number, origin_key(id, boot, ticket));
         }
         let request = request_of(&attempt, id, boot, ticket, wall_ms);
-        self.to_lane(id, HOP, LaneIn::Node(NodeIn::Client { ticket, request }));
+        self.deliver_to(id, HOP, LaneIn::Node(NodeIn::Client { ticket, request }));
     }
 
     fn send_reply(&mut self, id: MemberId, reply: Reply) {
@@ -619,7 +620,7 @@ fn request_of(
     }
     let origin = Origin { member, incarnation, ticket };
     let mut command = Command::new(origin, wall_ms, attempt.op.request());
-    command.session = attempt.session.clone();
+    command.session = attempt.session;
     ClientRequest::Propose(command.encode())
 }
 

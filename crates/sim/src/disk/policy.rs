@@ -4,7 +4,8 @@ use kvraft_base::Prng;
 
 use super::SECTOR_SIZE_BYTES;
 
-/// How a loss of power treats unsynced sectors, sizes and names. Plain data, so a plan can carry it.
+/// How a loss of power treats unsynced sectors, sizes and names. Plain data, so a plan can carry
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CrashPolicy {
     /// What happens to unsynced file content.

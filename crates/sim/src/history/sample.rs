@@ -1,5 +1,5 @@
-//! Histories for tests: clients and one store on which operations take effect one by one, rightly or
-//! with a planted bug.
+//! Histories for tests: clients and one store on which operations take effect one by one, rightly
+//! or with a planted bug.
 
 use bytes::Bytes;
 use kvraft_base::{Instant, Prng};
