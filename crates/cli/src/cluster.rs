@@ -126,7 +126,7 @@ fn ports(base: u16, size: u64) -> Result<Vec<(SocketAddr, SocketAddr)>> {
     let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     for port in base..=base + (count - 1) {
         let number = (port - base) / 2 + 1;
-        let role = if (port - base) % 2 == 0 { "client" } else { "peer" };
+        let role = if (port - base).is_multiple_of(2) { "client" } else { "peer" };
         TcpListener::bind(address(port)).map(drop).with_context(|| {
             format!(
                 "port {port}, the {role} port of server {number}, cannot be used; \
@@ -187,7 +187,7 @@ async fn serve(members: &[Member], place: &Place, screen: Screen, stop: &mut Sto
     let mut pids = Vec::new();
     for member in members {
         let (pid, end) =
-            child::start(member.number, &member.place.config, &screen, orders.subscribe())?;
+            child::start(member.number, &member.place.config, screen, orders.subscribe())?;
         running.spawn(end);
         pids.push(pid);
     }

@@ -1,5 +1,7 @@
-//! Three real servers in one process, on loopback and on disk: what is acknowledged on one is read on
-//! another, survives the loss of the leader, and reaches it again when it is back.
+//! Three real servers in one process, on loopback and on disk: what is acknowledged on one is read
+//! on another, survives the loss of the leader, and reaches it again when it is back.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -132,8 +134,8 @@ fn free_addresses() -> [SocketAddr; 3] {
     listeners.map(|listener| listener.local_addr().unwrap())
 }
 
-/// A put on a follower is read on another; the leader stops, and puts go on within three seconds; it
-/// comes back, catches up, and all agree on every byte.
+/// A put on a follower is read on another; the leader stops, and puts go on within three seconds;
+/// it comes back, catches up, and all agree on every byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_survives_its_leader() {
     tokio::time::timeout(TEST_TIME_MAX, survive_leader()).await.unwrap();

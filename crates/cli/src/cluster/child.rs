@@ -34,7 +34,7 @@ pub(super) struct Ended {
 pub(super) fn start(
     number: u64,
     config: &Path,
-    screen: &Screen,
+    screen: Screen,
     orders: watch::Receiver<Order>,
 ) -> Result<(u32, impl Future<Output = Ended> + Send + 'static)> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
@@ -58,10 +58,10 @@ pub(super) fn start(
         command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
     let pid = process.id().context("the process ended at once")?;
     if let Some(stdout) = process.stdout.take() {
-        tokio::spawn(relay(number, stdout, screen.clone()));
+        tokio::spawn(relay(number, stdout, screen));
     }
     if let Some(stderr) = process.stderr.take() {
-        tokio::spawn(relay(number, stderr, screen.clone()));
+        tokio::spawn(relay(number, stderr, screen));
     }
     Ok((pid, supervise(number, process, orders)))
 }

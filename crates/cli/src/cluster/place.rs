@@ -77,8 +77,11 @@ impl Place {
         }
         let lock = lock(&root)?;
         let used = before.is_some();
-        let marker =
-            before.unwrap_or(Marker { size, cluster_id: new_cluster_id(), temporary: false });
+        let marker = before.unwrap_or_else(|| Marker {
+            size,
+            cluster_id: new_cluster_id(),
+            temporary: false,
+        });
         if marker.size != size {
             bail!(
                 "{} holds a cluster of {} servers, not of {size}: start it with -n {}",
