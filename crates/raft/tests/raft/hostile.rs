@@ -42,7 +42,7 @@ proptest! {
             let status = server.raft.status();
             let message = forge(&mut prng, status.term, status.last.index);
             // Lies make a leader rarely; help it on.
-            if prng.chance(1, 10) {
+            if prng.chance(1, 50) {
                 server.elect(&mut prng);
             }
             server.now = server.now + prng.duration(Duration::ZERO, Duration::from_millis(20));
@@ -115,7 +115,7 @@ impl Server {
 
 /// A message that nearly makes sense.
 fn forge(prng: &mut Prng, term: Term, last: Index) -> Message {
-    let near = |prng: &mut Prng, value: u64| match prng.below(20) {
+    let near = |prng: &mut Prng, value: u64| match prng.below(60) {
         0 => u64::MAX - prng.below(3),
         1 => 0,
         2 => 1 << 62,
@@ -157,7 +157,7 @@ fn forge(prng: &mut Prng, term: Term, last: Index) -> Message {
         _ => Body::SnapshotNotice { position: position(prng) },
     };
     let term = if prng.chance(2, 3) { term } else { Term(near(prng, term.0)) };
-    Message { from: MemberId(prng.below(5)), to: MemberId(1), term, body }
+    Message { from: MemberId(prng.between(1, 4)), to: MemberId(1), term, body }
 }
 
 fn forge_append(prng: &mut Prng, term: Term, last: Index) -> Body {
@@ -170,7 +170,7 @@ fn forge_append(prng: &mut Prng, term: Term, last: Index) -> Body {
         let kind = *prng.pick(&[EntryKind::Command, EntryKind::Noop, EntryKind::Config]).unwrap();
         let payload = match kind {
             EntryKind::Config if prng.chance(2, 3) => {
-                Members::new((1..=prng.between(1, 5)).map(MemberId)).unwrap().encode()
+                Members::new((1..=prng.between(3, 5)).map(MemberId)).unwrap().encode()
             }
             _ => Bytes::from_static(b"payload"),
         };

@@ -1,6 +1,11 @@
-//! Consensus seen from outside: scenarios as text, and random runs with every rule checked.
+//! Consensus seen from outside: scenarios as text, random runs with every rule checked, and peers
+//! that lie.
 
+#[cfg(test)]
 mod hostile;
+#[cfg(test)]
 mod random;
+#[cfg(test)]
 mod scripts;
+#[cfg(test)]
 mod world;
