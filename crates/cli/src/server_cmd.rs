@@ -86,15 +86,11 @@ pub(crate) async fn run(args: ServerArgs) -> Result<ExitCode> {
         _ = stop.asked() => bail!("stopped while starting"),
     };
     tokio::select! {
-        name = stop.asked() => tracing_line(name),
-        () = stdin_closed(), if stdin_ends => tracing_line("standard input closed"),
+        _ = stop.asked() => {}
+        () = stdin_closed(), if stdin_ends => {}
     }
     server.stop().await;
     Ok(ExitCode::SUCCESS)
-}
-
-fn tracing_line(reason: &str) {
-    eprintln!("{reason}: stopping");
 }
 
 /// The file, overlaid by the flags; or the flags over the defaults.
