@@ -14,7 +14,7 @@ mod words;
 use std::io::{IsTerminal as _, Read as _};
 
 use anyhow::{Context as _, Result, bail};
-use kvraft_client::{Client, proto::etcdserverpb::TxnRequest};
+use kvraft_client::{Client, Error, proto::etcdserverpb::TxnRequest};
 
 pub(crate) use self::{
     options::{CompactOptions, DelOptions, GetOptions, PutOptions},
@@ -227,7 +227,8 @@ pub(crate) async fn status_with(client: &Client) -> Result<(Reply, Vec<String>)>
     for (endpoint, answer) in futures::future::join_all(asked).await {
         match answer {
             Ok(status) => members.push(reply::MemberStatus { endpoint, status }),
-            Err(error) => failed.push(error.to_string()),
+            Err(Error::Unavailable { cause, .. }) => failed.push(format!("{endpoint}: {cause}")),
+            Err(error) => failed.push(format!("{endpoint}: {error}")),
         }
     }
     Ok((Reply::Status(members), failed))

@@ -134,7 +134,7 @@ impl Prompt {
                 Ok(false) => return Ok(()),
                 Err(error) => {
                     self.failed_count += 1;
-                    eprintln!("Error: {error:#}");
+                    eprintln!("error: {error:#}");
                 }
             }
         }
@@ -221,7 +221,7 @@ impl Prompt {
                     // At a terminal the line can be typed again; the rest of a script would be
                     // taken for commands, so it is read to the end of the transaction.
                     Err(error) if self.is_terminal => {
-                        eprintln!("Error: {error:#}");
+                        eprintln!("error: {error:#}");
                         false
                     }
                     Err(error) => {
