@@ -5,7 +5,7 @@
 //!
 //! How it is used, for each operation:
 //! 1. [`Session::begin`] makes an [`Operation`], numbered if it is a mutation and a session is
-//!   open;
+//!    open;
 //! 2. [`Session::attempt`] says whom to ask, until when, and with which [`Stamp`];
 //! 3. the embedding world asks and reports: [`Session::succeed`] ends it, [`Session::fail`] says
 //!    whether and when to try again, or how it ended.
