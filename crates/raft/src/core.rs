@@ -286,8 +286,13 @@ impl Core {
 
     /// The one write of this turn.
     pub(crate) fn issue_write(&mut self) -> Option<Write> {
-        let last = self.log.last().index;
-        let due = self.promises.issue(last)?;
+        // While the journal is being replaced, its entries are not added to.
+        let (last, due) = if self.installing.is_some() {
+            (self.promises.written(), self.promises.issue_hard_state()?)
+        } else {
+            let last = self.log.last().index;
+            (last, self.promises.issue(last)?)
+        };
         let hard_state = HardState { term: self.term, vote: self.vote, commit: self.commit };
         let entries = if due.first <= last {
             self.log.slice(due.first, last, usize::MAX)

@@ -155,6 +155,26 @@ impl Promises {
         self.hard_write = self.issued.next();
     }
 
+    /// The journal is about to be replaced: what no write has carried yet never will be, unless
+    /// that fails, and is promised to nobody.
+    pub(crate) fn stop_at_written(&mut self) {
+        let first = self.unwritten_from;
+        self.held.retain(|promise| promise.last < first);
+    }
+
+    /// Last index that a write has carried.
+    pub(crate) fn written(&self) -> Index {
+        self.unwritten_from.prev()
+    }
+
+    /// A write of nothing but the hard state, if that has changed.
+    pub(crate) fn issue_hard_state(&mut self) -> Option<Due> {
+        let truncate_from = self.truncate_from.take();
+        let due = if self.hard_changed { self.issue(self.written()) } else { None };
+        self.truncate_from = truncate_from;
+        due
+    }
+
     /// The next write, if one is due for a log that ends at `last`.
     pub(crate) fn issue(&mut self, last: Index) -> Option<Due> {
         let entries_due = self.unwritten_from <= last;

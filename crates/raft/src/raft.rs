@@ -90,6 +90,7 @@ impl Raft {
                     "only an expected snapshot is installed"
                 );
                 self.core.installing = Some(position);
+                self.core.promises.stop_at_written();
             }
             Input::SnapshotInstalled { position, members } => self.on_installed(position, members),
             Input::SnapshotAbandoned => self.core.installing = None,

@@ -155,7 +155,7 @@ fn ship_any(world: &mut World, prng: &mut Prng) {
         return world.finish_shipment(id);
     }
     let Some(shipment) = world.shipments.pop() else { return };
-    if prng.chance(1, 4) || !world.begin_install(&shipment) {
+    if prng.chance(1, 4) || !world.begin_install_after(&shipment) {
         world.report(&shipment, None);
     } else if prng.chance(1, 2) {
         world.finish_shipment(shipment.to);

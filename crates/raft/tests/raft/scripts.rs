@@ -46,7 +46,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Arguments of a command: plain ones in order, named ones by name.
 struct Args<'a>(&'a [Argument]);
 
-impl Args<'_> {
+impl<'a> Args<'a> {
     fn named(&self, name: &str) -> Option<&str> {
         self.0.iter().find_map(|argument| match argument {
             Argument::KeyValue(key, value) if key == name => Some(value.as_str()),
@@ -63,9 +63,9 @@ impl Args<'_> {
         Ok(list.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>()?)
     }
 
-    fn plain(&self) -> Vec<&str> {
-        let plain = |argument| match argument {
-            &Argument::Positional(ref value) => Some(value.as_str()),
+    fn plain(&self) -> Vec<&'a str> {
+        let plain = |argument: &'a Argument| match argument {
+            Argument::Positional(value) => Some(value.as_str()),
             _ => None,
         };
         self.0.iter().filter_map(plain).collect()
@@ -153,7 +153,7 @@ impl Script {
         if plain.is_empty() {
             return Ok(self.world.ids());
         }
-        Ok((0..plain.len()).map(|at| args.id(at)).collect::<Result<_>>()?)
+        (0..plain.len()).map(|at| args.id(at)).collect()
     }
 
     fn cluster(&mut self, args: &Args<'_>) -> Result<()> {
@@ -252,7 +252,7 @@ impl Script {
                 writeln!(text, "{id}: down")?;
                 continue;
             };
-            let leader = status.leader.map_or("-".to_owned(), |leader| leader.to_string());
+            let leader = status.leader.map_or_else(|| "-".to_owned(), |leader| leader.to_string());
             write!(
                 text,
                 "{id}: {:?} term={} leader={leader} last={} durable={} commit={} applied={}",

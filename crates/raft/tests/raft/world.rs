@@ -243,6 +243,10 @@ impl World {
         }
         if let Some(write) = out.write {
             let node = self.node(id);
+            if node.installing.is_some() {
+                assert!(write.entries.is_empty(), "nothing is added to a journal being replaced");
+                assert!(write.truncate_from.is_none(), "nor is it cut");
+            }
             node.writes.push_back(write);
             if !node.manual_disk && node.installing.is_none() {
                 inputs.extend(self.complete_writes(id, usize::MAX));
@@ -368,6 +372,18 @@ impl World {
         node.installing = Some(shipment.clone());
         self.turn(to, vec![Input::SnapshotInstalling { position }]);
         true
+    }
+
+    /// The same, in one turn with a message that came just before.
+    pub(crate) fn begin_install_after(&mut self, shipment: &Shipment) -> bool {
+        let found = self.network.iter().position(|message| message.to == shipment.to);
+        let now = self.now;
+        if let Some(at) = found {
+            let message = self.network.remove(at);
+            let Some(raft) = &mut self.node(shipment.to).raft else { return false };
+            raft.step(now, Input::Receive(message));
+        }
+        self.begin_install(shipment)
     }
 
     /// The store has replaced table and journal; the sender hears of it.
