@@ -13,7 +13,8 @@ use kvraft_store::DumpItem;
 
 /// Print a server's log: one line an entry, damaged parts named
 ///
-/// Reads only, and takes no lock: it works while the server runs. Ends with 1 when a part is damaged.
+/// Reads only, and takes no lock: it works while the server runs. Ends with 1 when a part is
+/// damaged.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   kvraft log ./data/server-1/data

@@ -15,7 +15,7 @@
 //! What it lacks: protection from a leader whose wall clock is far ahead; it expires sessions
 //! early. They are then refused, never done twice.
 //!
-//! Rows in [`TableId::Sessions`], big-endian keys: `client` → the session, `client op` → a result.
+//! Rows in [`TableId::Sessions`], keys big-endian: `client` → the session, `client op` → a result.
 
 use std::collections::{BTreeMap, BTreeSet};
 

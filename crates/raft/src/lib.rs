@@ -1,9 +1,9 @@
 //! Consensus without IO: elections, replication, reads, snapshot decisions.
 //!
-//! A [`Raft`] is one server of a group as a value. It is told what happened ([`Input`], any number in
-//! a turn), and at the end of the turn ([`Raft::finish`]) it says what is to be done ([`Output`]). It
-//! has no clock, no thread, no file and no socket; the same inputs at the same times give the same
-//! outputs, so a run can be recorded, replayed and simulated.
+//! A [`Raft`] is one server of a group as a value. It is told what happened ([`Input`], any number
+//! in a turn), and at the end of the turn ([`Raft::finish`]) it says what is to be done
+//! ([`Output`]). It has no clock, no thread, no file and no socket; the same inputs at the same
+//! times give the same outputs, so a run can be recorded, replayed and simulated.
 //!
 //! # The protocol, in order of a server's life
 //!
@@ -14,24 +14,24 @@
 //! - **Pre-candidate.** Asks whether it would be voted for; nobody's term changes. A voter refuses
 //!   while it hears from a leader itself.
 //! - **Candidate.** Enters a new term, votes for itself, and asks for votes once that is durable.
-//! - **Leader.** Appends an empty entry, finds out where each follower's log parts from its own, and
-//!   sends what is missing ahead of the answers. What a majority holds durably is committed, if it is
-//!   of the leader's own term (§5.4.2). A leader that hears from no majority for an election timeout
-//!   stops.
+//! - **Leader.** Appends an empty entry, finds out where each follower's log parts from its own,
+//!   and sends what is missing ahead of the answers. What a majority holds durably is committed, if
+//!   it is of the leader's own term (§5.4.2). A leader that hears from no majority for an election
+//!   timeout stops.
 //!
 //! # What may leave when
 //!
 //! Votes, vote requests, pre-vote answers and append answers are promises: they wait until the disk
-//! has what they say, keep the term they were made in, and are dropped when that term ends or the log
-//! they speak of is truncated. Everything else leaves at once: a leader sends entries beside its own
-//! write and counts itself when that is durable.
+//! has what they say, keep the term they were made in, and are dropped when that term ends or the
+//! log they speak of is truncated. Everything else leaves at once: a leader sends entries beside
+//! its own write and counts itself when that is durable.
 //!
 //! # Far behind
 //!
-//! Recent entries are in memory, older ones are read back from the journal ([`Fetch`]), and what the
-//! journal no longer has is replaced by a snapshot ([`SnapshotRequest`]). Heartbeats carry what a
-//! follower may commit, their answers what it holds, so whatever was lost on the way is noticed and
-//! sent again even when nothing new is written.
+//! Recent entries are in memory, older ones are read back from the journal ([`Fetch`]), and what
+//! the journal no longer has is replaced by a snapshot ([`SnapshotRequest`]). Heartbeats carry what
+//! a follower may commit, their answers what it holds, so whatever was lost on the way is noticed
+//! and sent again even when nothing new is written.
 //!
 //! # Caveats
 //!

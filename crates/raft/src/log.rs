@@ -1,5 +1,5 @@
-//! The log as consensus sees it: recent entries in memory, terms for as much as is known, nothing of
-//! files.
+//! The log as consensus sees it: recent entries in memory, terms for as much as is known, nothing
+//! of files.
 //!
 //! Why a window: a follower that is a little behind is served from memory, one that is further
 //! behind from the journal, and memory stays bounded.

@@ -10,7 +10,8 @@ use kvraft_base::{Entry, Index, MemberId, Position, Term, Ticket, Write};
 
 use crate::message::Message;
 
-/// What a turn asks for. [`Raft::finish`](crate::Raft::finish) adds to the lists and sets the write.
+/// What a turn asks for. [`Raft::finish`](crate::Raft::finish) adds to the lists and sets the
+/// write.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Output {
     /// To send at once, beside the write.

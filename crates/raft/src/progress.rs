@@ -165,8 +165,8 @@ impl Search {
         self.high
     }
 
-    /// Nothing matches at `rejected`, nor between `bound` and it; all up to `matched` does, and up to
-    /// the follower's `commit`, unless it crashes: that need not be durable there yet.
+    /// Nothing matches at `rejected`, nor between `bound` and it; all up to `matched` does, and up
+    /// to the follower's `commit`, unless it crashes: that need not be durable there yet.
     pub(crate) fn on_conflict(
         &mut self,
         rejected: Index,
@@ -243,9 +243,9 @@ impl Inflight {
         }
     }
 
-    /// Whether the oldest was sent before heartbeat `round`, yet the follower, when it answered that
-    /// round, had received the log only up to `received`. (A lost answer needs no such guess: the
-    /// heartbeat's answer carries what is durable.)
+    /// Whether the oldest was sent before heartbeat `round`, yet the follower, when it answered
+    /// that round, had received the log only up to `received`. (A lost answer needs no such guess:
+    /// the heartbeat's answer carries what is durable.)
     pub(crate) fn is_lost(&self, round: u64, received: Index) -> bool {
         self.appends.front().is_some_and(|oldest| oldest.round < round && received < oldest.last)
     }

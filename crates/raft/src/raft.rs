@@ -1,4 +1,5 @@
-//! One server of the group as a value: what it takes in, what it gives out, and how it changes role.
+//! One server of the group as a value: what it takes in, what it gives out, and how it changes
+//! role.
 //!
 //! Why one place for transitions: everything that must happen when a role ends (readers are told,
 //! timers are drawn) happens once, here.
@@ -109,8 +110,8 @@ impl Raft {
         }
     }
 
-    /// Ends the turn: fires deadlines that have passed, gathers Appends and the one write, and moves
-    /// everything that is asked for to `out`.
+    /// Ends the turn: fires deadlines that have passed, gathers Appends and the one write, and
+    /// moves everything that is asked for to `out`.
     ///
     /// # Panics
     /// When an invariant does not hold: a bug.

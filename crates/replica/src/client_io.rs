@@ -4,7 +4,7 @@
 //! machine; "failed" is said only of what was never appended or was overwritten by a committed
 //! entry of another term; all collections are bounded by what the edge lets in.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use kvraft_base::{Entry, Index, MemberId, Position, Term, Ticket};
@@ -38,8 +38,9 @@ enum Sent {
 pub(crate) struct Waiting {
     parked: VecDeque<(Ticket, Parked)>,
     sent: BTreeMap<Ticket, Sent>,
-    /// The same as the `Appended` ones in `sent`, by index.
-    appended: BTreeMap<Index, (Term, Ticket)>,
+    /// The same as the `Appended` ones in `sent`, by position: an index may be appended to again in a
+    /// later term while the fate of the first is still open.
+    appended: BTreeMap<(Index, Term), Ticket>,
     /// Linearizable reads whose read index raft is finding out.
     reads: BTreeMap<Ticket, Query>,
 }
@@ -84,7 +85,7 @@ impl Waiting {
         // A cancelled one is not tracked: nobody waits for its outcome.
         if let Some(sent) = self.sent.get_mut(&ticket) {
             *sent = Sent::Appended(position);
-            self.appended.insert(position.index, (position.term, ticket));
+            self.appended.insert((position.index, position.term), ticket);
         }
     }
 
@@ -123,7 +124,7 @@ impl Waiting {
     pub(crate) fn on_answered(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             if let Some(Sent::Appended(position)) = self.sent.remove(ticket) {
-                self.appended.remove(&position.index);
+                self.appended.remove(&(position.index, position.term));
             }
         }
     }
@@ -135,36 +136,39 @@ impl Waiting {
             return;
         }
         for entry in entries {
-            let Some((term, ticket)) = self.appended.get(&entry.index).copied() else {
-                continue;
-            };
-            self.appended.remove(&entry.index);
-            if term != entry.term {
-                self.sent.remove(&ticket);
-                reply(ticket, Outcome::Failed(Failure::LeaderChanged), out);
+            let (first, last) = ((entry.index, Term::ZERO), (entry.index, Term(u64::MAX)));
+            let here: Vec<_> = self.appended.range(first..=last).map(|(k, v)| (*k, *v)).collect();
+            for (key, ticket) in here {
+                self.appended.remove(&key);
+                if key.1 != entry.term {
+                    self.sent.remove(&ticket);
+                    reply(ticket, Outcome::Failed(Failure::LeaderChanged), out);
+                }
             }
         }
     }
 
-    /// The log up to here was replaced by a snapshot: what became of entries in it is not known.
+    /// The log up to here was replaced by a snapshot: what became of entries in it is not known, and
+    /// a forwarded command may be one of them.
     pub(crate) fn on_snapshot(&mut self, index: Index, out: &mut Vec<Hop>) {
-        let later = self.appended.split_off(&index.next());
-        for (_, ticket) in std::mem::replace(&mut self.appended, later).into_values() {
-            self.sent.remove(&ticket);
-            reply(ticket, Outcome::Unknown(Failure::LeaderChanged), out);
-        }
+        self.give_up(out, |sent| match sent {
+            Sent::Appended(position) => position.index <= index,
+            Sent::Forwarded(_) => true,
+            Sent::Proposed(_) => false,
+        });
     }
 
     /// The connection to a peer closed: what was forwarded to it may or may not have arrived.
     pub(crate) fn on_disconnected(&mut self, peer: MemberId, out: &mut Vec<Hop>) {
-        let lost: BTreeSet<Ticket> = self
-            .sent
-            .iter()
-            .filter(|(_, sent)| **sent == Sent::Forwarded(peer))
-            .map(|(ticket, _)| *ticket)
-            .collect();
-        for ticket in lost {
-            self.sent.remove(&ticket);
+        self.give_up(out, |sent| *sent == Sent::Forwarded(peer));
+    }
+
+    /// Answers "unknown" to all that are `lost`.
+    fn give_up(&mut self, out: &mut Vec<Hop>, lost: impl Fn(&Sent) -> bool) {
+        for (ticket, sent) in self.sent.extract_if(.., |_, sent| lost(sent)) {
+            if let Sent::Appended(position) = sent {
+                self.appended.remove(&(position.index, position.term));
+            }
             reply(ticket, Outcome::Unknown(Failure::LeaderChanged), out);
         }
     }
@@ -173,7 +177,7 @@ impl Waiting {
     pub(crate) fn cancel(&mut self, ticket: Ticket) -> bool {
         let sent = self.sent.remove(&ticket);
         if let Some(Sent::Appended(position)) = &sent {
-            self.appended.remove(&position.index);
+            self.appended.remove(&(position.index, position.term));
         }
         if sent.is_some() || self.reads.remove(&ticket).is_some() {
             return true;

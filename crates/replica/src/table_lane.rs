@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use kvraft_base::{Disk, MemberId, Position, Term};
-use kvraft_store::{Export, Import, Options, Table};
+use kvraft_store::{Export, Import, ImportError, Options, Table};
 
 use crate::{
     frame::SnapshotChunk,
@@ -77,11 +77,13 @@ impl TableLane {
     fn handle(&mut self, input: TableIn, out: &mut Vec<Hop>) -> Result<(), Fatal> {
         match input {
             TableIn::Commit(checkpoint) => {
+                // An older one is of the table that an install has replaced: nothing is said of it,
+                // and the reload clears it at the machine.
                 if self.table.applied().index < checkpoint.applied.index {
                     self.table.commit(&checkpoint)?;
+                    out.push(Hop::Machine(MachineIn::Settled(checkpoint.applied)));
+                    out.push(Hop::Node(NodeIn::Settled(checkpoint.applied)));
                 }
-                out.push(Hop::Machine(MachineIn::Settled(checkpoint.applied)));
-                out.push(Hop::Node(NodeIn::Settled(checkpoint.applied)));
             }
             TableIn::Export { to, term } => self.open_export(to, term, out)?,
             TableIn::ExportTaken { to, position, seq } => {
@@ -193,9 +195,13 @@ impl TableLane {
         }
         let position = chunk.position;
         if chunk.seq == incoming.next_seq && !incoming.complete {
-            if incoming.import.push(chunk.bytes).is_err() {
-                self.incoming = None; // Damaged on the way: the sender starts over.
-                return Ok(());
+            match incoming.import.push(chunk.bytes) {
+                Ok(()) => {}
+                Err(error @ ImportError::Table(_)) => return Err(error.into()), // Our disk.
+                Err(_) => {
+                    self.incoming = None; // The sender's, or damaged on the way: it starts over.
+                    return Ok(());
+                }
             }
             incoming.next_seq += 1;
             incoming.complete = incoming.import.is_complete();
@@ -230,7 +236,15 @@ impl TableLane {
             "an older snapshot never replaces newer state"
         );
         self.outgoing.clear(); // Their views are of the table that goes away.
-        incoming.import.install()?;
+        match incoming.import.install() {
+            Ok(()) => {}
+            Err(error @ ImportError::Table(_)) => return Err(error.into()),
+            Err(_) => {
+                // The sender's fault, found before anything was replaced.
+                out.push(Hop::Node(NodeIn::InstallRefused(position)));
+                return Ok(());
+            }
+        }
         self.table = Table::open(self.disk.as_ref(), &self.options)?;
         assert_eq!(self.table.applied(), position, "the installed table is the announced one");
         let reader = self.table.reader();

@@ -137,25 +137,30 @@ impl Drop for Pending<'_> {
         let mut tickets = self.driver.tickets.lock().unwrap_or_else(PoisonError::into_inner);
         tickets.remove(&self.ticket);
         drop(tickets);
-        self.driver.waiting.fetch_sub(1, Ordering::Relaxed);
+        // The core releases the place when it has seen both the request and this: until then the
+        // request still takes memory.
         self.driver.send(CoreIn::Node(NodeIn::Cancel(self.ticket)));
     }
 }
 
 impl Driver {
-    /// Starts the threads of a replica.
+    /// Starts the threads of a replica. `first_ticket` differs from life to life, so that a late
+    /// answer to an earlier life finds nobody.
     pub(crate) fn start(
         replica: Replica,
         origin: StdInstant,
         waiting_max: usize,
+        first_ticket: u64,
         edge: Arc<dyn Edge>,
     ) -> std::io::Result<Self> {
+        assert!(0 < first_ticket && first_ticket < 1 << 62, "tickets have room to grow");
         let clock = Clock { origin };
         let (core_tx, core_rx) = channel();
         let (journal_tx, journal_rx) = channel();
         let (table_tx, table_rx) = channel();
         let tickets = Arc::new(Tickets::default());
         let peer_frames = Arc::new(AtomicUsize::new(0));
+        let waiting = Arc::new(AtomicUsize::new(0));
         let core = Core {
             node: replica.node,
             machine: replica.machine,
@@ -168,6 +173,7 @@ impl Driver {
             table: table_tx,
             tickets: Arc::clone(&tickets),
             peer_frames: Arc::clone(&peer_frames),
+            waiting: Arc::clone(&waiting),
             edge: Arc::clone(&edge),
             clock,
         };
@@ -186,8 +192,8 @@ impl Driver {
         Ok(Self {
             core: core_tx,
             tickets,
-            ticket_next: AtomicU64::new(1),
-            waiting: Arc::new(AtomicUsize::new(0)),
+            ticket_next: AtomicU64::new(first_ticket),
+            waiting,
             waiting_max,
             peer_frames,
             threads: Mutex::new(threads),
@@ -217,7 +223,11 @@ impl Driver {
         let ticket = Ticket(self.ticket_next.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = oneshot::channel();
         self.tickets.lock().unwrap_or_else(PoisonError::into_inner).insert(ticket, sender);
-        self.send(CoreIn::Node(NodeIn::Client { ticket, request: make(ticket) }));
+        let input = CoreIn::Node(NodeIn::Client { ticket, request: make(ticket) });
+        if self.core.send(input).is_err() {
+            // The core has stopped: dropping the sender tells the waiter so.
+            self.tickets.lock().unwrap_or_else(PoisonError::into_inner).remove(&ticket);
+        }
         Ok(Pending { driver: self, ticket, receiver: Some(receiver) })
     }
 
@@ -264,6 +274,7 @@ struct Core {
     table: Sender<TableMsg>,
     tickets: Arc<Tickets>,
     peer_frames: Arc<AtomicUsize>,
+    waiting: Arc<AtomicUsize>,
     edge: Arc<dyn Edge>,
     clock: Clock,
 }
@@ -276,6 +287,8 @@ impl Core {
         }
         drop(self.journal.send(JournalMsg::Stop));
         drop(self.table.send(TableMsg::Stop));
+        // First the channel, then the tickets: who comes in between finds the channel closed.
+        drop(self.inputs);
         self.tickets.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
@@ -309,6 +322,9 @@ impl Core {
             CoreIn::Node(input) => {
                 if matches!(input, NodeIn::Frame { .. }) {
                     self.peer_frames.fetch_sub(1, Ordering::Relaxed);
+                }
+                if matches!(input, NodeIn::Cancel(_)) {
+                    self.waiting.fetch_sub(1, Ordering::Relaxed);
                 }
                 self.node_inbox.push(input);
             }

@@ -122,13 +122,22 @@ impl Server {
             peers: OnceLock::new(),
             on_fatal,
         });
-        let driver = start_driver(replica, &edge)?;
+        let driver = start_driver(replica, incarnation, &edge)?;
         if let Err(error) = start_peers(&config, incarnation, peers, &driver, &edge) {
             driver.stop();
             return Err(error);
         }
-        let (client_address, stopping, serving) =
-            serve(&config, incarnation, clients, &driver, &edge)?;
+        let served = serve(&config, incarnation, clients, &driver, &edge);
+        let (client_address, stopping, serving) = match served {
+            Ok(served) => served,
+            Err(error) => {
+                if let Some(peers) = edge.peers.get() {
+                    peers.shutdown().await;
+                }
+                driver.stop();
+                return Err(error);
+            }
+        };
         tracing::info!(
             member = %config.member,
             cluster = %config.cluster,
@@ -211,11 +220,16 @@ fn open(config: &ServerConfig, incarnation: u64) -> Result<Replica, StartError> 
 }
 
 /// Runs the lanes; returns when they have said something about themselves.
-fn start_driver(replica: Replica, edge: &Arc<ServerEdge>) -> Result<Arc<Driver>, StartError> {
+fn start_driver(
+    replica: Replica,
+    incarnation: u64,
+    edge: &Arc<ServerEdge>,
+) -> Result<Arc<Driver>, StartError> {
     let board = Arc::clone(&edge.board);
-    let driver =
-        Driver::start(replica, StdInstant::now(), WAITING_COUNT_MAX, Arc::clone(edge) as _)
-            .map_err(StartError::Thread)?;
+    let first_ticket = 1 + (incarnation >> 3);
+    let edge = Arc::clone(edge) as _;
+    let driver = Driver::start(replica, StdInstant::now(), WAITING_COUNT_MAX, first_ticket, edge)
+        .map_err(StartError::Thread)?;
     board.wait_for_first();
     Ok(Arc::new(driver))
 }

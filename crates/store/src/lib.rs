@@ -1,8 +1,8 @@
 //! Durable bytes over a disk: what a server must still know after its power was cut.
 //!
 //! Why: consensus promises things ("I voted for 3", "I have entry 17") that must survive a crash,
-//! and a disk loses, tears and damages bytes. Everything here runs over [`kvraft_base::Disk`], so the
-//! server and the simulator execute the same code, [`open`] (recovery) included.
+//! and a disk loses, tears and damages bytes. Everything here runs over [`kvraft_base::Disk`], so
+//! the server and the simulator execute the same code, [`open`] (recovery) included.
 //!
 //! A data directory holds
 //! - `identity`: which member of which cluster this is, and the format version;
@@ -11,8 +11,8 @@
 //!
 //! Invariants:
 //! - every byte that is believed has a checksum seeded with its place;
-//! - a torn tail may be cut, a damaged acknowledged entry may not: the recovered log then ends before
-//!   the damage and [`Recovered::attested`] says up to where it once reached;
+//! - a torn tail may be cut, a damaged acknowledged entry may not: the recovered log then ends
+//!   before the damage and [`Recovered::attested`] says up to where it once reached;
 //! - a new file is written beside, synced, renamed, and its directory synced;
 //! - after a failed write or sync a value refuses all further use, and the process must end.
 //!

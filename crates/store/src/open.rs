@@ -58,8 +58,8 @@ pub struct Recovered {
     pub last: Position,
     /// The entries after `applied`, up to `last`.
     pub tail: Vec<Entry>,
-    /// The log was durable here up to this index once. `last.index < attested` means that some of it
-    /// is damaged: no vote and no candidacy until peers have repaired it up to there.
+    /// The log was durable here up to this index once. `last.index < attested` means that some of
+    /// it is damaged: no vote and no candidacy until peers have repaired it up to there.
     pub attested: Index,
     /// Where the table is.
     pub applied: Position,

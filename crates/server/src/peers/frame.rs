@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! frame    u32 crc32c(number, payload) | payload
-//! HELLO    u32 magic "kvrp" | u32 protocol min | u32 protocol max | u64 cluster | u64 from | u64 to
+//! HELLO    u32 magic "kvrp" | u32 protocol min | u32 protocol max | u64 cluster | u64 from |
+//!          u64 to
 //!          | u64 incarnation | u8 lane | u64 features       (later versions append; ignored here)
 //! answer   u8 0 | u32 protocol | u64 incarnation | u64 features         welcome
 //!          u8 1 | u32 length | text                                     refused

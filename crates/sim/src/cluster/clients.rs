@@ -38,11 +38,20 @@ pub(crate) enum Op {
     },
     /// All keys.
     Scan,
+    /// As the server has it, which may be stale.
+    Peek {
+        key: Bytes,
+    },
 }
 
 impl Op {
     pub(crate) fn is_read(&self) -> bool {
-        matches!(self, Self::Get { .. } | Self::Scan)
+        matches!(self, Self::Get { .. } | Self::Scan | Self::Peek { .. })
+    }
+
+    /// A read that must reflect everything acknowledged before it.
+    pub(crate) fn is_linearizable(&self) -> bool {
+        !matches!(self, Self::Peek { .. })
     }
 
     /// The log command, for what goes through the log.
@@ -64,13 +73,15 @@ impl Op {
                 success: vec![RequestOp::Put(put(key, value))],
                 failure: Vec::new(),
             }),
-            Self::Get { .. } | Self::Scan => unreachable!("reads do not go through the log"),
+            Self::Get { .. } | Self::Scan | Self::Peek { .. } => {
+                unreachable!("reads do not go through the log")
+            }
         }
     }
 
     pub(crate) fn query(&self) -> Query {
         let (key, range_end) = match self {
-            Self::Get { key } => (key.clone(), Bytes::new()),
+            Self::Get { key } | Self::Peek { key } => (key.clone(), Bytes::new()),
             Self::Scan => (Bytes::from_static(b"\0"), Bytes::from_static(b"\0")),
             Self::OpenSession | Self::Put { .. } | Self::Delete { .. } | Self::Swap { .. } => {
                 unreachable!("writes are not queries")
@@ -250,6 +261,7 @@ impl Client {
                 Op::Swap { key, modified: self.seen.get(slot).copied().unwrap_or(0), value }
             }
             6 => Op::Scan,
+            7 => Op::Peek { key },
             _ => Op::Get { key },
         }
     }

@@ -79,7 +79,9 @@ fn check_read(model: &Model, record: &Record) -> Result<(), Violation> {
         (key.clone(), v.value.clone(), v.create, v.modified, v.version)
     };
     let expected: Vec<_> = match &record.op {
-        Op::Get { key } => model.map.get(key).map(|v| row(key, v)).into_iter().collect(),
+        Op::Get { key } | Op::Peek { key } => {
+            model.map.get(key).map(|v| row(key, v)).into_iter().collect()
+        }
         Op::Scan => model.map.iter().map(|(key, v)| row(key, v)).collect(),
         Op::OpenSession | Op::Put { .. } | Op::Delete { .. } | Op::Swap { .. } => return Ok(()),
     };
@@ -158,6 +160,9 @@ fn check_real_time(model: &Model, records: &[Record]) -> Result<(), Violation> {
         let Some((at, Ended::Answered { index, .. })) = &record.ended else {
             continue;
         };
+        if !record.op.is_linearizable() {
+            continue;
+        }
         let place = if record.op.is_read() {
             *index
         } else {

@@ -616,7 +616,8 @@ fn request_of(
     wall_ms: u64,
 ) -> ClientRequest {
     if attempt.op.is_read() {
-        return ClientRequest::Query { query: attempt.op.query(), linearizable: true };
+        let linearizable = attempt.op.is_linearizable();
+        return ClientRequest::Query { query: attempt.op.query(), linearizable };
     }
     let origin = Origin { member, incarnation, ticket };
     let mut command = Command::new(origin, wall_ms, attempt.op.request());

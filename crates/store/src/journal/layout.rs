@@ -1,14 +1,15 @@
 //! Bytes of a segment: one header sector, then batches, each at a multiple of the sector size.
 //!
-//! Segment header, 512 bytes: magic, format version, minimum reader version, group, cluster, member,
-//! number of the segment, kind, position before it, sequence of the last batch before it, attested
-//! index, hard state; zeroes; CRC-32C of all that, seeded with the segment's number.
+//! Segment header, 512 bytes: magic, format version, minimum reader version, group, cluster,
+//! member, number of the segment, kind, position before it, sequence of the last batch before it,
+//! attested index, hard state; zeroes; CRC-32C of all that, seeded with the segment's number.
 //!
 //! Batch header, 96 bytes: magic, CRC-32C of the rest of the header, size and CRC-32C of the body,
 //! sequence, sequence known durable, attested index, hard state, truncated from, position before
-//! the first entry, count of entries, four spare bytes. The body is the entries, each with its own checksum. Both CRCs are
-//! seeded with segment and offset, so what an earlier life of a recycled file left behind is never
-//! believed. Batches start at a sector, so that writing one never touches another's bytes.
+//! the first entry, count of entries, four spare bytes. The body is the entries, each with its own
+//! checksum. Both CRCs are seeded with segment and offset, so what an earlier life of a recycled
+//! file left behind is never believed. Batches start at a sector, so that writing one never touches
+//! another's bytes.
 
 use bytes::Bytes;
 use kvraft_base::{

@@ -143,8 +143,8 @@ impl Journal {
             self.rotate()?;
         }
         let prev = self.follow(write)?;
-        // A leader only truncates what was never committed. But as long as part of the log is missing,
-        // what is truncated may be something that the missing part had already replaced.
+        // A leader only truncates what was never committed. But as long as part of the log is
+        // missing, what is truncated may be something that the missing part had already replaced.
         let truncates = prev.index < self.last.index && !self.is_muted();
         let attested = if truncates { self.attested.min(prev.index) } else { self.attested };
         let entry_count = u32::try_from(write.entries.len()).expect("a batch has few entries");
@@ -296,8 +296,8 @@ impl Journal {
         Ok(self.released)
     }
 
-    /// How many of the oldest segments hold nothing over `upto`, and where the rest begins. A border
-    /// below which a later segment truncated cannot be the log's beginning.
+    /// How many of the oldest segments hold nothing over `upto`, and where the rest begins. A
+    /// border below which a later segment truncated cannot be the log's beginning.
     fn releasable(&self, upto: Index) -> Option<(usize, Position)> {
         let mut floor = Index(u64::MAX);
         for (at, segment) in self.segments.iter().enumerate().skip(1).rev() {
@@ -353,8 +353,8 @@ impl Journal {
     }
 
     /// What the new log owes. Where the old log had another entry at `position`, all after it was
-    /// never committed (Raft §5.3, log matching). Else entries over it may have been acknowledged and
-    /// counted: the server must not vote before it has them again.
+    /// never committed (Raft §5.3, log matching). Else entries over it may have been acknowledged
+    /// and counted: the server must not vote before it has them again.
     fn attested_after_reset(&self, position: Position) -> Index {
         let held = self.released.index < position.index && position.index <= self.last.index;
         let conflicts = held
@@ -503,7 +503,8 @@ pub(crate) fn create_first(
     Ok(())
 }
 
-/// Removes what a format that was cut short may have left; refuses when something was written since.
+/// Removes what a format that was cut short may have left; refuses when something was written
+/// since.
 pub(crate) fn clear_unused(disk: &dyn Disk) -> Result<(), OpenError> {
     clear_leftovers(disk)?;
     for number in list_segments(disk)? {

@@ -1,10 +1,10 @@
 //! Recovery of the journal: which bytes are the log, and what the log once was.
 //!
-//! Segments are replayed in order. A batch is believed if its checksums match, its sequence follows,
-//! and the log ends where it says it did. Where that breaks, either nothing later was durable (a
-//! torn tail, cut) or something later attests the missing part (damage): then the log is *frozen*
-//! there, while later batches still tell the hard state and up to where the log was durable. A later
-//! batch that follows a position the frozen log has makes it whole again.
+//! Segments are replayed in order. A batch is believed if its checksums match, its sequence
+//! follows, and the log ends where it says it did. Where that breaks, either nothing later was
+//! durable (a torn tail, cut) or something later attests the missing part (damage): then the log is
+//! *frozen* there, while later batches still tell the hard state and up to where the log was
+//! durable. A later batch that follows a position the frozen log has makes it whole again.
 //!
 //! A cut or frozen log goes on in a new segment, whose header says which of the earlier batches
 //! count. So nothing is overwritten, what was cut or damaged can never be believed later, and a
@@ -356,8 +356,8 @@ impl Replay {
         true
     }
 
-    /// The log begins after `prev`: all before was being released when the process died, and what was
-    /// left of that began above a later truncation.
+    /// The log begins after `prev`: all before was being released when the process died, and what
+    /// was left of that began above a later truncation.
     fn rebase(&mut self, prev: Position) {
         self.released = prev;
         self.terms.clear();

@@ -1,19 +1,20 @@
 //! The one adapter between redb and our disk: a checksum for every block, verified on every read.
 //!
-//! redb checks its own checksums only when it repairs, so a flipped byte would be served as a value.
-//! Here every 4 KiB block (redb's page) has a CRC-32C seeded with its number.
+//! redb checks its own checksums only when it repairs, so a flipped byte would be served as a
+//! value. Here every 4 KiB block (redb's page) has a CRC-32C seeded with its number.
 //!
 //! Layout of the file, in pages of 4096 bytes:
-//! - page 0: redb's header in the first sector of 512 bytes: 320 bytes of redb's, then magic, version
-//!   and the sector's checksum in its last 16 bytes; the rest of the page is unused;
+//! - page 0: redb's header in the first sector of 512 bytes: 320 bytes of redb's, then magic,
+//!   version and the sector's checksum in its last 16 bytes; the rest of the page is unused;
 //! - then groups of one page of 1024 checksums followed by the 1024 blocks they belong to.
 //!
 //! Why a crash cannot turn a good block into a damaged one: redb never overwrites a block that its
-//! last durable commit refers to, except the header. So a checksum and its block may tear apart only
-//! where nothing is referred to; the other checksums in the same sector are rewritten with the value
-//! they had. The header is one sector, so that it changes as a whole together with its checksum: a
-//! sector of 512 bytes is what every disk writes or does not write. Falling back to an older header
-//! instead would be worse than an error: the blocks it refers to may have been used again.
+//! last durable commit refers to, except the header. So a checksum and its block may tear apart
+//! only where nothing is referred to; the other checksums in the same sector are rewritten with the
+//! value they had. The header is one sector, so that it changes as a whole together with its
+//! checksum: a sector of 512 bytes is what every disk writes or does not write. Falling back to an
+//! older header instead would be worse than an error: the blocks it refers to may have been used
+//! again.
 //!
 //! Invariants: checksum 0 means "never written", and such a block must be all zeroes. Checksums are
 //! written before each sync of the file. The first failure is kept: it is what all later ones say.
@@ -63,7 +64,8 @@ struct Group {
 impl Blocks {
     /// Wraps an open file.
     pub(super) fn open(file: Box<dyn DiskFile>, path: &str) -> Result<Self, Damage> {
-        // A crash may have cut a growth short: what was synced is below, the rest was not referred to.
+        // A crash may have cut a growth short: what was synced is below, the rest was not referred
+        // to.
         let len = logical_len(file.size()?);
         let state = State { len, groups: BTreeMap::new(), failure: None };
         Ok(Self { file, path: path.into(), state: Mutex::new(state) })
@@ -130,8 +132,8 @@ impl Blocks {
         Ok(self.file.write_at(0, &sector)?)
     }
 
-    /// Calls `run` with each stretch of blocks that lies in one group: physical offset, first block,
-    /// and the range of the caller's buffer.
+    /// Calls `run` with each stretch of blocks that lies in one group: physical offset, first
+    /// block, and the range of the caller's buffer.
     fn each_run(
         &self,
         offset: u64,
@@ -365,8 +367,8 @@ mod tests {
         assert_eq!(block, [5; 4096]);
     }
 
-    /// The length is recovered from the file's size, at group borders too; a growth that a crash cut
-    /// short is rounded down.
+    /// The length is recovered from the file's size, at group borders too; a growth that a crash
+    /// cut short is rounded down.
     #[test]
     fn lengths_round_trip() {
         for blocks in [0, 1, 2, 3, GROUP_BLOCKS, GROUP_BLOCKS + 1, GROUP_BLOCKS + 2, 5000] {

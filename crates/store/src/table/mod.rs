@@ -1,15 +1,15 @@
 //! The table: what the state machine has settled, in a redb database over our disk.
 //!
 //! Why redb: copy-on-write views for snapshots and backups, no background threads, and a storage
-//! trait. Each commit is durable, two-phase and quick to repair: without that one damaged byte makes
-//! redb reopen silently at an older commit.
+//! trait. Each commit is durable, two-phase and quick to repair: without that one damaged byte
+//! makes redb reopen silently at an older commit.
 //!
 //! Invariants:
-//! - a file becomes the table only by rename, whole and synced, so creation and snapshot installation
-//!   have no half-done state;
+//! - a file becomes the table only by rename, whole and synced, so creation and snapshot
+//!   installation have no half-done state;
 //! - a commit carries the applied position it leads to, which only grows;
-//! - after the first failure everything is refused; dropping a table whose disk is gone writes nothing
-//!   and does not panic.
+//! - after the first failure everything is refused; dropping a table whose disk is gone writes
+//!   nothing and does not panic.
 
 mod blocks;
 mod snapshot;

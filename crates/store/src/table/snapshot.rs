@@ -1,9 +1,9 @@
 //! Snapshots: a table as a stream of checksummed, numbered chunks, and back into a table.
 //!
-//! A chunk: magic, number, flags (1 first, 2 last); in the first position and configuration; count of
-//! rows, each with table, key and value; in the last the count of all rows and the checksum over all
-//! rows of all chunks; CRC-32C of the chunk seeded with its number. Rows come by table and key, so
-//! the stream is the same on every server with the same state.
+//! A chunk: magic, number, flags (1 first, 2 last); in the first position and configuration; count
+//! of rows, each with table, key and value; in the last the count of all rows and the checksum over
+//! all rows of all chunks; CRC-32C of the chunk seeded with its number. Rows come by table and key,
+//! so the stream is the same on every server with the same state.
 //!
 //! Invariants: an import is invisible until [`Import::install`]; one cut short leaves a file that
 //! recovery removes.
