@@ -1,28 +1,20 @@
 //! The shipped binary under a foreign client: `etcdctl` against `kvraft cluster`, as the README
-//! starts it, with servers killed under it.
+//! starts it, with servers killed under it and the power cut.
 //!
 //! Why: only a client that others wrote shows that the API is what it says.
 //!
 //! Invariant: every check compares with what etcd answers; none is skipped.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::processes::{self, Guard};
+use crate::cluster::{Cluster, PATIENCE, SERVER_COUNT, kill_all};
+use crate::power;
 use crate::readme;
-use crate::run::{Step, build_release, cargo, line, need, output, run_steps, signal, wait_for};
-
-const SERVER_COUNT: u16 = 3;
-
-/// How long a cluster may take to start and to elect.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// How long a cluster may take to stop: longer than it gives its servers before it kills them.
-const STOP_PATIENCE: Duration = Duration::from_secs(40);
+use crate::run::{Step, build_release, need, output, run_steps, wait_for};
 
 /// Writes made while servers are killed.
 const WRITE_COUNT: usize = 300;
@@ -30,25 +22,21 @@ const WRITE_COUNT: usize = 300;
 /// Longest pause between two acknowledged writes, `etcdctl` starting anew for each included.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// A running cluster and how to reach it.
-struct Cluster {
-    launcher: Guard,
-    /// Servers that were started again by hand.
-    restarted: Vec<Guard>,
-    base_port: u16,
-}
-
 /// Runs every conformance check.
 ///
 /// # Errors
 /// The first check that failed, or the program that is missing.
 pub fn conformance(root: &Path) -> Result<()> {
     need("etcdctl", "etcd-client")?;
-    build_release(root)?;
+    let binary = build_release(root)?;
+    let set_up = readme::set_up(root)?;
+    let own = set_up.run.iter().skip_while(|word| *word != "--").skip(1);
+    let arguments: Vec<&str> = own.map(String::as_str).collect();
     let folder = tempfile::tempdir().context("a temporary folder")?;
     let data = folder.path().join("data");
-    let base_port = processes::free_ports(2 * SERVER_COUNT)?;
-    let mut cluster = Cluster::start(root, &data, base_port)?;
+    let base_port = Cluster::free_ports()?;
+    let start = || Cluster::start(&binary, &arguments, &data, base_port);
+    let mut cluster = start()?;
     run_steps(vec![
         Step::new("etcdctl: put, get, del", || put_get_del(&cluster)),
         Step::new("etcdctl: txn", || txn(&cluster)),
@@ -60,112 +48,22 @@ pub fn conformance(root: &Path) -> Result<()> {
     run_steps(vec![Step::new("writes while two leaders are killed", || {
         written = writes_under_kills(&mut cluster)?;
         read_back(&cluster, &written)?;
-        equal_hashes(&cluster)
+        cluster.equal_hashes()
     })])?;
     run_steps(vec![
         Step::new("a clean stop", || cluster.stop()),
         Step::new("the data is there after a start and after SIGKILL of all", || {
-            let again = Cluster::start(root, &data, base_port)?;
+            let again = start()?;
             read_back(&again, &written)?;
-            again.kill_all()?;
+            kill_all(&again.pids()?)?;
             drop(again);
-            let mut last = Cluster::start(root, &data, base_port)?;
+            let mut last = start()?;
             read_back(&last, &written)?;
-            equal_hashes(&last)?;
+            last.equal_hashes()?;
             last.stop()
         }),
+        Step::new("acknowledged writes outlive a power loss", || power::survives(&binary, 1)),
     ])
-}
-
-impl Cluster {
-    /// Starts the README's cluster from `base_port` on, with its data in `data`.
-    fn start(root: &Path, data: &Path, base_port: u16) -> Result<Self> {
-        let mut command = cargo(root);
-        command.args(readme::set_up(root)?.run);
-        command.args(["--base-port", &base_port.to_string(), "--data-dir"]).arg(data);
-        println!("$ {}", line(&command));
-        // The launcher is the program itself, not cargo: signals must reach it.
-        let arguments: Vec<_> =
-            command.get_args().skip_while(|part| *part != "--").skip(1).collect();
-        let binary = crate::run::target_folder(root)?.join("release/kvraft");
-        let launcher = Guard::start(Command::new(binary).args(arguments).current_dir(root))?;
-        let cluster = Self { launcher, restarted: Vec::new(), base_port };
-        wait_for("a healthy cluster", PATIENCE, || cluster.etcdctl(&["endpoint", "health"]))?;
-        Ok(cluster)
-    }
-
-    fn endpoint(&self, server: u16) -> String {
-        format!("127.0.0.1:{}", self.base_port + 2 * server)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let endpoints: Vec<String> = (0..SERVER_COUNT).map(|n| self.endpoint(n)).collect();
-        let mut command = Command::new("etcdctl");
-        command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", endpoints.join(",")));
-        command.args(["--dial-timeout=2s", "--command-timeout=10s"]).args(arguments);
-        command
-    }
-
-    /// Runs `etcdctl` over all endpoints.
-    fn etcdctl(&self, arguments: &[&str]) -> Result<String> {
-        output(&mut self.command(arguments))
-    }
-
-    /// Which server leads, as the members themselves say.
-    fn leader(&self) -> Result<u16> {
-        for server in 0..SERVER_COUNT {
-            let mut command = Command::new("etcdctl");
-            command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", self.endpoint(server)));
-            command.args(["endpoint", "status", "--write-out=json"]);
-            let Ok(text) = output(&mut command) else { continue };
-            let answer: Value = serde_json::from_str(&text).context("endpoint status")?;
-            let status = &answer[0]["Status"];
-            let leader = status["leader"].as_u64().unwrap_or_default();
-            if leader != 0 && Some(leader) == status["header"]["member_id"].as_u64() {
-                return Ok(server);
-            }
-        }
-        anyhow::bail!("no server says that it leads")
-    }
-
-    fn pid(&self, server: u16) -> Result<u32> {
-        processes::listener(self.base_port + 2 * server)
-    }
-
-    /// Kills a server and gives how to start it again.
-    fn kill(&self, server: u16) -> Result<processes::Recipe> {
-        let pid = self.pid(server)?;
-        let recipe = processes::recipe(pid)?;
-        signal(pid, "KILL")?;
-        println!("killed server {server}, process {pid}");
-        Ok(recipe)
-    }
-
-    fn kill_all(&self) -> Result<()> {
-        let pids = (0..SERVER_COUNT).map(|n| self.pid(n)).collect::<Result<Vec<_>>>()?;
-        // The servers first: they stop cleanly when their launcher goes. It starts none again.
-        let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
-        let kill = format!("kill -KILL {}", pids.join(" "));
-        output(Command::new("sh").args(["-c", &kill]))?;
-        signal(self.launcher.pid(), "KILL")
-    }
-
-    fn stop(&mut self) -> Result<()> {
-        for server in &mut self.restarted {
-            server.stop("TERM", STOP_PATIENCE)?;
-        }
-        self.launcher.stop("INT", STOP_PATIENCE)
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for server in 0..SERVER_COUNT {
-            if let Ok(pid) = self.pid(server) {
-                drop(signal(pid, "KILL")); // Best effort: a check has failed already.
-            }
-        }
-    }
 }
 
 /// Runs `etcdctl` and compares what it prints, blanks at the ends aside.
@@ -256,21 +154,7 @@ fn endpoints(cluster: &Cluster) -> Result<()> {
         serde_json::from_str(&cluster.etcdctl(&["member", "list", "-w", "json"])?)?;
     let count = members["members"].as_array().map(Vec::len);
     ensure!(count == Some(usize::from(SERVER_COUNT)), "member list: {members}");
-    equal_hashes(cluster)
-}
-
-/// HashKV agrees on every member, once all have applied the same.
-fn equal_hashes(cluster: &Cluster) -> Result<()> {
-    wait_for("equal hashes on all members", PATIENCE, || {
-        let text = cluster.etcdctl(&["endpoint", "hashkv", "-w", "json"])?;
-        let answer: Value = serde_json::from_str(&text)?;
-        let list = answer.as_array().context("endpoint hashkv is a list")?;
-        let hashes: Vec<_> = list.iter().map(|one| one["HashKV"]["hash"].as_u64()).collect();
-        let all = hashes.len() == usize::from(SERVER_COUNT);
-        ensure!(all && hashes.iter().all(|hash| *hash == hashes[0]), "hashes differ: {text}");
-        ensure!(hashes[0].is_some(), "no hash: {text}");
-        Ok(())
-    })
+    cluster.equal_hashes()
 }
 
 /// Writes, kills the leader, starts it again, kills the next leader. Gives what was acknowledged.
@@ -285,7 +169,7 @@ fn writes_under_kills(cluster: &mut Cluster) -> Result<Vec<(String, String)>> {
         if number == WRITE_COUNT / 2 {
             let recipe = recipe.take().context("a server was killed before")?;
             cluster.restarted.push(recipe.start()?);
-            wait_for("the restarted server", PATIENCE, || equal_hashes(cluster))?;
+            wait_for("the restarted server", PATIENCE, || cluster.equal_hashes())?;
             kill_second(cluster, &mut written, number)?;
             continue;
         }

@@ -1,5 +1,5 @@
 //! Everything a maintainer runs, as one typed tool: `cargo xtask ci | tidy | conformance |
-//! planted-bugs | bench-etcd`.
+//! power-loss | planted-bugs | bench-etcd`.
 //!
 //! Why: no shell dialect, nothing to install, and the checks can be tested like any other code.
 //!
@@ -10,8 +10,10 @@
 
 mod bench;
 mod ci;
+mod cluster;
 mod conformance;
 mod planted;
+mod power;
 mod processes;
 mod readme;
 mod run;
@@ -23,6 +25,7 @@ pub use bench::{BenchOptions, bench_etcd};
 pub use ci::{check_tidy, ci};
 pub use conformance::conformance;
 pub use planted::planted_bugs;
+pub use power::power_loss;
 
 /// The root of the workspace that this tool was built from.
 #[must_use]

@@ -22,6 +22,16 @@ enum Job {
     Tidy,
     /// The shipped binary under etcdctl, with servers killed under it
     Conformance,
+    /// The shipped binary on a disk that forgets what was not synced: all servers are killed in
+    /// mid-load, and every acknowledged write must be there again
+    PowerLoss {
+        /// Power losses in a row, each on the data that the one before left
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Bugs of bugs/*.patch, by name: with each in a scratch copy, the same test must fail
+        #[arg(long, value_name = "NAME", num_args = 1..)]
+        planted: Vec<String>,
+    },
     /// Each bug of bugs/*.patch, in a scratch copy, must be found by the simulator
     PlantedBugs {
         /// How many seeds the simulator may use for each bug
@@ -54,6 +64,7 @@ fn main() -> Result<()> {
         Job::Ci => xtask::ci(&root),
         Job::Tidy => xtask::check_tidy(&root),
         Job::Conformance => xtask::conformance(&root),
+        Job::PowerLoss { rounds, planted } => xtask::power_loss(&root, rounds, &planted),
         Job::PlantedBugs { seeds } => xtask::planted_bugs(&root, seeds),
         Job::BenchEtcd { seconds, rounds, clients, value_size, data_dir } => {
             let options =

@@ -2,6 +2,8 @@
 //!
 //! Why: a sweep that finds nothing shows something only when it would have found something.
 //!
+//! The copy serves every other test that has to fail on a planted bug, too.
+//!
 //! Invariants:
 //! - the tree itself is never touched: the copy lies in the target folder;
 //! - the unchanged copy must be clean under the same seeds, so that a find is due to the bug.
@@ -24,19 +26,17 @@ const VIOLATION: i32 = 100;
 /// When there is no bug to plant, a patch does not apply, or a bug was not found.
 pub fn planted_bugs(root: &Path, seed_count: u64) -> Result<()> {
     let patches = patches(root)?;
-    let scratch = target_folder(root)?.join("planted");
-    let tree = scratch.join("tree");
-    copy(root, &tree)?;
+    let scratch = Scratch::new(root)?;
+    scratch.restore()?;
     ensure!(sweep(&scratch, seed_count)?.code == 0, "the tree without a bug is not clean");
     let mut missed = Vec::new();
     let mut table = String::from("| bug | check | seeds | seconds |\n| --- | --- | --- | --- |\n");
     for patch in &patches {
-        let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = bug_name(patch);
         let text = fs::read_to_string(patch).with_context(|| name.clone())?;
         let check = header(&text, "check").with_context(|| format!("{name}: no line 'check:'"))?;
         println!("\n── {name}, which {check} must find");
-        copy(root, &tree)?;
-        apply(patch, &tree)?;
+        scratch.plant(patch)?;
         let swept = sweep(&scratch, seed_count).with_context(|| name.clone())?;
         match &swept.found {
             Some((seed, found)) if found == check => {
@@ -52,6 +52,73 @@ pub fn planted_bugs(root: &Path, seed_count: u64) -> Result<()> {
     ensure!(missed.is_empty(), "not found in {seed_count} seeds: {}", missed.join(", "));
     println!("all {} planted bugs were found", patches.len());
     Ok(())
+}
+
+/// A copy of the tree in the target folder, which bugs are planted in.
+pub(crate) struct Scratch {
+    root: PathBuf,
+    folder: PathBuf,
+}
+
+impl Scratch {
+    /// Names the place of the copy. It is as an earlier run left it.
+    pub(crate) fn new(root: &Path) -> Result<Self> {
+        Ok(Self { root: root.to_path_buf(), folder: target_folder(root)?.join("planted") })
+    }
+
+    fn tree(&self) -> PathBuf {
+        self.folder.join("tree")
+    }
+
+    /// Makes the copy equal to the tracked files of the tree, writing only what differs so that
+    /// builds stay short.
+    fn restore(&self) -> Result<()> {
+        let git = ["-c", "safe.directory=*", "ls-files", "-z"];
+        let listing = output(Command::new("git").args(git).current_dir(&self.root))?;
+        for path in listing.split('\0').filter(|path| !path.is_empty()) {
+            let (from, to) = (self.root.join(path), self.tree().join(path));
+            let contents = fs::read(&from).with_context(|| format!("reading {path}"))?;
+            if fs::read(&to).ok().as_ref() != Some(&contents) {
+                fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
+                fs::write(&to, contents)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the copy equal to the tree with this one patch applied.
+    pub(crate) fn plant(&self, patch: &Path) -> Result<()> {
+        self.restore()?;
+        let mut command = Command::new("git");
+        command.args(["apply", "--verbose"]).arg(patch).current_dir(self.tree());
+        // The copy lies inside the repository; without the ceiling git would look for the files
+        // there.
+        run(command.env("GIT_CEILING_DIRECTORIES", &self.folder))
+    }
+
+    /// Builds the copy with a profile of its own workspace and gives the path of the binary.
+    pub(crate) fn build(&self, profile: &str) -> Result<PathBuf> {
+        let build = self.folder.join("target");
+        let mut command = cargo(&self.tree());
+        command.args(["build", "--quiet", "--profile", profile, "--locked", "--package", "kvraft"]);
+        run(command.env("CARGO_TARGET_DIR", &build))?;
+        Ok(build.join(profile).join("kvraft"))
+    }
+}
+
+/// The patch of a bug that is called by its name.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn patch(root: &Path, name: &str) -> Result<PathBuf> {
+    let names: Vec<_> = patches(root)?.into_iter().map(|path| (bug_name(&path), path)).collect();
+    let known = || names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    let found = names.iter().find(|(known, _)| known == name);
+    Ok(found.with_context(|| format!("no bug is called {name}; there are {}", known()))?.1.clone())
+}
+
+fn bug_name(patch: &Path) -> String {
+    patch.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The value of a line `key: value` above the diff.
@@ -73,30 +140,6 @@ fn patches(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(patches)
 }
 
-/// Makes `tree` equal to the tracked files of `root`, writing only what differs so that builds
-/// stay short.
-fn copy(root: &Path, tree: &Path) -> Result<()> {
-    let git = ["-c", "safe.directory=*", "ls-files", "-z"];
-    let listing = output(Command::new("git").args(git).current_dir(root))?;
-    for path in listing.split('\0').filter(|path| !path.is_empty()) {
-        let (from, to) = (root.join(path), tree.join(path));
-        let contents = fs::read(&from).with_context(|| format!("reading {path}"))?;
-        if fs::read(&to).ok().as_ref() != Some(&contents) {
-            fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
-            fs::write(&to, contents)?;
-        }
-    }
-    Ok(())
-}
-
-fn apply(patch: &Path, tree: &Path) -> Result<()> {
-    // The copy lies inside the repository; without the ceiling git would look for the files there.
-    let ceiling = tree.parent().context("the copy lies in the target folder")?;
-    let mut command = Command::new("git");
-    command.args(["apply", "--verbose"]).arg(patch);
-    run(command.current_dir(tree).env("GIT_CEILING_DIRECTORIES", ceiling))
-}
-
 /// What a sweep of a copy came to.
 struct Swept {
     code: i32,
@@ -106,12 +149,8 @@ struct Swept {
 }
 
 /// Builds the copy and sweeps the seeds in order until the first find.
-fn sweep(scratch: &Path, seed_count: u64) -> Result<Swept> {
-    let build = scratch.join("target");
-    let mut command = cargo(&scratch.join("tree"));
-    command.args(["build", "--quiet", "--profile", "sim", "--locked", "--package", "kvraft"]);
-    run(command.env("CARGO_TARGET_DIR", &build))?;
-    let mut command = Command::new(build.join("sim/kvraft"));
+fn sweep(scratch: &Scratch, seed_count: u64) -> Result<Swept> {
+    let mut command = Command::new(scratch.build("sim")?);
     let seeds = format!("0..{seed_count}");
     command.args(["sim", "--seeds", &seeds, "--jobs", "1", "--max-fail", "1"]);
     println!("$ {}", line(&command));

@@ -62,6 +62,12 @@ fn pids() -> Result<Vec<u32>> {
     Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
+/// Whether the process `pid` still runs; one that waits for its parent only does not.
+pub(crate) fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
 /// What the process `pid` has used so far.
 pub(crate) fn usage(pid: u32) -> Result<Usage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
@@ -164,7 +170,7 @@ pub(crate) fn free_ports(count: u16) -> Result<u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::{free_ports, listener, listening_inode, parse_usage, usage};
+    use super::{free_ports, is_running, listener, listening_inode, parse_usage, usage};
 
     #[test]
     fn usage_is_read_behind_the_name() {
@@ -188,5 +194,18 @@ mod tests {
         let _listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
         assert_eq!(listener(port).unwrap(), std::process::id());
         assert!(0 < usage(std::process::id()).unwrap().resident_kib);
+    }
+
+    /// A killed process that nobody has waited for is still in `/proc`.
+    #[test]
+    fn a_killed_process_does_not_run() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(is_running(child.id()));
+        child.kill().unwrap();
+        let patience = std::time::Duration::from_secs(5);
+        let ended = || anyhow::Context::context((!is_running(child.id())).then_some(()), "runs");
+        crate::run::wait_for("its end", patience, ended).unwrap();
+        child.wait().unwrap();
+        assert!(!is_running(child.id()));
     }
 }
