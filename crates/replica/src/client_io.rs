@@ -38,8 +38,8 @@ enum Sent {
 pub(crate) struct Waiting {
     parked: VecDeque<(Ticket, Parked)>,
     sent: BTreeMap<Ticket, Sent>,
-    /// The same as the `Appended` ones in `sent`, by position: an index may be appended to again in a
-    /// later term while the fate of the first is still open.
+    /// The same as the `Appended` ones in `sent`, by position: an index may be appended to again in
+    /// a later term while the fate of the first is still open.
     appended: BTreeMap<(Index, Term), Ticket>,
     /// Linearizable reads whose read index raft is finding out.
     reads: BTreeMap<Ticket, Query>,
@@ -148,8 +148,8 @@ impl Waiting {
         }
     }
 
-    /// The log up to here was replaced by a snapshot: what became of entries in it is not known, and
-    /// a forwarded command may be one of them.
+    /// The log up to here was replaced by a snapshot: what became of entries in it is not known,
+    /// and a forwarded command may be one of them.
     pub(crate) fn on_snapshot(&mut self, index: Index, out: &mut Vec<Hop>) {
         self.give_up(out, |sent| match sent {
             Sent::Appended(position) => position.index <= index,

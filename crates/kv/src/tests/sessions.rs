@@ -147,7 +147,8 @@ fn sessions_do_not_come_back() {
     );
 }
 
-/// When many sessions expire at once they are removed over several entries, but all refused at once.
+/// When many sessions expire at once they are removed over several entries, but all refused at
+/// once.
 #[test]
 fn many_sessions_expire_at_once() {
     let mut machine = Machine::default();
