@@ -1,7 +1,7 @@
 //! A client as a value: whom to ask, when to try again, and under which number.
 //!
-//! Why: the async client and the simulated clients must behave alike, so that what is tested under
-//! simulated faults is what people run. Nothing here does IO or reads a clock.
+//! Why: as a value it can be tested without a network and driven by any world. Nothing here does IO
+//! or reads a clock.
 //!
 //! How it is used, for each operation:
 //! 1. [`Session::begin`] makes an [`Operation`], numbered if it is a mutation and a session is
