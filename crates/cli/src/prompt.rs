@@ -63,9 +63,9 @@ pub(crate) struct ClientArgs {
 enum Command {
     /// Write a key: put KEY VALUE
     Put(PutOptions),
-    /// Read a key or a range: get KEY [RANGE_END]
+    /// Read a key or a range: `get KEY [RANGE_END]`
     Get(GetOptions),
-    /// Delete a key or a range: del KEY [RANGE_END]
+    /// Delete a key or a range: `del KEY [RANGE_END]`
     Del(DelOptions),
     /// Compare, then do one of two lists; asks for each part
     Txn,
