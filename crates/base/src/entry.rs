@@ -48,6 +48,31 @@ pub enum EntryKind {
     Config,
 }
 
+impl EntryKind {
+    /// Its number in every format.
+    #[must_use]
+    pub fn to_u8(self) -> u8 {
+        match self {
+            Self::Noop => 0,
+            Self::Command => 1,
+            Self::Config => 2,
+        }
+    }
+
+    /// The kind with this number.
+    ///
+    /// # Errors
+    /// [`DecodeError::Unknown`] of any other number.
+    pub fn from_u8(byte: u8) -> Result<Self, DecodeError> {
+        match byte {
+            0 => Ok(Self::Noop),
+            1 => Ok(Self::Command),
+            2 => Ok(Self::Config),
+            other => Err(DecodeError::Unknown { what: "entry kind", value: u64::from(other) }),
+        }
+    }
+}
+
 /// One entry of the replicated log.
 ///
 /// Its checksum is made where it enters the log and carried through journal, wire and read-back, so
@@ -79,7 +104,7 @@ impl Entry {
 
     fn checksum_of(term: Term, index: Index, kind: EntryKind, payload: &[u8]) -> u32 {
         let place = checksum_seeded(index.0, &term.0.to_le_bytes());
-        checksum_seeded(u64::from(place) << 8 | u64::from(kind_to_u8(kind)), payload)
+        checksum_seeded(u64::from(place) << 8 | u64::from(kind.to_u8()), payload)
     }
 
     /// Its index and term.
@@ -105,7 +130,7 @@ impl Entry {
         writer
             .u64(self.term.0)
             .u64(self.index.0)
-            .u8(kind_to_u8(self.kind))
+            .u8(self.kind.to_u8())
             .u32(self.checksum)
             .bytes(&self.payload);
     }
@@ -117,7 +142,7 @@ impl Entry {
     pub fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         let term = Term(reader.u64("entry term")?);
         let index = Index(reader.u64("entry index")?);
-        let kind = kind_from_u8(reader.u8("entry kind")?)?;
+        let kind = EntryKind::from_u8(reader.u8("entry kind")?)?;
         let checksum = reader.u32("entry checksum")?;
         let payload = reader.bytes("entry payload")?;
         let entry = Self { term, index, kind, payload, checksum };
@@ -125,23 +150,6 @@ impl Entry {
             return Err(DecodeError::Checksum { what: "entry" });
         }
         Ok(entry)
-    }
-}
-
-fn kind_to_u8(kind: EntryKind) -> u8 {
-    match kind {
-        EntryKind::Noop => 0,
-        EntryKind::Command => 1,
-        EntryKind::Config => 2,
-    }
-}
-
-fn kind_from_u8(byte: u8) -> Result<EntryKind, DecodeError> {
-    match byte {
-        0 => Ok(EntryKind::Noop),
-        1 => Ok(EntryKind::Command),
-        2 => Ok(EntryKind::Config),
-        other => Err(DecodeError::Unknown { what: "entry kind", value: u64::from(other) }),
     }
 }
 

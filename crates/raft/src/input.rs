@@ -95,7 +95,7 @@ impl Input {
         match self {
             Self::Receive(message) => message.encode(writer.u8(1)),
             Self::Propose { ticket, kind, payload } => {
-                writer.u8(2).u64(ticket.0).u8(kind_to_u8(*kind)).bytes(payload);
+                writer.u8(2).u64(ticket.0).u8(kind.to_u8()).bytes(payload);
             }
             Self::Read { ticket } => {
                 writer.u8(3).u64(ticket.0);
@@ -145,7 +145,7 @@ impl Input {
             1 => Self::Receive(Message::decode(reader)?),
             2 => Self::Propose {
                 ticket: Ticket(reader.u64("ticket")?),
-                kind: kind_from_u8(reader.u8("entry kind")?)?,
+                kind: EntryKind::from_u8(reader.u8("entry kind")?)?,
                 payload: reader.bytes("payload")?,
             },
             3 => Self::Read { ticket: Ticket(reader.u64("ticket")?) },
@@ -182,22 +182,5 @@ fn optional<T>(
     match reader.bool("present")? {
         true => decode(reader).map(Some),
         false => Ok(None),
-    }
-}
-
-fn kind_to_u8(kind: EntryKind) -> u8 {
-    match kind {
-        EntryKind::Noop => 0,
-        EntryKind::Command => 1,
-        EntryKind::Config => 2,
-    }
-}
-
-fn kind_from_u8(byte: u8) -> Result<EntryKind, DecodeError> {
-    match byte {
-        0 => Ok(EntryKind::Noop),
-        1 => Ok(EntryKind::Command),
-        2 => Ok(EntryKind::Config),
-        other => Err(DecodeError::Unknown { what: "entry kind", value: u64::from(other) }),
     }
 }

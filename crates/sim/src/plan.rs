@@ -162,17 +162,7 @@ impl RunConfig {
     #[must_use]
     pub fn draw(prng: &mut Prng) -> Self {
         let server_count = *prng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 7]).unwrap_or(&3);
-        let mut on = || prng.chance(1, 2);
-        let kinds = FaultKinds {
-            crash: on(),
-            kill: on(),
-            fuse: on(),
-            pause: on(),
-            disconnect: on(),
-            partition: on(),
-            block: on(),
-            clog: on(),
-        };
+        let kinds = FaultKinds::draw(prng, 1, 2);
         Self {
             fault_interval_mean: prng.duration(Duration::from_millis(500), Duration::from_secs(10)),
             repair_after_max: prng.duration(Duration::from_millis(100), Duration::from_secs(10)),
@@ -185,6 +175,24 @@ impl RunConfig {
     #[must_use]
     pub fn servers(&self) -> Vec<MemberId> {
         (1..=self.server_count).map(MemberId).collect()
+    }
+}
+
+impl FaultKinds {
+    /// Each kind for itself, on with a chance of `num` in `den`.
+    #[must_use]
+    pub fn draw(prng: &mut Prng, num: u64, den: u64) -> Self {
+        let mut on = || prng.chance(num, den);
+        Self {
+            crash: on(),
+            kill: on(),
+            fuse: on(),
+            pause: on(),
+            disconnect: on(),
+            partition: on(),
+            block: on(),
+            clog: on(),
+        }
     }
 }
 

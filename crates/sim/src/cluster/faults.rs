@@ -23,17 +23,7 @@ const FUSE_PATIENCE: Duration = Duration::from_millis(500);
 /// The faults of a seed.
 pub(crate) fn draw(seed: u64, config: &ClusterConfig) -> Plan {
     let mut prng = Prng::new(seed).fork("faults");
-    let mut on = || prng.chance(2, 3);
-    let kinds = FaultKinds {
-        crash: on(),
-        kill: on(),
-        fuse: on(),
-        pause: on(),
-        disconnect: on(),
-        partition: on(),
-        block: on(),
-        clog: on(),
-    };
+    let kinds = FaultKinds::draw(&mut prng, 2, 3);
     let until = u64::try_from(config.faults_until.as_nanos()).unwrap_or(u64::MAX);
     let run = RunConfig {
         server_count: config.servers,
