@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod inject;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod scripts;

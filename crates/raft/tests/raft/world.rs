@@ -63,6 +63,9 @@ pub(crate) struct Node {
     /// Written, not yet durable.
     pub(crate) writes: VecDeque<Write>,
     pub(crate) manual_disk: bool,
+    /// Handed over, not yet applied.
+    machine: VecDeque<Entry>,
+    pub(crate) manual_machine: bool,
     pub(crate) applied: Position,
     pub(crate) installing: Option<Shipment>,
     pub(crate) cut: bool,
@@ -141,6 +144,8 @@ impl World {
                 disk,
                 writes: VecDeque::new(),
                 manual_disk: false,
+                machine: VecDeque::new(),
+                manual_machine: false,
                 applied: Position::ZERO,
                 installing: None,
                 cut: false,
@@ -204,6 +209,7 @@ impl World {
         let node = self.node(id);
         node.raft = None;
         node.writes.clear();
+        node.machine.clear();
         if let Some(shipment) = node.installing.take() {
             self.report(&shipment, None);
         }
@@ -262,13 +268,12 @@ impl World {
         for (ticket, result) in out.reads {
             self.on_read(id, ticket, result);
         }
-        if let Some(last) = out.committed.last() {
-            let last = last.position();
-            for entry in &out.committed {
-                self.apply(id, entry);
+        if !out.committed.is_empty() {
+            let node = self.node(id);
+            node.machine.extend(out.committed);
+            if !node.manual_machine {
+                inputs.extend(self.apply(id, usize::MAX));
             }
-            self.trace.push(format!("{id}: applied up to {last}"));
-            inputs.push(Input::Applied { index: last.index });
         }
         for fetch in out.fetches {
             inputs.push(self.answer_fetch(id, &fetch));
@@ -282,7 +287,7 @@ impl World {
     }
 
     fn on_event(&mut self, id: MemberId, event: &Event) {
-        self.trace.push(format!("{id}: {event:?}"));
+        self.trace.push(format!("{id}: {}", compact(event)));
         if let Event::BecameLeader { term } = event {
             let leader = *self.rules.leaders.entry(*term).or_insert(id);
             assert_eq!(leader, id, "election safety: one leader per term");
@@ -306,7 +311,20 @@ impl World {
         self.reads.insert(ticket.0, result);
     }
 
-    fn apply(&mut self, id: MemberId, entry: &Entry) {
+    /// The machine takes in the oldest entries that it was handed.
+    pub(crate) fn apply(&mut self, id: MemberId, count: usize) -> Option<Input> {
+        let node = self.node(id);
+        let count = count.min(node.machine.len());
+        let entries: Vec<Entry> = node.machine.drain(..count).collect();
+        for entry in &entries {
+            self.apply_one(id, entry);
+        }
+        let last = entries.last()?.position();
+        self.trace.push(format!("{id}: applied up to {last}"));
+        Some(Input::Applied { index: last.index })
+    }
+
+    fn apply_one(&mut self, id: MemberId, entry: &Entry) {
         let agreed = self.rules.committed.entry(entry.index).or_insert_with(|| entry.clone());
         assert_eq!(agreed, entry, "state machine safety: one entry per committed index");
         let node = self.node(id);
@@ -397,6 +415,7 @@ impl World {
         node.disk.entries.clear();
         node.disk.table = position;
         node.applied = position;
+        node.machine.clear();
         let mut inputs: Vec<Input> = durable.into_iter().collect();
         inputs.push(Input::SnapshotInstalled { position, members });
         self.turn(id, inputs);
@@ -420,11 +439,19 @@ impl World {
     }
 
     pub(crate) fn propose(&mut self, id: MemberId, payload: &[u8]) -> u64 {
-        let ticket = self.ticket();
-        let payload = Bytes::copy_from_slice(payload);
-        let kind = EntryKind::Command;
-        self.turn(id, vec![Input::Propose { ticket: Ticket(ticket), kind, payload }]);
-        ticket
+        self.propose_batch(id, &[payload])
+    }
+
+    /// Proposes all in one turn; returns the last ticket.
+    pub(crate) fn propose_batch(&mut self, id: MemberId, payloads: &[&[u8]]) -> u64 {
+        let input = |payload: &&[u8]| Input::Propose {
+            ticket: Ticket(self.ticket()),
+            kind: EntryKind::Command,
+            payload: Bytes::copy_from_slice(payload),
+        };
+        let inputs = payloads.iter().map(input).collect();
+        self.turn(id, inputs);
+        self.next_ticket - 1
     }
 
     pub(crate) fn read(&mut self, id: MemberId) -> u64 {
@@ -558,6 +585,27 @@ fn recode(input: &Input) -> Input {
     reader.finish().expect("decoding takes everything");
     assert_eq!(&decoded, input);
     decoded
+}
+
+/// An event on one line, in the notation of messages: `Name field=value`, positions as `index@term`.
+fn compact(event: &Event) -> String {
+    let mut text = format!("{event:?}");
+    for wrapper in ["Term(", "Index(", "MemberId(", "Some("] {
+        while let Some((before, after)) = text.split_once(wrapper) {
+            let (inner, rest) = after.split_once(')').expect("what is opened is closed");
+            text = format!("{before}{inner}{rest}");
+        }
+    }
+    while let Some((before, after)) = text.split_once("Position { term: ") {
+        let (position, rest) = after.split_once(" }").expect("what is opened is closed");
+        let (term, index) = position.split_once(", index: ").expect("it has two fields");
+        text = format!("{before}{index}@{term}{rest}");
+    }
+    text.replace(" { ", " ")
+        .replace(" }", "")
+        .replace(": ", "=")
+        .replace(", ", " ")
+        .replace('"', "")
 }
 
 /// A message on one line.
