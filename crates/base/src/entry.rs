@@ -1,4 +1,4 @@
-//! Log entries, positions, hard state and the set of members.
+//! Log entries, positions and hard state.
 
 use bytes::Bytes;
 
@@ -6,7 +6,6 @@ use crate::{
     Index, MemberId, Term, WriteId,
     checksum::checksum_seeded,
     codec::{DecodeError, Reader, Writer},
-    limits,
 };
 
 /// An index together with the term of the entry there: names a whole log prefix (log matching,
@@ -44,7 +43,7 @@ pub enum EntryKind {
     Noop,
     /// A command of the state machine.
     Command,
-    /// A configuration: [`Members`] encoded.
+    /// A configuration: [`Members`](crate::Members) encoded.
     Config,
 }
 
@@ -182,98 +181,6 @@ pub struct Write {
     pub entries: Vec<Entry>,
 }
 
-/// The servers that make up a cluster, as a configuration entry carries them.
-///
-/// `voters_outgoing` and `learners` are in the format for joint consensus (Raft §6) and are empty
-/// as long as membership is fixed. Invariant: `voters` is never empty, sorted, without duplicates.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Members {
-    voters: Vec<MemberId>,
-    voters_outgoing: Vec<MemberId>,
-    learners: Vec<MemberId>,
-}
-
-impl Members {
-    /// A configuration of voters only; `None` when there are none, a duplicate, id 0, or too many.
-    #[must_use]
-    pub fn new(voters: impl IntoIterator<Item = MemberId>) -> Option<Self> {
-        let mut voters: Vec<MemberId> = voters.into_iter().collect();
-        voters.sort_unstable();
-        let count = voters.len();
-        voters.dedup();
-        let distinct = voters.len() == count;
-        let named = voters.first().is_some_and(|first| *first != MemberId::ZERO);
-        (distinct && named && count <= limits::MEMBERS_MAX).then_some(Self {
-            voters,
-            voters_outgoing: Vec::new(),
-            learners: Vec::new(),
-        })
-    }
-
-    /// Who votes, in order of id.
-    #[must_use]
-    pub fn voters(&self) -> &[MemberId] {
-        &self.voters
-    }
-
-    /// Whether `id` has a vote.
-    #[must_use]
-    pub fn is_voter(&self, id: MemberId) -> bool {
-        self.voters.binary_search(&id).is_ok()
-    }
-
-    /// How many voters make a strict majority: 2 of 3, 3 of 4, 3 of 5.
-    #[must_use]
-    pub fn quorum(&self) -> usize {
-        self.voters.len() / 2 + 1
-    }
-
-    /// The encoding, with a format version in front.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        let mut writer = Writer::new();
-        writer.u8(1);
-        for group in [&self.voters, &self.voters_outgoing, &self.learners] {
-            writer.count(group.len());
-            for id in group {
-                writer.u64(id.0);
-            }
-        }
-        writer.finish()
-    }
-
-    /// Reads an encoding back.
-    ///
-    /// # Errors
-    /// Any [`DecodeError`]; a joint configuration or learners are "unknown" to this version.
-    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        let version = reader.u8("configuration version")?;
-        if version != 1 {
-            return Err(DecodeError::Unknown {
-                what: "configuration version",
-                value: u64::from(version),
-            });
-        }
-        let voters = Self::decode_group(&mut reader)?;
-        let voters_outgoing = Self::decode_group(&mut reader)?;
-        let learners = Self::decode_group(&mut reader)?;
-        reader.finish()?;
-        let unknown = voters_outgoing.len() + learners.len();
-        if 0 < unknown {
-            let value = unknown as u64;
-            return Err(DecodeError::Unknown { what: "joint configuration or learners", value });
-        }
-        let count = voters.len() as u64;
-        Self::new(voters).ok_or(DecodeError::Unknown { what: "voters", value: count })
-    }
-
-    fn decode_group(reader: &mut Reader) -> Result<Vec<MemberId>, DecodeError> {
-        let count = reader.count("member count", 8)?;
-        (0..count).map(|_| reader.u64("member id").map(MemberId)).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,23 +199,5 @@ mod tests {
             let result = Entry::decode(&mut Reader::new(damaged.into()));
             assert!(result.is_err(), "a flip at byte {at} went unseen");
         }
-    }
-
-    /// Majorities are strict for odd and even sizes.
-    #[test]
-    fn quorum_is_a_strict_majority() {
-        let quorum = |n: u64| Members::new((1..=n).map(MemberId)).unwrap().quorum();
-        assert_eq!([1, 2, 3, 4, 5, 6, 7].map(quorum), [1, 2, 2, 3, 3, 4, 4]);
-    }
-
-    /// Configurations survive their own encoding; bad ones are refused.
-    #[test]
-    fn members_round_trip() {
-        let members = Members::new([MemberId(3), MemberId(1)]).unwrap();
-        assert_eq!(members.voters(), [MemberId(1), MemberId(3)]);
-        assert_eq!(Members::decode(members.encode()), Ok(members));
-        assert_eq!(Members::new([]), None);
-        assert_eq!(Members::new([MemberId(1), MemberId(1)]), None);
-        assert_eq!(Members::new([MemberId(0)]), None);
     }
 }

@@ -15,6 +15,7 @@ mod disk;
 mod entry;
 mod ids;
 pub mod limits;
+mod members;
 mod prng;
 mod table;
 mod time;
@@ -22,10 +23,11 @@ mod time;
 pub use checksum::{checksum, checksum_append, checksum_seeded};
 pub use codec::{DecodeError, Reader, Writer};
 pub use disk::{Disk, DiskError, DiskErrorKind, DiskFile};
-pub use entry::{Entry, EntryKind, HardState, Members, Position, Write};
+pub use entry::{Entry, EntryKind, HardState, Position, Write};
 pub use ids::{
     ClientId, ClusterId, GroupId, Index, MemberId, OpId, Revision, Term, Ticket, WriteId,
 };
+pub use members::{Learner, MemberInfo, MemberRole, Members, MembersDraft, MembersError, majority};
 pub use prng::Prng;
 pub use table::{
     Checkpoint, Damage, META_APPLIED, META_MEMBERS, Records, RowVisitor, TableId, TableOp,

@@ -16,4 +16,13 @@ pub const TXN_OPS_MAX: usize = 128;
 /// Most voters. Seven survive three failures; more only make every commit slower.
 pub const MEMBERS_MAX: usize = 7;
 
+/// Most learners. Each costs the leader as much sending as a voter.
+pub const LEARNERS_MAX: usize = 8;
+
+/// Longest name or address of a member, as long as a DNS name may be, and a port.
+pub const MEMBER_TEXT_SIZE_BYTES_MAX: usize = 261;
+
+/// Most addresses of a member for one purpose.
+pub const MEMBER_ADDRESSES_MAX: usize = 8;
+
 const _: () = assert!(ENTRY_SIZE_BYTES_MAX < FRAME_SIZE_BYTES_MAX, "one entry must fit in a frame");
