@@ -7,7 +7,8 @@
 //! A data directory holds
 //! - `identity`: which member of which cluster this is, and the format version;
 //! - `journal/`: the log and the hard state, in checksummed segments ([`Journal`]);
-//! - `table`: the settled state machine, a redb database behind per-block checksums ([`Table`]).
+//! - `table`: the settled state machine, a redb database behind per-block checksums ([`Table`]);
+//! - `install`, while a received snapshot replaces table and journal: of which position.
 //!
 //! Invariants:
 //! - every byte that is believed has a checksum seeded with its place;
@@ -21,6 +22,7 @@
 mod dump;
 mod error;
 mod identity;
+mod install;
 mod journal;
 mod open;
 mod table;

@@ -15,6 +15,7 @@ use kvraft_base::{
 use crate::{
     Identity, Journal, OpenError, Table, TableError,
     identity::{IDENTITY_PATH, IDENTITY_TEMP_PATH, read_identity},
+    install::{MARK_PATH, MARK_TEMP_PATH, Mark, clear_mark, read_mark},
     journal,
     table::{TABLE_PATH, TABLE_TEMP_PATH},
 };
@@ -102,6 +103,12 @@ pub enum Note {
         /// The snapshot's position.
         position: Position,
     },
+    /// The journal is damaged before the end of the table: it begins anew after that, and owes what
+    /// came later.
+    JournalCut {
+        /// Where the table ends.
+        applied: Position,
+    },
     /// A file that an interrupted step had left was removed.
     LeftoverRemoved {
         /// The file.
@@ -125,6 +132,12 @@ impl std::fmt::Display for Note {
             Self::InstallRolledForward { position } => {
                 write!(f, "snapshot install completed: the log begins after {position}")
             }
+            Self::JournalCut { applied } => {
+                write!(
+                    f,
+                    "the journal is damaged before {applied}, which the table holds: it begins anew there"
+                )
+            }
             Self::LeftoverRemoved { path } => write!(f, "{path}: leftover removed"),
         }
     }
@@ -146,7 +159,7 @@ pub fn open(
     let identity = read_identity(disk)?;
     check_expected(&identity, expected)?;
     let mut notes = Vec::new();
-    for path in [TABLE_TEMP_PATH, IDENTITY_TEMP_PATH] {
+    for path in [TABLE_TEMP_PATH, IDENTITY_TEMP_PATH, MARK_TEMP_PATH] {
         remove_leftover(disk, path, &mut notes)?;
     }
     // A killed process may have renamed a table that is not yet durable under its name; the journal
@@ -155,7 +168,7 @@ pub fn open(
     disk.open(TABLE_PATH).map_err(|error| table_missing(error.kind, error))?.sync()?;
     let table = Table::open(disk, options)?;
     let mut journal = journal::recover(disk, &identity, options, &mut notes)?;
-    join(&mut journal, &table, &mut notes)?;
+    join(disk, &mut journal, table.applied(), &mut notes)?;
     let applied = table.applied();
     let members = table.members()?.unwrap_or_else(|| identity.members.clone());
     let recovered = Recovered {
@@ -208,28 +221,43 @@ fn table_missing(kind: DiskErrorKind, error: kvraft_base::DiskError) -> OpenErro
     error.into()
 }
 
-/// Brings journal and table together: completes an interrupted snapshot install, refuses a gap.
-fn join(journal: &mut Journal, table: &Table, notes: &mut Vec<Note>) -> Result<(), OpenError> {
-    let applied = table.applied();
+/// Brings journal and table together. What the table holds was durable in the journal before; if it
+/// is not there, an install is completed, or a damaged journal begins anew, or else the journal has
+/// lost its end and with it perhaps a vote: then there is no going on.
+fn join(
+    disk: &dyn Disk,
+    journal: &mut Journal,
+    applied: Position,
+    notes: &mut Vec<Note>,
+) -> Result<(), OpenError> {
     let released = journal.released();
     if applied.index < released.index {
         return Err(OpenError::Gap { applied, released });
     }
-    if applied == released || applied == journal.last() {
-        return Ok(());
+    let mark = read_mark(disk)?;
+    if journal.holds(applied).map_err(TableError::from)? {
+        return Ok(clear_mark(disk)?);
     }
-    if applied.index == released.index {
-        return Err(OpenError::Gap { applied, released });
-    }
-    let known = applied.index <= journal.last().index && {
-        let index = applied.index;
-        journal.term_at(index).map_err(TableError::from)? == applied.term
+    let note = match mark {
+        Mark::At(position) if position == applied => Note::InstallRolledForward { position },
+        Mark::At(_) | Mark::Absent if journal.misses(applied.index) => Note::JournalCut { applied },
+        Mark::At(_) | Mark::Absent => return Err(end_lost(journal, applied)),
+        Mark::Damaged => {
+            let detail = "the mark of a snapshot install cannot be read".into();
+            return Err(OpenError::Damaged { path: MARK_PATH.into(), detail });
+        }
     };
-    if !known {
-        journal.reset(applied, hard_state_after(journal.hard_state(), applied))?;
-        notes.push(Note::InstallRolledForward { position: applied });
-    }
+    journal.reset(applied, hard_state_after(journal.hard_state(), applied))?;
+    notes.push(note);
     Ok(())
+}
+
+fn end_lost(journal: &Journal, applied: Position) -> OpenError {
+    let last = journal.last();
+    OpenError::HardStateLost {
+        path: journal.path(),
+        detail: format!("the log ends at {last}, but the table holds {applied}"),
+    }
 }
 
 /// The hard state is kept; but what is in the table is committed, and its term has been seen.

@@ -36,7 +36,7 @@ pub(crate) use self::{
     recover::{clear_leftovers, list_segments, recover},
     scan::{Part, Scan, scan},
 };
-use crate::{Identity, OpenError};
+use crate::{Identity, OpenError, install::clear_mark};
 
 /// The log and the hard state of one member. One writer; see the module for its invariants.
 #[derive(Debug)]
@@ -58,7 +58,8 @@ pub struct Journal {
     synced: u64,
     released: Position,
     last: Position,
-    /// The log was durable up to here once; over `last` as long as damage is not repaired.
+    /// Segments and batches say that the log was durable up to here once; over `last` as long as
+    /// damage is not repaired.
     attested: Index,
     /// Where the next batch goes in the last segment.
     end: u64,
@@ -115,11 +116,31 @@ impl Journal {
     /// not been repaired from peers: then only a log as long lets a truncation lower it again.
     #[must_use]
     pub fn attested(&self) -> Index {
-        self.attested
+        // What is committed was durable, here or elsewhere: it is owed either way.
+        self.attested.max(self.hard_state.commit)
     }
 
+    /// A part of the log that was durable is not there.
     fn is_muted(&self) -> bool {
-        self.last.index < self.attested
+        self.last.index < self.attested()
+    }
+
+    /// Whether what was written at `index` or later is known to be missing: then what came after it
+    /// has told the hard state.
+    pub(crate) fn misses(&self, index: Index) -> bool {
+        self.last.index < self.attested && index <= self.attested
+    }
+
+    /// Whether the log has, or begins after, this position.
+    pub(crate) fn holds(&self, position: Position) -> Result<bool, Damage> {
+        let index = position.index;
+        let within = self.released.index <= index && index <= self.last.index;
+        Ok(within && self.term_at(index)? == position.term)
+    }
+
+    /// The file that is written to.
+    pub(crate) fn path(&self) -> String {
+        segment_path(self.active().number)
     }
 
     /// Writes one batch. It is durable after the next [`Journal::sync`].
@@ -327,7 +348,7 @@ impl Journal {
     }
 
     /// Forgets the log and begins a new one after `position`, once a snapshot of it is installed.
-    /// Durable when it returns; a crash leaves the old log or the new one.
+    /// Durable when it returns; a crash leaves the old log or the new one. Ends an install.
     ///
     /// # Errors
     /// What the disk reports; then the journal refuses all further use.
@@ -349,7 +370,8 @@ impl Journal {
         for segment in self.segments.drain(..old) {
             self.disk.remove(&segment_path(segment.number))?;
         }
-        self.disk.sync_dir(DIR)
+        self.disk.sync_dir(DIR)?;
+        clear_mark(&*self.disk)
     }
 
     /// What the new log owes. Where the old log had another entry at `position`, all after it was

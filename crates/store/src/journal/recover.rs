@@ -397,10 +397,10 @@ impl Replay {
             self.needs_segment = true;
             self.notes.push(Note::Damaged { path, offset, detail });
         }
-        self.attested = self.attested.max(self.hard_state.commit);
         let last = self.last();
-        if last.index < self.attested {
-            self.notes.push(Note::Muted { last, attested: self.attested });
+        let attested = self.attested.max(self.hard_state.commit);
+        if last.index < attested {
+            self.notes.push(Note::Muted { last, attested });
         }
     }
 

@@ -162,7 +162,8 @@ pub(crate) fn is_used(disk: &dyn Disk) -> Result<bool, TableError> {
 /// Makes an empty table.
 pub(crate) fn create(disk: &dyn Disk) -> Result<(), TableError> {
     let store = create_temp(disk)?;
-    publish(disk, store)
+    close_temp(disk, store)?;
+    name_temp(disk)
 }
 
 /// Makes an empty database under the temporary name.
@@ -177,18 +178,21 @@ fn create_temp(disk: &dyn Disk) -> Result<Store, TableError> {
     Ok(store)
 }
 
-/// Closes a database under the temporary name and makes it the table.
-fn publish(disk: &dyn Disk, store: Store) -> Result<(), TableError> {
+/// Closes a database under the temporary name; it is durable there.
+fn close_temp(disk: &dyn Disk, store: Store) -> Result<(), TableError> {
     let blocks = Arc::clone(&store.blocks);
     // Closing commits once more and cannot report a failure; the blocks kept it.
     drop(store);
     if let Some(damage) = blocks.failure() {
         return Err(damage.into());
     }
-    disk.open(TABLE_TEMP_PATH)?.sync()?;
+    Ok(disk.open(TABLE_TEMP_PATH)?.sync()?)
+}
+
+/// Makes a closed database under the temporary name the table.
+fn name_temp(disk: &dyn Disk) -> Result<(), TableError> {
     disk.rename(TABLE_TEMP_PATH, TABLE_PATH)?;
-    disk.sync_dir("")?;
-    Ok(())
+    Ok(disk.sync_dir("")?)
 }
 
 /// The settled state. One writer; readers are made by [`Table::reader`].

@@ -17,8 +17,10 @@ use kvraft_base::{
 };
 use redb::{ReadTransaction, ReadableDatabase};
 
-use super::{Store, TABLE_TEMP_PATH, apply, create_temp, definition, encode_position, publish};
-use crate::{ImportError, TableError};
+use super::{
+    Store, TABLE_TEMP_PATH, apply, close_temp, create_temp, definition, encode_position, name_temp,
+};
+use crate::{ImportError, TableError, install::write_mark};
 
 /// A consistent view of a table being sent.
 pub struct Export {
@@ -248,8 +250,9 @@ impl Import {
         Ok(())
     }
 
-    /// Makes what was received the table: synced, renamed, the directory synced. The old table and
-    /// its readers must have been dropped; open the new one with [`super::Table::open`].
+    /// Makes what was received the table: synced, marked as an install under way, renamed, the
+    /// directory synced. The old table and its readers must have been dropped; open the new one with
+    /// [`super::Table::open`], then let [`crate::Journal::reset`] follow, which ends the install.
     ///
     /// # Errors
     /// [`ImportError::Incomplete`] when chunks are missing, and disk failures.
@@ -264,7 +267,10 @@ impl Import {
             let detail = format!("its rows are of {applied}, not of {}", self.position);
             return Err(ImportError::Incomplete { detail });
         }
-        Ok(publish(&*self.disk, self.store)?)
+        close_temp(&*self.disk, self.store)?;
+        write_mark(&*self.disk, self.position)?;
+        name_temp(&*self.disk)?;
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod directory;
 mod disk;
+mod install;
 mod journal;
 mod table;
 mod world;
