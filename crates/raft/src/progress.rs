@@ -183,11 +183,15 @@ impl Search {
         }
         self.low = self.low.max(commit.min(self.high.prev()));
         assert!(self.low < self.high, "a search has somewhere to look");
-        if self.bracketed {
-            return self.middle();
-        }
         let step = 1u64.checked_shl(self.conflict_count - 1).unwrap_or(u64::MAX) - 1;
-        Index(self.high.prev().0.saturating_sub(step)).max(self.low)
+        let target = Index(self.high.prev().0.saturating_sub(step));
+        // Stepping back past all that is known to match brackets the end, too.
+        self.bracketed |= target <= self.low;
+        match self.bracketed {
+            true if self.is_narrow() => self.low,
+            true => self.middle(),
+            false => target,
+        }
     }
 
     /// The follower's log matches at `index`.
@@ -195,10 +199,11 @@ impl Search {
         self.waiting_since = None;
         self.bracketed = true;
         self.low = self.low.max(index);
-        if self.high.0.saturating_sub(self.low.0) <= GAP_COUNT_MAX {
-            return Next::Found;
-        }
-        Next::Probe(self.middle())
+        if self.is_narrow() { Next::Found } else { Next::Probe(self.middle()) }
+    }
+
+    fn is_narrow(&self) -> bool {
+        self.high.0.saturating_sub(self.low.0) <= GAP_COUNT_MAX
     }
 
     fn middle(&self) -> Index {
