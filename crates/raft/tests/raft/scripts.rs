@@ -8,13 +8,14 @@
 //! - `cut ID`, `heal ID`, `close ID PEER`, `open ID PEER`;
 //! - `elect ID`: starts who is not up, lets this server campaign and everyone answer;
 //! - `timeout ID`: time moves to this server's deadline, which fires; `run MS`: everything happens;
-//!   `pause MS`: time passes, and nobody is there to see it;
+//!   `pause MS`: time passes, and nobody is there to see it; `due ID`: how far its deadline is;
 //! - `deliver`, `drop`, `repeat [type=BODY] [from=ID] [to=ID] [skip=N] [count=N]`: what is on its way
 //!   now; `repeat` delivers and keeps it; `stabilize`: delivers all, without time; `pending` lists it;
 //! - `hold ID`, `sync ID [COUNT]`: writes wait until they are synced; `stall ID`, `apply ID [COUNT]`:
 //!   the machine waits;
 //! - `propose ID [VALUE …]`, `batch ID [VALUE …]`: the same in one turn, `read ID`;
-//! - `settle ID [release=I]`, `ship`: sends waiting snapshots, `ship start`, `ship end`: in two steps;
+//! - `settle ID [release=I]`, `ship`: sends waiting snapshots, `ship start`, `ship end`: in two
+//!   steps, `ship repeat`: they may come again, `ship unreported`: the sender does not hear of it;
 //! - `inject FROM TO term=T BODY …`: a forged message, see `inject.rs`;
 //! - `verbose`: also print messages as they leave; `status [ID …]`, `log [ID …]`.
 
@@ -82,10 +83,14 @@ impl<'a> Args<'a> {
         Ok(self.named(name).map(str::parse).transpose()?)
     }
 
-    /// `4` is one of term 4, `4x20` are twenty.
+    /// `4` is one of term 4, `4x20` are twenty, `4..8` are 4, 6 and 8.
     pub(crate) fn terms(&self, name: &str) -> Result<Vec<u64>> {
         let mut terms = Vec::new();
         for run in self.named(name).unwrap_or_default().split_whitespace() {
+            if let Some((first, last)) = run.split_once("..") {
+                terms.extend((first.parse::<u64>()?..=last.parse::<u64>()?).step_by(2));
+                continue;
+            }
             let (term, count) = run.split_once('x').unwrap_or((run, "1"));
             let (term, count): (u64, usize) = (term.parse()?, count.parse()?);
             terms.extend(std::iter::repeat_n(term, count));
@@ -143,6 +148,14 @@ impl Script {
             "open" => {
                 let input = Input::Connected { peer: args.id(1)? };
                 self.world.turn(args.id(0)?, vec![input]);
+            }
+            "due" => {
+                let id = args.id(0)?;
+                let deadline = self.world.node(id).raft.as_ref().ok_or("it is down")?.deadline();
+                return Ok(format!(
+                    "{id}: due in {} ms\n",
+                    deadline.since(self.world.now).as_millis()
+                ));
             }
             "verbose" => self.world.verbose = true,
             "status" => return self.status(args),
@@ -326,11 +339,15 @@ impl Script {
         }
         for shipment in shipments {
             let begun = match how {
-                "start" => self.world.begin_install(&shipment),
+                "start" | "unreported" => self.world.begin_install(&shipment),
                 _ => self.world.ship(&shipment),
             };
             let taken = match (begun, how) {
                 (true, "start") => "begun",
+                (true, "unreported") => {
+                    self.world.install(shipment.to);
+                    "installed"
+                }
                 (true, _) => "installed",
                 (false, _) => "not wanted",
             };
@@ -340,6 +357,7 @@ impl Script {
     }
 
     fn status(&self, args: &Args<'_>) -> Result<String> {
+        self.world.check_log_matching();
         let mut text = String::new();
         for id in self.ids(args)? {
             let Some(status) = self.world.nodes[&id].status() else {

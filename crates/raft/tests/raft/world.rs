@@ -406,7 +406,14 @@ impl World {
 
     /// The store has replaced table and journal; the sender hears of it.
     pub(crate) fn finish_shipment(&mut self, id: MemberId) {
-        let Some(shipment) = self.node(id).installing.take() else { return };
+        if let Some(shipment) = self.install(id) {
+            self.report(&shipment, Some(shipment.position));
+        }
+    }
+
+    /// The store has replaced table and journal.
+    pub(crate) fn install(&mut self, id: MemberId) -> Option<Shipment> {
+        let shipment = self.node(id).installing.take()?;
         let position = shipment.position;
         let members = self.members.clone();
         let durable = self.complete_writes(id, usize::MAX);
@@ -419,7 +426,7 @@ impl World {
         let mut inputs: Vec<Input> = durable.into_iter().collect();
         inputs.push(Input::SnapshotInstalled { position, members });
         self.turn(id, inputs);
-        self.report(&shipment, Some(position));
+        Some(shipment)
     }
 
     pub(crate) fn report(&mut self, shipment: &Shipment, position: Option<Position>) {
@@ -600,7 +607,8 @@ fn compact(event: &Event) -> String {
         let (term, index) = position.split_once(", index: ").expect("it has two fields");
         text = format!("{before}{index}@{term}{rest}");
     }
-    text.replace(" { ", " ")
+    text.replace("None", "-")
+        .replace(" { ", " ")
         .replace(" }", "")
         .replace(": ", "=")
         .replace(", ", " ")
