@@ -8,73 +8,132 @@
 //!   (everything, if that would keep nothing), so a pending physical compaction does not show;
 //! - a tombstone exactly at the compaction is left out: older versions drop it from the disk.
 
+use std::ops::ControlFlow;
+
 use kvraft_base::{Damage, DecodeError, Revision, TableId, checksum, checksum_append};
 
 use crate::{
-    damage::undecodable,
-    key_value::Fields,
-    refused::Refused,
-    response::HashKvResponse,
-    rev_key::RevKey,
-    view::{Stop, View},
+    damage::undecodable, key_value::Fields, reading::Slice, refused::Refused,
+    response::HashKvResponse, rev_key::RevKey, view::View,
 };
 
-/// The hash up to `revision`; 0 is the newest. Reads every record.
-pub(crate) fn hash_kv(view: &View<'_>, revision: Revision) -> Result<HashKvResponse, Stop> {
-    let asked = match revision.0 {
-        0 => view.revision,
-        asked if 0 < asked && asked < view.compacted => return Err(Refused::Compacted.into()),
-        asked if view.revision < asked => return Err(Refused::FutureRevision.into()),
-        asked => asked,
-    };
-    let keeps_any = view.index.any_at(asked);
-    let mut sum = Sum::default();
-    scan(view, &mut |row_key, rev, row, key| {
-        let is_kept = || {
-            let kept = view.index.history(key).and_then(|history| history.at(asked));
-            kept.is_some_and(|change| change.rev == rev)
+/// A hash of which some records have been read.
+#[derive(Clone, Debug)]
+pub(crate) struct HashReading {
+    /// The row to go on from.
+    first: Vec<u8>,
+    sum: Sum,
+    rule: Rule,
+}
+
+/// Which records count.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    /// etcd's `HashKV` up to this revision.
+    Revision {
+        asked: i64,
+        /// Whether a compaction at that revision would keep anything.
+        keeps_any: bool,
+    },
+    /// All that were there when the reading began.
+    Everything,
+}
+
+impl HashReading {
+    /// The hash up to `revision`; 0 is the newest. Reads every record.
+    pub(crate) fn of_revision(view: &View<'_>, revision: Revision) -> Result<Self, Refused> {
+        let asked = match revision.0 {
+            0 => view.revision,
+            asked if 0 < asked && asked < view.compacted => return Err(Refused::Compacted),
+            asked if view.revision < asked => return Err(Refused::FutureRevision),
+            asked => asked,
         };
-        let is_dropped = rev.main <= view.compacted && keeps_any && !is_kept();
-        let is_boundary = rev.main == view.compacted && rev.tombstone;
-        if rev.main <= asked && !is_dropped && !is_boundary {
-            sum.add(row_key);
-            sum.add(row);
+        let rule = Rule::Revision { asked, keeps_any: view.index.any_at(asked) };
+        Ok(Self { first: Vec::new(), sum: Sum::default(), rule })
+    }
+
+    /// A hash over every record as stored. Reads every record.
+    pub(crate) fn of_everything() -> Self {
+        Self { first: Vec::new(), sum: Sum::default(), rule: Rule::Everything }
+    }
+
+    pub(crate) fn sum(&self) -> u32 {
+        self.sum.0
+    }
+
+    /// Reads on; true when the last record was read.
+    pub(crate) fn advance(&mut self, view: &View<'_>, slice: &mut Slice) -> Result<bool, Damage> {
+        let Self { first, sum, rule } = self;
+        let from = std::mem::take(first);
+        let mut wrong: Option<DecodeError> = None;
+        let mut is_done = true;
+        view.overlay.scan(view.records, TableId::Records, &from, &mut |row_key, row| {
+            let rev = RevKey::decode(row_key);
+            match rev.and_then(|rev| Ok((rev, Fields::decode(row)?))) {
+                // Rows ascend by revision: the rest is newer, and may grow while this is read.
+                Ok((rev, _)) if rule.last(view) < rev.main => return ControlFlow::Break(()),
+                Ok((rev, fields)) => {
+                    if rule.counts(view, rev, fields.key) {
+                        sum.add(row_key);
+                        sum.add(row);
+                    }
+                }
+                Err(error) => {
+                    wrong = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
+            slice.spend_record(row.len());
+            if slice.is_spent() {
+                is_done = false;
+                // The least key after this one.
+                first.extend_from_slice(row_key);
+                first.push(0);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        wrong.map_or(Ok(is_done), |error| Err(undecodable("records", &error)))
+    }
+}
+
+impl Rule {
+    /// The last revision that may count.
+    fn last(self, view: &View<'_>) -> i64 {
+        match self {
+            Self::Everything => view.revision,
+            Self::Revision { asked, .. } => asked,
         }
-    })?;
-    Ok(HashKvResponse {
+    }
+
+    fn counts(self, view: &View<'_>, rev: RevKey, key: &[u8]) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Revision { asked, keeps_any } => {
+                let is_kept = || {
+                    let kept = view.index.history(key).and_then(|history| history.at(asked));
+                    kept.is_some_and(|change| change.rev == rev)
+                };
+                let is_dropped = rev.main <= view.compacted && keeps_any && !is_kept();
+                let is_boundary = rev.main == view.compacted && rev.tombstone;
+                !is_dropped && !is_boundary
+            }
+        }
+    }
+}
+
+/// What a finished reading says.
+pub(crate) fn hash_kv_response(view: &View<'_>, reading: &HashReading) -> HashKvResponse {
+    HashKvResponse {
         revision: Revision(view.revision),
-        hash: sum.0,
+        hash: reading.sum(),
         compact_revision: Revision(view.compacted),
-        hash_revision: Revision(asked),
-    })
-}
-
-/// A hash over every record as stored, without any rule. Reads every record.
-pub(crate) fn hash_all(view: &View<'_>) -> Result<u32, Damage> {
-    let mut sum = Sum::default();
-    scan(view, &mut |row_key, _, row, _| {
-        sum.add(row_key);
-        sum.add(row);
-    })?;
-    Ok(sum.0)
-}
-
-type Visit<'a> = dyn FnMut(&[u8], RevKey, &[u8], &[u8]) + 'a;
-
-/// Visits all records: row key, the same decoded, row, and the key in it.
-fn scan(view: &View<'_>, visit: &mut Visit<'_>) -> Result<(), Damage> {
-    let mut wrong: Option<DecodeError> = None;
-    view.overlay.scan(view.records, TableId::Records, &mut |row_key, row| {
-        let rev = RevKey::decode(row_key);
-        match rev.and_then(|rev| Ok((rev, Fields::decode(row)?))) {
-            Ok((rev, fields)) => visit(row_key, rev, row, fields.key),
-            Err(error) => wrong = Some(error),
-        }
-    })?;
-    wrong.map_or(Ok(()), |error| Err(undecodable("records", &error)))
+        hash_revision: Revision(reading.rule.last(view)),
+    }
 }
 
 /// CRC-32C in the making.
+#[derive(Clone, Debug)]
 struct Sum(u32);
 
 impl Default for Sum {

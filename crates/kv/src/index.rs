@@ -8,7 +8,7 @@
 //!
 //! Cost: about 24 bytes a change beside the key; [`Index::compact`] walks every key once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use crate::{rev_key::RevKey, span::Span};
 
@@ -108,17 +108,27 @@ impl Index {
         self.keys.get(key)
     }
 
+    /// The keys of a span and their histories, in order; only those after `after`, if it is given.
+    pub(crate) fn walk<'a>(
+        &'a self,
+        span: Span<'_>,
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = (&'a [u8], &'a History)> + use<'a> {
+        let bounds = span.bounds().and_then(|(first, end)| match after {
+            None => Some((first, end)),
+            Some(after) => follows(after, end).then_some((Bound::Excluded(after), end)),
+        });
+        let histories = bounds.map(|bounds| self.keys.range::<[u8], _>(bounds));
+        histories.into_iter().flatten().map(|(key, history)| (key.as_ref(), history))
+    }
+
     /// The keys of a span that are there at `revision`, in order.
     pub(crate) fn span<'a>(
         &'a self,
         span: Span<'_>,
         revision: i64,
     ) -> impl Iterator<Item = (&'a [u8], &'a Change)> + use<'a> {
-        let histories = span.bounds().map(|bounds| self.keys.range::<[u8], _>(bounds));
-        histories
-            .into_iter()
-            .flatten()
-            .filter_map(move |(key, history)| Some((key.as_ref(), history.at(revision)?)))
+        self.walk(span, None).filter_map(move |(key, history)| Some((key, history.at(revision)?)))
     }
 
     /// Whether any key is there at `revision`.
@@ -166,6 +176,14 @@ impl Index {
     /// Equal for equal records.
     pub(crate) fn digest(&self) -> u64 {
         self.digest
+    }
+}
+
+/// Whether anything can lie between `after` and `end`; a sorted map refuses bounds that cross.
+fn follows(after: &[u8], end: Bound<&[u8]>) -> bool {
+    match end {
+        Bound::Included(end) | Bound::Excluded(end) => after < end,
+        Bound::Unbounded => true,
     }
 }
 

@@ -11,13 +11,12 @@ use kvraft_base::{
 use crate::{
     command::{Command, Header, Origin, SessionOp},
     damage::undecodable,
-    hash,
     index::{Index, mix},
     meta::Meta,
     overlay::Overlay,
     refused::Refused,
-    request::{CompactRequest, Query, Request},
-    response::{Answer, CompactResponse, Response},
+    request::{CompactRequest, Request},
+    response::{CompactResponse, Response},
     sessions::{Admission, Sessions},
     txn::Changes,
     view::{Stop, View},
@@ -239,32 +238,6 @@ impl Kv {
         }
         self.meta.compacted = revision;
         Ok(Response::Compact(CompactResponse { revision: self.revision() }))
-    }
-
-    /// Answers from the state as it is.
-    ///
-    /// # Errors
-    /// [`Damage`] when a record that is needed is missing or wrong in the table.
-    pub fn query(
-        &self,
-        records: &dyn Records,
-        query: &Query,
-    ) -> Result<Result<Answer, Refused>, Damage> {
-        let view = self.view_at(records, self.meta.revision);
-        Stop::split(match query {
-            Query::Range(range) => range
-                .check()
-                .map_err(Stop::from)
-                .and_then(|()| view.range(range))
-                .map(Answer::Range),
-            Query::Txn(txn) => {
-                txn.check().map_err(Stop::from).and_then(|()| view.txn(txn)).map(Answer::Txn)
-            }
-            Query::HashKv { revision } => hash::hash_kv(&view, *revision).map(Answer::HashKv),
-            Query::Hash => hash::hash_all(&view)
-                .map(|hash| Answer::Hash { revision: self.revision(), hash })
-                .map_err(Stop::from),
-        })
     }
 
     pub(crate) fn view_at<'a>(&'a self, records: &'a dyn Records, revision: i64) -> View<'a> {

@@ -25,6 +25,7 @@ mod kv;
 mod load;
 mod meta;
 mod overlay;
+mod reading;
 mod refused;
 mod request;
 mod request_codec;
@@ -44,6 +45,7 @@ pub use command::{Command, Origin, SessionOp, stamp};
 pub use describe::describe;
 pub use key_value::KeyValue;
 pub use kv::{Applied, Kv, Stats};
+pub use reading::{ANSWER_SIZE_BYTES_MAX, Reading, Slice};
 pub use refused::{Code, Refused};
 pub use request::{
     CompactRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest, Query,

@@ -7,10 +7,13 @@
 //!
 //! Bounded by the caller: it stops handing entries over while [`Overlay::size_bytes`] is too high.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::{Bound, ControlFlow},
+};
 
 use bytes::Bytes;
-use kvraft_base::{Damage, Index, Position, Records, TableId, TableOp};
+use kvraft_base::{Damage, Index, Position, Records, RowVisitor, TableId, TableOp};
 
 use crate::meta::Meta;
 
@@ -31,6 +34,13 @@ struct Slot {
     index: Index,
     /// `None`: deleted.
     value: Option<Bytes>,
+}
+
+impl Slot {
+    /// Shows the row, unless it is deleted.
+    fn visit(&self, row: &[u8], visit: &mut RowVisitor<'_>) -> ControlFlow<()> {
+        self.value.as_ref().map_or(ControlFlow::Continue(()), |value| visit(row, value))
+    }
 }
 
 /// The queue and its view.
@@ -107,27 +117,36 @@ impl Overlay {
         }
     }
 
-    /// Visits every row of a table as of now, in key order: table and queue merged.
+    /// Visits the rows of a table as of now from `first` on, in key order: table and queue merged.
+    /// The visitor breaks to stop.
     pub(crate) fn scan(
         &self,
         records: &dyn Records,
         table: TableId,
-        visit: &mut dyn FnMut(&[u8], &[u8]),
+        first: &[u8],
+        visit: &mut RowVisitor<'_>,
     ) -> Result<(), Damage> {
         let empty = BTreeMap::new();
-        let mut queued = self.view.get(&table).unwrap_or(&empty).iter().peekable();
-        records.scan(table, &[], None, &mut |key, value| {
+        let rows = self.view.get(&table).unwrap_or(&empty);
+        let bounds = (Bound::Included(first), Bound::Unbounded);
+        let mut queued = rows.range::<[u8], _>(bounds).peekable();
+        let mut flow = ControlFlow::Continue(());
+        records.scan(table, first, None, &mut |key, value| {
             while let Some((row, slot)) = queued.next_if(|(row, _)| row.as_ref() < key) {
-                slot.value.iter().for_each(|value| visit(row, value));
+                flow = slot.visit(row, visit);
+                flow?;
             }
-            match queued.next_if(|(row, _)| row.as_ref() == key) {
-                Some((row, slot)) => slot.value.iter().for_each(|value| visit(row, value)),
+            flow = match queued.next_if(|(row, _)| row.as_ref() == key) {
+                Some((row, slot)) => slot.visit(row, visit),
                 None => visit(key, value),
-            }
-            std::ops::ControlFlow::Continue(())
+            };
+            flow
         })?;
         for (row, slot) in queued {
-            slot.value.iter().for_each(|value| visit(row, value));
+            if flow.is_break() {
+                break;
+            }
+            flow = slot.visit(row, visit);
         }
         Ok(())
     }

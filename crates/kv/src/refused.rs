@@ -100,6 +100,9 @@ pub enum Refused {
     /// A transaction that writes was asked as a query.
     #[error("kvraft: transaction writes and needs a log entry")]
     NotReadonly,
+    /// What a query gathers is over [`crate::ANSWER_SIZE_BYTES_MAX`].
+    #[error("kvraft: the answer is too large; read it in parts, with a limit")]
+    AnswerTooLarge,
     /// The command in the log cannot be decoded by this version.
     #[error("kvraft: command cannot be decoded")]
     Undecodable,
@@ -124,16 +127,17 @@ impl Refused {
             Self::SessionUnknown | Self::OpAcknowledged { .. } | Self::ResultDropped { .. } => {
                 Code::FailedPrecondition
             }
-            Self::WindowFull { .. } | Self::ResultsFull | Self::TooManySessions => {
-                Code::ResourceExhausted
-            }
+            Self::WindowFull { .. }
+            | Self::ResultsFull
+            | Self::TooManySessions
+            | Self::AnswerTooLarge => Code::ResourceExhausted,
             Self::NotReadonly => Code::Unimplemented,
             Self::Undecodable => Code::Internal,
         }
     }
 
     /// Those without fields, each at the place of its number in the encoding.
-    const PLAIN: [Self; 17] = [
+    const PLAIN: [Self; 18] = [
         Self::EmptyKey,
         Self::KeyNotFound,
         Self::ValueProvided,
@@ -151,6 +155,7 @@ impl Refused {
         Self::TooManySessions,
         Self::NotReadonly,
         Self::Undecodable,
+        Self::AnswerTooLarge,
     ];
 
     /// Appends the encoding: a number, then the fields if there are any.
@@ -168,7 +173,7 @@ impl Refused {
             plain => {
                 let tag = Self::PLAIN.iter().position(|other| other == plain);
                 let tag = tag.expect("every refusal without fields is in PLAIN: tested");
-                writer.u8(u8::try_from(tag).expect("PLAIN has 17 places"));
+                writer.u8(u8::try_from(tag).expect("PLAIN has 18 places"));
             }
         }
     }

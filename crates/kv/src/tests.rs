@@ -7,4 +7,5 @@ mod random;
 mod scenarios;
 mod script;
 mod sessions;
+mod slices;
 mod table;

@@ -31,7 +31,7 @@ impl Path {
 }
 
 impl TxnRequest {
-    fn branch(&self, succeeded: bool) -> &[RequestOp] {
+    pub(crate) fn branch(&self, succeeded: bool) -> &[RequestOp] {
         if succeeded { &self.success } else { &self.failure }
     }
 
@@ -86,8 +86,9 @@ impl PutRequest {
 }
 
 impl View<'_> {
-    /// A transaction whose operations are all ranges.
-    pub(crate) fn txn(&self, txn: &TxnRequest) -> Result<TxnResponse, Stop> {
+    /// Which branch a transaction takes whose operations are all ranges, once nothing in it can be
+    /// refused any more.
+    pub(crate) fn choose_readonly(&self, txn: &TxnRequest) -> Result<bool, Stop> {
         if !txn.is_readonly() {
             return Err(Refused::NotReadonly.into());
         }
@@ -95,13 +96,7 @@ impl View<'_> {
         txn.choose(self, &mut choices)?;
         let succeeded = choices[0];
         txn.admit(self, &mut Path(choices.into_iter()))?;
-        let ranges = txn.branch(succeeded).iter().filter_map(|op| match op {
-            RequestOp::Range(range) => Some(range),
-            RequestOp::Put(_) | RequestOp::DeleteRange(_) | RequestOp::Txn(_) => None,
-        });
-        let responses = ranges.map(|range| self.range(range).map(ResponseOp::Range));
-        let responses = responses.collect::<Result<_, _>>()?;
-        Ok(TxnResponse { revision: Revision(self.revision), succeeded, responses })
+        Ok(succeeded)
     }
 }
 

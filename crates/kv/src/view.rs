@@ -10,6 +10,7 @@ use crate::{
     index::{Change, Index},
     key_value::KeyValue,
     overlay::Overlay,
+    reading::{RangeReading, Slice},
     refused::Refused,
     request::{Compare, CompareResult, CompareTarget, RangeRequest, SortOrder, SortTarget},
     response::RangeResponse,
@@ -71,7 +72,7 @@ impl View<'_> {
     }
 
     /// Which revision a request means.
-    fn resolve(&self, wanted: Revision) -> Result<i64, Refused> {
+    pub(crate) fn resolve(&self, wanted: Revision) -> Result<i64, Refused> {
         match wanted.0 {
             revision if self.revision < revision => Err(Refused::FutureRevision),
             revision if revision <= 0 => Ok(self.revision),
@@ -91,35 +92,12 @@ impl View<'_> {
         }
     }
 
-    /// Reads a range.
-    ///
-    /// As in etcd, the limit is applied while reading if the natural order is asked for and
-    /// nothing is filtered; else everything is read first, so such a range costs memory for all of
-    /// its pairs.
+    /// Reads a range in one go.
     pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Stop> {
-        let revision = self.resolve(request.revision)?;
-        let limit = usize::try_from(request.limit).ok().filter(|limit| 0 < *limit);
-        let read_max = match limit {
-            _ if request.count_only => 0,
-            Some(limit) if request.is_natural() => limit.saturating_add(1),
-            _ => usize::MAX,
-        };
-        let mut count = 0_i64;
-        let mut kvs = Vec::new();
-        for (_, change) in self.index.span(Span::new(&request.key, &request.range_end), revision) {
-            count += 1;
-            if kvs.len() < read_max {
-                kvs.push(self.record(change)?);
-            }
-        }
-        kvs.retain(|kv| request.admits(kv));
-        request.sort(&mut kvs);
-        let more = limit.is_some_and(|limit| limit < kvs.len());
-        kvs.truncate(limit.unwrap_or(usize::MAX));
-        if request.keys_only {
-            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
-        }
-        Ok(RangeResponse { revision: Revision(self.revision), kvs, more, count })
+        let mut reading = RangeReading::begin(self, request)?;
+        let is_done = reading.advance(self, request, &mut Slice::WHOLE.clone())?;
+        assert!(is_done, "a slice without bound reads everything");
+        Ok(reading.finish(self, request))
     }
 
     /// Whether a comparison holds for every key it covers; a missing key counts as all zeros.
@@ -140,7 +118,7 @@ impl View<'_> {
 
 impl RangeRequest {
     /// Whether the pairs come as they are stored, so that a limit can be applied while reading.
-    fn is_natural(&self) -> bool {
+    pub(crate) fn is_natural(&self) -> bool {
         let ascends_by_key =
             self.sort_target == SortTarget::Key && self.sort_order == SortOrder::Ascend;
         let is_filtered = [
@@ -155,7 +133,7 @@ impl RangeRequest {
     }
 
     /// Whether a pair passes the filters.
-    fn admits(&self, kv: &KeyValue) -> bool {
+    pub(crate) fn admits(&self, kv: &KeyValue) -> bool {
         let at_least = |min: Revision, value: Revision| min.0 == 0 || min <= value;
         let at_most = |max: Revision, value: Revision| max.0 == 0 || value <= max;
         at_least(self.min_mod_revision, kv.mod_revision)
@@ -165,7 +143,7 @@ impl RangeRequest {
     }
 
     /// Sorts pairs that are in key order; equals stay in key order.
-    fn sort(&self, kvs: &mut [KeyValue]) {
+    pub(crate) fn sort(&self, kvs: &mut [KeyValue]) {
         let descends = self.sort_order == SortOrder::Descend;
         if self.sort_target == SortTarget::Key {
             if descends {

@@ -1,0 +1,334 @@
+//! A query on its way: read in bounded slices, so that a huge one stalls nobody else.
+//!
+//! A slice ends when its [`Slice`] of work is spent; between slices the state may move on.
+//!
+//! Invariants:
+//! - a query sees one revision, the store's when its first slice began. Records never change, and
+//!   what is newer than that revision is left out, so later slices see the same state;
+//! - only a compaction can take away what is still to be read. Then the query begins again, with
+//!   the revision of that moment, or is refused as it would be had it come then;
+//! - what one query gathers is bounded: [`ANSWER_SIZE_BYTES_MAX`].
+//!
+//! The comparisons of a read-only transaction, at most 128, are done within its first slice.
+
+use bytes::Bytes;
+use kvraft_base::{Damage, Records, Revision};
+
+use crate::{
+    hash::{HashReading, hash_kv_response},
+    kv::Kv,
+    refused::Refused,
+    request::{Query, RangeRequest, RequestOp, TxnRequest},
+    response::{Answer, RangeResponse, ResponseOp, TxnResponse},
+    span::Span,
+    view::{Stop, View},
+};
+
+/// The greatest answer to a query, in bytes of its pairs. etcd has no bound and a single request
+/// can end it for want of memory; clients read more with a limit, page by page.
+pub const ANSWER_SIZE_BYTES_MAX: usize = 256 << 20;
+
+/// How much may be read at a time, in bytes; walking a key and reading a record cost a flat rate.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    left: usize,
+}
+
+impl Slice {
+    /// Work worth reading this many bytes.
+    #[must_use]
+    pub fn of_bytes(size_bytes: usize) -> Self {
+        Self { left: size_bytes }
+    }
+
+    /// No bound.
+    pub(crate) const WHOLE: Self = Self { left: usize::MAX };
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    pub(crate) fn spend_key(&mut self) {
+        self.left = self.left.saturating_sub(KEY_WORK_BYTES);
+    }
+
+    pub(crate) fn spend_record(&mut self, size_bytes: usize) {
+        self.left = self.left.saturating_sub(RECORD_WORK_BYTES + size_bytes);
+    }
+}
+
+/// What walking one key of the index costs, as bytes.
+const KEY_WORK_BYTES: usize = 64;
+/// What finding one record costs beside its bytes: a descent in overlay and table.
+const RECORD_WORK_BYTES: usize = 1024;
+
+/// A query and how far it has been read.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    query: Query,
+    progress: Option<Progress>,
+}
+
+/// What a query has found so far.
+#[derive(Clone, Debug)]
+struct Progress {
+    /// The store's revision and compaction when it began.
+    revision: i64,
+    compacted: i64,
+    /// Which branch a transaction took; a plain range has none.
+    succeeded: Option<bool>,
+    /// Answers to the ranges that are done.
+    done: Vec<RangeResponse>,
+    current: Current,
+}
+
+#[derive(Clone, Debug)]
+enum Current {
+    Range(RangeReading),
+    Hash(HashReading),
+    /// All ranges are done.
+    Nothing,
+}
+
+impl Reading {
+    /// A query of which nothing has been read.
+    #[must_use]
+    pub fn new(query: Query) -> Self {
+        Self { query, progress: None }
+    }
+
+    /// Bytes that are gathered, about.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let Some(progress) = &self.progress else { return 0 };
+        let done = progress.done.iter().flat_map(|range| &range.kvs).map(pair_size);
+        let current = match &progress.current {
+            Current::Range(range) => range.size_bytes,
+            Current::Hash(_) | Current::Nothing => 0,
+        };
+        current + done.sum::<usize>()
+    }
+
+    /// The ranges of the branch that was taken.
+    fn ranges(&self, succeeded: Option<bool>) -> impl Iterator<Item = &RangeRequest> {
+        let (alone, branch) = match (&self.query, succeeded) {
+            (Query::Range(range), _) => (Some(range), [].as_slice()),
+            (Query::Txn(txn), Some(succeeded)) => (None, txn.branch(succeeded)),
+            (Query::Txn(_) | Query::HashKv { .. } | Query::Hash, _) => (None, [].as_slice()),
+        };
+        alone.into_iter().chain(branch.iter().filter_map(|op| match op {
+            RequestOp::Range(range) => Some(range),
+            RequestOp::Put(_) | RequestOp::DeleteRange(_) | RequestOp::Txn(_) => None,
+        }))
+    }
+}
+
+impl Kv {
+    /// Answers from the state as it is, in one go.
+    ///
+    /// # Errors
+    /// [`Damage`] when a record that is needed is missing or wrong in the table.
+    pub fn query(
+        &self,
+        records: &dyn Records,
+        query: &Query,
+    ) -> Result<Result<Answer, Refused>, Damage> {
+        let mut reading = Reading::new(query.clone());
+        let answer = self.read_on(records, &mut reading, &mut Slice::WHOLE.clone())?;
+        Ok(answer.expect("a slice without bound reads everything"))
+    }
+
+    /// Reads on until the query is answered or the slice is spent (`None`); at least a step.
+    ///
+    /// # Errors
+    /// [`Damage`] when a record that is needed is missing or wrong in the table.
+    pub fn read_on(
+        &self,
+        records: &dyn Records,
+        reading: &mut Reading,
+        slice: &mut Slice,
+    ) -> Result<Option<Result<Answer, Refused>>, Damage> {
+        let answer = Stop::split(self.advance(records, reading, slice))?;
+        Ok(answer.transpose())
+    }
+
+    fn advance(
+        &self,
+        records: &dyn Records,
+        reading: &mut Reading,
+        slice: &mut Slice,
+    ) -> Result<Option<Answer>, Stop> {
+        let mut progress = match reading.progress.take() {
+            Some(progress) if progress.compacted == self.meta.compacted => progress,
+            Some(_) | None => self.begin(records, &reading.query)?,
+        };
+        let view = self.view_at(records, progress.revision);
+        loop {
+            match &mut progress.current {
+                Current::Range(range) => {
+                    let request = reading.ranges(progress.succeeded).nth(progress.done.len());
+                    let request = request.expect("the current range is one of the branch's");
+                    let is_done = range.advance(&view, request, slice)?;
+                    if is_done {
+                        let range = std::mem::take(range);
+                        progress.done.push(range.finish(&view, request));
+                        let next = reading.ranges(progress.succeeded).nth(progress.done.len());
+                        progress.current = current(&view, next)?;
+                        continue;
+                    }
+                }
+                Current::Hash(hash) => {
+                    if hash.advance(&view, slice)? {
+                        return Ok(Some(hash.finish(&view, &reading.query)));
+                    }
+                }
+                Current::Nothing => return Ok(Some(progress.finish())),
+            }
+            reading.progress = Some(progress);
+            if ANSWER_SIZE_BYTES_MAX < reading.size_bytes() {
+                return Err(Refused::AnswerTooLarge.into());
+            }
+            return Ok(None);
+        }
+    }
+
+    /// Checks a query against the state as it is and finds its first range.
+    fn begin(&self, records: &dyn Records, query: &Query) -> Result<Progress, Stop> {
+        let view = self.view_at(records, self.meta.revision);
+        let (succeeded, current) = match query {
+            Query::Range(range) => {
+                range.check()?;
+                (None, current(&view, Some(range))?)
+            }
+            Query::Txn(txn) => {
+                txn.check()?;
+                let succeeded = view.choose_readonly(txn)?;
+                (Some(succeeded), current(&view, first_range(txn, succeeded))?)
+            }
+            Query::HashKv { revision } => {
+                (None, Current::Hash(HashReading::of_revision(&view, *revision)?))
+            }
+            Query::Hash => (None, Current::Hash(HashReading::of_everything())),
+        };
+        let (revision, compacted) = (self.meta.revision, self.meta.compacted);
+        Ok(Progress { revision, compacted, succeeded, done: Vec::new(), current })
+    }
+}
+
+fn first_range(txn: &TxnRequest, succeeded: bool) -> Option<&RangeRequest> {
+    txn.branch(succeeded).iter().find_map(|op| match op {
+        RequestOp::Range(range) => Some(range),
+        RequestOp::Put(_) | RequestOp::DeleteRange(_) | RequestOp::Txn(_) => None,
+    })
+}
+
+fn current(view: &View<'_>, request: Option<&RangeRequest>) -> Result<Current, Refused> {
+    Ok(match request {
+        Some(request) => Current::Range(RangeReading::begin(view, request)?),
+        None => Current::Nothing,
+    })
+}
+
+impl Progress {
+    fn finish(mut self) -> Answer {
+        match self.succeeded {
+            None => Answer::Range(self.done.pop().expect("a plain range is done")),
+            Some(succeeded) => Answer::Txn(TxnResponse {
+                revision: Revision(self.revision),
+                succeeded,
+                responses: self.done.into_iter().map(ResponseOp::Range).collect(),
+            }),
+        }
+    }
+}
+
+impl HashReading {
+    fn finish(&self, view: &View<'_>, query: &Query) -> Answer {
+        match query {
+            Query::HashKv { .. } => Answer::HashKv(hash_kv_response(view, self)),
+            Query::Range(_) | Query::Txn(_) | Query::Hash => {
+                Answer::Hash { revision: Revision(view.revision), hash: self.sum() }
+            }
+        }
+    }
+}
+
+/// A range of which some keys have been read.
+///
+/// As in etcd, the limit is applied while reading if the natural order is asked for and nothing is
+/// filtered; else everything is read first, so such a range costs memory for all of its pairs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RangeReading {
+    /// The revision it reads at.
+    at: i64,
+    /// The last key that was walked.
+    after: Option<Box<[u8]>>,
+    read_max: usize,
+    count: i64,
+    kvs: Vec<crate::KeyValue>,
+    size_bytes: usize,
+}
+
+impl RangeReading {
+    pub(crate) fn begin(view: &View<'_>, request: &RangeRequest) -> Result<Self, Refused> {
+        let read_max = match limit_of(request) {
+            _ if request.count_only => 0,
+            Some(limit) if request.is_natural() => limit.saturating_add(1),
+            _ => usize::MAX,
+        };
+        Ok(Self { at: view.resolve(request.revision)?, read_max, ..Self::default() })
+    }
+
+    /// Walks on; true when the end is reached.
+    pub(crate) fn advance(
+        &mut self,
+        view: &View<'_>,
+        request: &RangeRequest,
+        slice: &mut Slice,
+    ) -> Result<bool, Damage> {
+        let span = Span::new(&request.key, &request.range_end);
+        for (key, history) in view.index.walk(span, self.after.as_deref()) {
+            slice.spend_key();
+            if let Some(change) = history.at(self.at) {
+                self.count += 1;
+                if self.kvs.len() < self.read_max {
+                    let kv = view.record(change)?;
+                    let size_bytes = pair_size(&kv);
+                    slice.spend_record(size_bytes);
+                    self.size_bytes += size_bytes;
+                    self.kvs.push(kv);
+                }
+            }
+            if slice.is_spent() {
+                self.after = Some(key.into());
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn finish(self, view: &View<'_>, request: &RangeRequest) -> RangeResponse {
+        let Self { count, mut kvs, .. } = self;
+        kvs.retain(|kv| request.admits(kv));
+        request.sort(&mut kvs);
+        let limit = limit_of(request);
+        let more = limit.is_some_and(|limit| limit < kvs.len());
+        kvs.truncate(limit.unwrap_or(usize::MAX));
+        if request.keys_only {
+            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        }
+        RangeResponse { revision: Revision(view.revision), kvs, more, count }
+    }
+}
+
+fn limit_of(request: &RangeRequest) -> Option<usize> {
+    usize::try_from(request.limit).ok().filter(|limit| 0 < *limit)
+}
+
+/// Bytes that a pair takes, with an allowance for what holds them.
+fn pair_size(kv: &crate::KeyValue) -> usize {
+    const OVERHEAD_BYTES: usize = 128;
+    OVERHEAD_BYTES + kv.key.len() + kv.value.len()
+}
