@@ -1,3 +1,5 @@
+mod tables;
+
 use std::collections::BTreeSet;
 
 use kvraft_base::MembersDraft;
