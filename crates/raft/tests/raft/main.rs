@@ -2,12 +2,20 @@
 //! that lie.
 
 #[cfg(test)]
+mod disk;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod inject;
 #[cfg(test)]
+mod interleavings;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod scripts;
+#[cfg(test)]
+mod text;
 #[cfg(test)]
 mod world;

@@ -171,9 +171,10 @@ fn crash_or_start(world: &mut World, climate: &Climate, id: MemberId, prng: &mut
 }
 
 /// Everything works again, so within a few seconds everyone has everything.
-fn heal(world: &mut World) {
+pub(crate) fn heal(world: &mut World) {
     for id in world.ids() {
         world.node(id).manual_disk = false;
+        world.node(id).manual_machine = false;
         world.node(id).cut = false;
         if world.node(id).installing.is_some() {
             world.finish_shipment(id);
@@ -183,6 +184,8 @@ fn heal(world: &mut World) {
         }
         let durable = world.complete_writes(id, usize::MAX);
         world.turn(id, durable.into_iter().collect());
+        let applied = world.apply(id, usize::MAX);
+        world.turn(id, applied.into_iter().collect());
         for peer in world.ids() {
             if peer != id {
                 world.turn(id, vec![Input::Connected { peer }]);

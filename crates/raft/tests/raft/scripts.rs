@@ -32,10 +32,7 @@ use goldenscript::{Argument, Command, Context, Runner};
 use kvraft_base::{Entry, EntryKind, Index, MemberId, Position, Term};
 use kvraft_raft::{Config, Input, Message, RoleName};
 
-use crate::{
-    inject,
-    world::{World, describe},
-};
+use crate::{inject, text::describe, world::World};
 
 /// Every file is a scenario, and says first which rule it shows.
 #[test]

@@ -16,44 +16,10 @@ use kvraft_raft::{
     Start, StartError, Status,
 };
 
-/// What survives a crash.
-#[derive(Clone, Debug)]
-pub(crate) struct Disk {
-    pub(crate) hard_state: HardState,
-    pub(crate) released: Position,
-    pub(crate) entries: Vec<Entry>,
-    pub(crate) attested: Index,
-    /// Applied position of the table.
-    pub(crate) table: Position,
-}
-
-impl Disk {
-    pub(crate) fn last(&self) -> Position {
-        self.entries.last().map_or(self.released, Entry::position)
-    }
-
-    pub(crate) fn contains(&self, position: Position) -> bool {
-        position == self.released
-            || position.index < self.released.index
-            || self.entries.iter().any(|entry| entry.position() == position)
-    }
-
-    fn write(&mut self, write: &Write) {
-        if let Some(first) = write.truncate_from {
-            self.entries.retain(|entry| entry.index < first);
-        }
-        for entry in &write.entries {
-            assert_eq!(entry.index, self.last().index.next(), "writes follow the journal");
-            self.entries.push(entry.clone());
-        }
-        assert!(self.hard_state.term <= write.hard_state.term, "the written term never goes back");
-        if self.hard_state.term == write.hard_state.term && self.hard_state.vote.is_some() {
-            assert_eq!(self.hard_state.vote, write.hard_state.vote, "one vote per term");
-        }
-        self.hard_state = write.hard_state;
-        self.attested = self.attested.max(self.last().index.min(write.hard_state.commit));
-    }
-}
+use crate::{
+    disk::Disk,
+    text::{compact, describe},
+};
 
 /// One server and what belongs to it.
 pub(crate) struct Node {
@@ -108,6 +74,9 @@ pub(crate) struct World {
     /// Also trace messages as they leave.
     pub(crate) verbose: bool,
     pub(crate) proposed: BTreeMap<u64, Result<Position, Refusal>>,
+    /// What clients were told: which payload is at a position, if it commits.
+    pub(crate) accepted: BTreeMap<Position, Bytes>,
+    payloads: BTreeMap<u64, Bytes>,
     pub(crate) reads: BTreeMap<u64, Result<Index, Refusal>>,
     next_ticket: u64,
     seed: u64,
@@ -162,6 +131,8 @@ impl World {
             trace: Vec::new(),
             verbose: false,
             proposed: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            payloads: BTreeMap::new(),
             reads: BTreeMap::new(),
             next_ticket: 1,
             seed,
@@ -264,6 +235,11 @@ impl World {
                 Err(refusal) => format!("{id}: proposal {ticket} refused: {refusal}"),
             });
             self.proposed.insert(ticket.0, result);
+            if let Ok(position) = result {
+                let payload = self.payloads[&ticket.0].clone();
+                let before = self.accepted.insert(position, payload);
+                assert_eq!(before, None, "a position is given to one proposal");
+            }
         }
         for (ticket, result) in out.reads {
             self.on_read(id, ticket, result);
@@ -451,12 +427,14 @@ impl World {
 
     /// Proposes all in one turn; returns the last ticket.
     pub(crate) fn propose_batch(&mut self, id: MemberId, payloads: &[&[u8]]) -> u64 {
-        let input = |payload: &&[u8]| Input::Propose {
-            ticket: Ticket(self.ticket()),
-            kind: EntryKind::Command,
-            payload: Bytes::copy_from_slice(payload),
-        };
-        let inputs = payloads.iter().map(input).collect();
+        let mut inputs = Vec::new();
+        for payload in payloads {
+            let ticket = self.ticket();
+            let payload = Bytes::copy_from_slice(payload);
+            self.payloads.insert(ticket, payload.clone());
+            let kind = EntryKind::Command;
+            inputs.push(Input::Propose { ticket: Ticket(ticket), kind, payload });
+        }
         self.turn(id, inputs);
         self.next_ticket - 1
     }
@@ -591,63 +569,4 @@ fn recode(input: &Input) -> Input {
     reader.finish().expect("decoding takes everything");
     assert_eq!(&decoded, input);
     decoded
-}
-
-/// An event on one line, in the notation of messages: `Name field=value`, positions as `index@term`.
-fn compact(event: &Event) -> String {
-    let mut text = format!("{event:?}");
-    for wrapper in ["Term(", "Index(", "MemberId(", "Some("] {
-        while let Some((before, after)) = text.split_once(wrapper) {
-            let (inner, rest) = after.split_once(')').expect("what is opened is closed");
-            text = format!("{before}{inner}{rest}");
-        }
-    }
-    while let Some((before, after)) = text.split_once("Position { term: ") {
-        let (position, rest) = after.split_once(" }").expect("what is opened is closed");
-        let (term, index) = position.split_once(", index: ").expect("it has two fields");
-        text = format!("{before}{index}@{term}{rest}");
-    }
-    text.replace("None", "-")
-        .replace(" { ", " ")
-        .replace(" }", "")
-        .replace(": ", "=")
-        .replace(", ", " ")
-        .replace('"', "")
-}
-
-/// A message on one line.
-pub(crate) fn describe(message: &Message) -> String {
-    let Message { from, to, term, body } = message;
-    let detail = match body {
-        Body::PreVoteRequest { campaign, last } => format!("campaign={campaign} last={last}"),
-        Body::PreVoteAnswer { campaign, granted } => {
-            format!("campaign={campaign} granted={granted}")
-        }
-        Body::VoteRequest { last } => format!("last={last}"),
-        Body::VoteAnswer { granted } => format!("granted={granted}"),
-        Body::Append { prev, commit, entries } => {
-            let entries: Vec<String> = entries.iter().map(|e| e.position().to_string()).collect();
-            format!("prev={prev} commit={commit} [{}]", entries.join(" "))
-        }
-        Body::AppendAnswer { outcome: AppendOutcome::Accepted { matched } } => {
-            format!("matched={matched}")
-        }
-        Body::AppendAnswer {
-            outcome: AppendOutcome::Conflict { rejected, hint, commit, last },
-        } => {
-            format!("rejected={rejected} hint={hint} commit={commit} last={last}")
-        }
-        Body::Heartbeat { round, commit } => format!("round={round} commit={commit}"),
-        Body::HeartbeatAnswer { round, received, last, matched } => {
-            format!("round={round} received={received} last={last} matched={matched}")
-        }
-        Body::CommitNotice { commit } => format!("commit={commit}"),
-        Body::ReadRequest { .. } => "context".to_owned(),
-        Body::ReadAnswer { index, .. } => match index {
-            Some(index) => format!("index={index}"),
-            None => "not leading".to_owned(),
-        },
-        Body::SnapshotNotice { position } => format!("position={position}"),
-    };
-    format!("{from}→{to} t{term} {} {detail}", body.name())
 }
