@@ -197,7 +197,9 @@ impl Raft {
             && core.installing.is_none_or(|installing| installing == position)
     }
 
-    pub(crate) fn leader(&self) -> Option<MemberId> {
+    /// Who leads, as far as this server knows; it may be this server.
+    #[must_use]
+    pub fn leader(&self) -> Option<MemberId> {
         match &self.role {
             Role::Follower(follower) => follower.leader,
             Role::PreCandidate(_) | Role::Candidate(_) => None,

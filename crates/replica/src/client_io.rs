@@ -4,10 +4,10 @@
 //! machine; "failed" is said only of what was never appended or was overwritten by a committed
 //! entry of another term; all collections are bounded by what the edge lets in.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use kvraft_base::{Entry, Index, MemberId, Position, Term, Ticket};
+use kvraft_base::{Entry, Index, Instant, MemberId, Position, Term, Ticket};
 use kvraft_kv::Query;
 
 use crate::hop::{Failure, Hop, Outcome, Reply};
@@ -15,34 +15,51 @@ use crate::hop::{Failure, Hop, Outcome, Reply};
 /// Requests that wait because no leader is known. More are refused as "busy".
 const PARKED_COUNT_MAX: usize = 4096;
 
-/// A request that waits for a leader. Nothing of it has left this server.
+/// A request that waits for a leader. It is in no log, and nothing of it is on its way to one.
 #[derive(Clone, Debug)]
 pub(crate) enum Parked {
     Command(Bytes),
     Query(Query),
 }
 
+/// A command and when its client brought it, for as long as it may have to be parked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) command: Bytes,
+    pub(crate) arrived: Instant,
+}
+
+/// To whom a command was passed on, and in which term that server was thought to lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Passed {
+    pub(crate) leader: MemberId,
+    pub(crate) term: Term,
+    /// The attempt's number.
+    pub(crate) number: u64,
+}
+
 /// Where a command went after it left the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Sent {
     /// In this server's raft, not yet accepted or refused.
-    Proposed(Bytes),
+    Proposed(Kept),
     /// In this server's log as leader.
     Appended(Position),
-    /// To the leader, which answers only if it refuses.
-    Forwarded(MemberId),
+    /// To the leader, which answers only if it refuses or loses it.
+    Forwarded(Passed, Kept),
 }
 
 /// The waiting clients of one server.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    parked: VecDeque<(Ticket, Parked)>,
+    /// With their arrival. Tickets grow, so this is about the order of arrival.
+    parked: BTreeMap<Ticket, (Instant, Parked)>,
     sent: BTreeMap<Ticket, Sent>,
     /// The same as the `Appended` ones in `sent`, by position: an index may be appended to again in
     /// a later term while the fate of the first is still open.
     appended: BTreeMap<(Index, Term), Ticket>,
     /// Linearizable reads whose read index raft is finding out.
-    reads: BTreeMap<Ticket, Query>,
+    reads: BTreeMap<Ticket, (Instant, Query)>,
 }
 
 pub(crate) fn reply(ticket: Ticket, outcome: Outcome, out: &mut Vec<Hop>) {
@@ -60,24 +77,38 @@ impl Waiting {
     }
 
     /// Keeps a request until a leader is known, or refuses it: definitely without effect.
-    pub(crate) fn park(&mut self, ticket: Ticket, request: Parked, out: &mut Vec<Hop>) {
+    pub(crate) fn park(
+        &mut self,
+        ticket: Ticket,
+        arrived: Instant,
+        request: Parked,
+        out: &mut Vec<Hop>,
+    ) {
         if PARKED_COUNT_MAX <= self.parked.len() {
             reply(ticket, Outcome::Failed(Failure::Busy), out);
             return;
         }
-        self.parked.push_back((ticket, request));
+        self.parked.insert(ticket, (arrived, request));
     }
 
-    pub(crate) fn take_parked(&mut self) -> VecDeque<(Ticket, Parked)> {
+    pub(crate) fn take_parked(&mut self) -> BTreeMap<Ticket, (Instant, Parked)> {
         std::mem::take(&mut self.parked)
     }
 
-    pub(crate) fn on_propose(&mut self, ticket: Ticket, command: Bytes) {
-        self.sent.insert(ticket, Sent::Proposed(command));
+    /// Refuses what has waited for too long since its client brought it: it had no effect.
+    pub(crate) fn expire_parked(&mut self, now: Instant, time_max: Duration, out: &mut Vec<Hop>) {
+        for (ticket, _) in self.parked.extract_if(.., |_, (arrived, _)| *arrived + time_max <= now)
+        {
+            reply(ticket, Outcome::Failed(Failure::NoLeader), out);
+        }
     }
 
-    pub(crate) fn on_forward(&mut self, ticket: Ticket, leader: MemberId) {
-        self.sent.insert(ticket, Sent::Forwarded(leader));
+    pub(crate) fn on_propose(&mut self, ticket: Ticket, kept: Kept) {
+        self.sent.insert(ticket, Sent::Proposed(kept));
+    }
+
+    pub(crate) fn on_forward(&mut self, ticket: Ticket, passed: Passed, kept: Kept) {
+        self.sent.insert(ticket, Sent::Forwarded(passed, kept));
     }
 
     /// Raft has appended it here.
@@ -90,33 +121,38 @@ impl Waiting {
     }
 
     /// Raft has not appended it: gives the command back, if its client still waits.
-    pub(crate) fn take_refused(&mut self, ticket: Ticket) -> Option<Bytes> {
+    pub(crate) fn take_refused(&mut self, ticket: Ticket) -> Option<Kept> {
         match self.sent.remove(&ticket)? {
-            Sent::Proposed(command) => Some(command),
-            Sent::Appended(_) | Sent::Forwarded(_) => {
+            Sent::Proposed(kept) => Some(kept),
+            Sent::Appended(_) | Sent::Forwarded(..) => {
                 unreachable!("raft refuses only what was proposed and not yet answered")
             }
         }
     }
 
-    /// The leader has not appended what was forwarded to it.
-    pub(crate) fn on_forward_refused(
+    /// This attempt at this leader has not led to anything and will not: gives the command back.
+    /// `None` if it is not the present one, or its client has gone.
+    pub(crate) fn take_forwarded(
         &mut self,
         ticket: Ticket,
-        from: MemberId,
-        out: &mut Vec<Hop>,
-    ) {
-        if self.sent.get(&ticket) == Some(&Sent::Forwarded(from)) {
-            self.sent.remove(&ticket);
-            reply(ticket, Outcome::Failed(Failure::LeaderChanged), out);
+        leader: MemberId,
+        number: u64,
+    ) -> Option<Kept> {
+        let Some(Sent::Forwarded(passed, _)) = self.sent.get(&ticket) else { return None };
+        if passed.leader != leader || passed.number != number {
+            return None;
+        }
+        match self.sent.remove(&ticket) {
+            Some(Sent::Forwarded(_, kept)) => Some(kept),
+            Some(Sent::Proposed(_) | Sent::Appended(_)) | None => None,
         }
     }
 
-    pub(crate) fn on_read(&mut self, ticket: Ticket, query: Query) {
-        self.reads.insert(ticket, query);
+    pub(crate) fn on_read(&mut self, ticket: Ticket, arrived: Instant, query: Query) {
+        self.reads.insert(ticket, (arrived, query));
     }
 
-    pub(crate) fn take_read(&mut self, ticket: Ticket) -> Option<Query> {
+    pub(crate) fn take_read(&mut self, ticket: Ticket) -> Option<(Instant, Query)> {
         self.reads.remove(&ticket)
     }
 
@@ -153,14 +189,31 @@ impl Waiting {
     pub(crate) fn on_snapshot(&mut self, index: Index, out: &mut Vec<Hop>) {
         self.give_up(out, |sent| match sent {
             Sent::Appended(position) => position.index <= index,
-            Sent::Forwarded(_) => true,
+            Sent::Forwarded(..) => true,
             Sent::Proposed(_) => false,
         });
     }
 
     /// The connection to a peer closed: what was forwarded to it may or may not have arrived.
     pub(crate) fn on_disconnected(&mut self, peer: MemberId, out: &mut Vec<Hop>) {
-        self.give_up(out, |sent| *sent == Sent::Forwarded(peer));
+        self.give_up(out, |sent| match sent {
+            Sent::Forwarded(passed, _) => passed.leader == peer,
+            Sent::Proposed(_) | Sent::Appended(_) => false,
+        });
+    }
+
+    /// Somebody else leads, or nobody, or in another term: what was forwarded before may be in a
+    /// log that is about to be overwritten, and nobody is left who would say so.
+    pub(crate) fn on_leader_changed(
+        &mut self,
+        leader: Option<MemberId>,
+        term: Term,
+        out: &mut Vec<Hop>,
+    ) {
+        self.give_up(out, |sent| match sent {
+            Sent::Forwarded(passed, _) => Some(passed.leader) != leader || passed.term != term,
+            Sent::Proposed(_) | Sent::Appended(_) => false,
+        });
     }
 
     /// Answers "unknown" to all that are `lost`.
@@ -169,6 +222,19 @@ impl Waiting {
             if let Sent::Appended(position) = sent {
                 self.appended.remove(&(position.index, position.term));
             }
+            reply(ticket, Outcome::Unknown(Failure::LeaderChanged), out);
+        }
+    }
+
+    /// A leader that had appended it leads no more: nobody knows what becomes of it.
+    pub(crate) fn on_forward_lost(
+        &mut self,
+        ticket: Ticket,
+        from: MemberId,
+        number: u64,
+        out: &mut Vec<Hop>,
+    ) {
+        if self.take_forwarded(ticket, from, number).is_some() {
             reply(ticket, Outcome::Unknown(Failure::LeaderChanged), out);
         }
     }
@@ -182,8 +248,6 @@ impl Waiting {
         if sent.is_some() || self.reads.remove(&ticket).is_some() {
             return true;
         }
-        let count = self.parked.len();
-        self.parked.retain(|(parked, _)| *parked != ticket);
-        self.parked.len() < count
+        self.parked.remove(&ticket).is_some()
     }
 }

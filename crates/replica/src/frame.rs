@@ -4,8 +4,7 @@
 //! panic.
 
 use bytes::Bytes;
-use kvraft_base::{DecodeError, Position, Reader, Term, Ticket, Writer};
-use kvraft_base::{Index, limits};
+use kvraft_base::{DecodeError, Index, MemberId, Position, Reader, Term, Ticket, Writer, limits};
 use kvraft_raft::Message;
 
 /// One frame.
@@ -13,17 +12,24 @@ use kvraft_raft::Message;
 pub enum Frame {
     /// Consensus messages of one turn, in order.
     Raft(Vec<Message>),
-    /// A client's command, passed on to the leader. At most once per attempt.
+    /// A client's command, passed on to the leader. Each attempt leaves once.
     Forward {
-        /// The sender's ticket.
-        ticket: Ticket,
+        /// Names the attempt in the answer.
+        attempt: Attempt,
         /// An encoded command.
         command: Bytes,
     },
     /// The command was not appended and never will be by this attempt.
     ForwardRefused {
-        /// The ticket of the one that forwarded.
-        ticket: Ticket,
+        /// The attempt.
+        attempt: Attempt,
+        /// Why.
+        reason: ForwardRefusal,
+    },
+    /// The command was appended, and its sender leads no more: nobody knows what becomes of it.
+    ForwardLost {
+        /// The attempt.
+        attempt: Attempt,
     },
     /// Part of a snapshot.
     SnapshotChunk(SnapshotChunk),
@@ -34,6 +40,36 @@ pub enum Frame {
         /// Chunk number.
         seq: u64,
     },
+}
+
+/// Names one passing on of one command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attempt {
+    /// The life of the server that asks: an answer to an earlier one is for nobody.
+    pub incarnation: u64,
+    /// That server's ticket.
+    pub ticket: Ticket,
+    /// Never used twice in a life. A command that was refused may be passed on again, and a late
+    /// answer to the first attempt says nothing of the second.
+    pub number: u64,
+}
+
+/// Why a command that was passed on was not appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ForwardRefusal {
+    /// Too much is waiting there already.
+    Busy,
+    /// The asked server does not lead.
+    NotLeader {
+        /// Who does, as far as it knows.
+        leader: Option<MemberId>,
+    },
+    /// The command is over the size limit.
+    TooLarge,
+    /// The asked server is missing a part of its log and knows no leader.
+    Muted,
+    /// What arrived is no command.
+    Malformed,
 }
 
 /// Part of a snapshot, as the store exported it.
@@ -61,12 +97,15 @@ impl Frame {
                     message.encode(&mut writer);
                 }
             }
-            Self::Forward { ticket, command } => {
-                writer.u8(2).u64(ticket.0).bytes(command);
+            Self::Forward { attempt, command } => {
+                attempt.encode(writer.u8(KIND_FORWARD));
+                writer.bytes(command);
             }
-            Self::ForwardRefused { ticket } => {
-                writer.u8(3).u64(ticket.0);
+            Self::ForwardRefused { attempt, reason } => {
+                attempt.encode(writer.u8(3));
+                reason.encode(&mut writer);
             }
+            Self::ForwardLost { attempt } => attempt.encode(writer.u8(6)),
             Self::SnapshotChunk(chunk) => {
                 writer.u8(4).u64(chunk.term.0);
                 encode_position(&mut writer, chunk.position);
@@ -97,11 +136,14 @@ impl Frame {
         let mut reader = Reader::new(bytes);
         let frame = match reader.u8("frame kind")? {
             1 => Self::Raft(decode_messages(&mut reader)?),
-            2 => Self::Forward {
-                ticket: Ticket(reader.u64("ticket")?),
+            KIND_FORWARD => Self::Forward {
+                attempt: Attempt::decode(&mut reader)?,
                 command: reader.bytes("command")?,
             },
-            3 => Self::ForwardRefused { ticket: Ticket(reader.u64("ticket")?) },
+            3 => Self::ForwardRefused {
+                attempt: Attempt::decode(&mut reader)?,
+                reason: ForwardRefusal::decode(&mut reader)?,
+            },
             4 => Self::SnapshotChunk(SnapshotChunk {
                 term: Term(reader.u64("snapshot term")?),
                 position: decode_position(&mut reader)?,
@@ -112,12 +154,79 @@ impl Frame {
                 position: decode_position(&mut reader)?,
                 seq: reader.u64("chunk number")?,
             },
+            6 => Self::ForwardLost { attempt: Attempt::decode(&mut reader)? },
             other => {
                 return Err(DecodeError::Unknown { what: "frame kind", value: u64::from(other) });
             }
         };
         reader.finish()?;
         Ok(frame)
+    }
+
+    /// Whether an encoded frame passes a client's command on: the one kind whose loss before it
+    /// left must be told to the node ([`crate::NodeIn::Undelivered`]), since nothing repeats it.
+    #[must_use]
+    pub fn is_forward(encoded: &[u8]) -> bool {
+        encoded.first() == Some(&KIND_FORWARD)
+    }
+
+    /// What to answer, encoded, to an encoded frame that arrived and finds no room. `None`: no
+    /// answer is due, since its sender repeats what gets lost.
+    #[must_use]
+    pub fn answer_to_dropped(encoded: &Bytes) -> Option<Bytes> {
+        if !Self::is_forward(encoded) {
+            return None;
+        }
+        match Self::decode(encoded.clone()) {
+            Ok(Self::Forward { attempt, .. }) => {
+                let reason = ForwardRefusal::Busy;
+                Some(Self::ForwardRefused { attempt, reason }.encode())
+            }
+            Ok(_) | Err(_) => None,
+        }
+    }
+}
+
+const KIND_FORWARD: u8 = 2;
+
+impl Attempt {
+    fn encode(&self, writer: &mut Writer) {
+        writer.u64(self.incarnation).u64(self.ticket.0).u64(self.number);
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            incarnation: reader.u64("incarnation")?,
+            ticket: Ticket(reader.u64("ticket")?),
+            number: reader.u64("attempt")?,
+        })
+    }
+}
+
+impl ForwardRefusal {
+    fn encode(self, writer: &mut Writer) {
+        match self {
+            Self::Busy => writer.u8(1),
+            // Member ids start at 1.
+            Self::NotLeader { leader } => writer.u8(2).u64(leader.unwrap_or_default().0),
+            Self::TooLarge => writer.u8(3),
+            Self::Muted => writer.u8(4),
+            Self::Malformed => writer.u8(5),
+        };
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        match reader.u8("reason")? {
+            1 => Ok(Self::Busy),
+            2 => {
+                let leader = MemberId(reader.u64("leader")?);
+                Ok(Self::NotLeader { leader: (leader != MemberId::ZERO).then_some(leader) })
+            }
+            3 => Ok(Self::TooLarge),
+            4 => Ok(Self::Muted),
+            5 => Ok(Self::Malformed),
+            other => Err(DecodeError::Unknown { what: "reason", value: u64::from(other) }),
+        }
     }
 }
 

@@ -91,6 +91,16 @@ pub enum NodeIn {
         /// An encoded [`crate::Frame`].
         frame: Bytes,
     },
+    /// A frame that passes a client's command on did not leave this server, and will not: it must
+    /// be told, since nothing repeats it. Other frames may get lost without a word.
+    Undelivered {
+        /// The peer.
+        to: MemberId,
+        /// The encoded [`crate::Frame`].
+        frame: Bytes,
+        /// Why.
+        reason: NotSent,
+    },
     /// A peer's connection came up.
     Connected(MemberId),
     /// A peer's connection closed.
@@ -165,6 +175,15 @@ pub enum NodeIn {
         /// Read access to the new table.
         reader: TableReader,
     },
+}
+
+/// Why a frame did not leave this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSent {
+    /// There is no connection.
+    Closed,
+    /// Too much is waiting for the connection already.
+    Full,
 }
 
 /// Into the log on disk.

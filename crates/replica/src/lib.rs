@@ -29,19 +29,23 @@
 //! damaged stops with a clear error and is rebuilt by an operator, not by itself.
 
 mod client_io;
+mod forwards;
 mod frame;
 mod hop;
 mod journal_lane;
 mod machine;
 mod node;
 mod open;
+mod outgoing;
 mod snapshots;
 mod table_lane;
+#[cfg(test)]
+mod tests;
 
-pub use frame::{Frame, SnapshotChunk};
+pub use frame::{Attempt, ForwardRefusal, Frame, SnapshotChunk};
 pub use hop::{
-    ClientRequest, Failure, Fatal, Hop, JournalIn, MachineIn, NodeIn, Now, Outcome, PeerLane,
-    Reply, TableIn,
+    ClientRequest, Failure, Fatal, Hop, JournalIn, MachineIn, NodeIn, NotSent, Now, Outcome,
+    PeerLane, Reply, TableIn,
 };
 pub use journal_lane::JournalLane;
 pub use machine::{MachineLane, MachineOptions};

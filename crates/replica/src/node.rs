@@ -3,30 +3,23 @@
 //! One call of [`Node::step`] is one turn over everything that has arrived, so batching and group
 //! commit are the default. It cannot fail and never blocks.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use kvraft_base::{EntryKind, Index, Instant, MemberId, Members, Position, Term, Ticket, limits};
-use kvraft_raft::{Body, Input, Message, Output, Raft, Refusal, Status};
+use kvraft_base::{Index, Instant, MemberId, Members, Position, Term};
+use kvraft_raft::{Body, Input, Message, Output, Raft, Status};
 use kvraft_store::TableReader;
 
 use crate::{
-    client_io::{Parked, Waiting, reply},
+    client_io::{Parked, Waiting},
+    forwards::{Forwards, Remote},
     frame::{Frame, SnapshotChunk},
-    hop::{
-        ClientRequest, Failure, Hop, JournalIn, MachineIn, NodeIn, Now, Outcome, PeerLane, TableIn,
-    },
+    hop::{Hop, JournalIn, MachineIn, NodeIn, Now, PeerLane, TableIn},
+    outgoing::{send, send_messages},
     snapshots::{Due, Transfers},
 };
 
-/// Tickets from here on name requests that a peer forwarded; the edge's own count from 1.
-const REMOTE_TICKET_FIRST: u64 = 1 << 63;
-
-/// Parked requests are tried again this often while no leader is known.
-const PARKED_RETRY_INTERVAL: Duration = Duration::from_millis(20);
+mod clients;
 
 /// Bounds of the node.
 #[derive(Clone, Copy, Debug)]
@@ -38,19 +31,20 @@ pub struct NodeOptions {
     /// Entries kept in the journal behind the checkpoint, so that a follower that is a little
     /// behind needs no snapshot.
     pub retain_count: u64,
+    /// A request that waits for a leader longer than this, since its client brought it, is refused:
+    /// it had no effect, which is known here only. Less than the client's own patience.
+    pub parked_time_max: Duration,
 }
 
 impl Default for NodeOptions {
     fn default() -> Self {
-        Self { waiting_count_max: 65_536, unapplied_count_max: 5_000, retain_count: 10_000 }
+        Self {
+            waiting_count_max: 65_536,
+            unapplied_count_max: 5_000,
+            retain_count: 10_000,
+            parked_time_max: Duration::from_secs(5),
+        }
     }
-}
-
-/// Where a forwarded command came from.
-#[derive(Clone, Copy, Debug)]
-struct Remote {
-    from: MemberId,
-    ticket: Ticket,
 }
 
 /// Agrees with the peers.
@@ -61,13 +55,19 @@ struct Remote {
 #[derive(Debug)]
 pub struct Node {
     options: NodeOptions,
+    me: MemberId,
+    /// This life of the server.
+    incarnation: u64,
     raft: Raft,
     bootstrap: Members,
     output: Output,
     waiting: Waiting,
-    /// Commands that peers forwarded and raft has not yet accepted or refused.
-    remote: BTreeMap<Ticket, Remote>,
-    remote_next: Ticket,
+    /// Commands that peers have passed on to this server.
+    forwards: Forwards,
+    /// Commands passed on by this server, ever.
+    attempt_count: u64,
+    /// Who led, and in which term, at the end of the last turn.
+    led_by: (Option<MemberId>, Term),
     /// Peers whose connection has closed and is not back. Nothing is forwarded to them: it would be
     /// lost, and its client would wait in vain.
     unreachable: BTreeSet<MemberId>,
@@ -87,17 +87,27 @@ pub struct Node {
 
 impl Node {
     /// A node around an opened raft. `bootstrap` is the configuration of a log that has none;
-    /// `settled` what the newest checkpoint contains.
+    /// `settled` what the newest checkpoint contains; `incarnation` tells this life of the server
+    /// from others.
     #[must_use]
-    pub fn new(options: NodeOptions, raft: Raft, bootstrap: Members, settled: Position) -> Self {
+    pub fn new(
+        options: NodeOptions,
+        incarnation: u64,
+        raft: Raft,
+        bootstrap: Members,
+        settled: Position,
+    ) -> Self {
         Self {
             options,
+            me: raft.status().id,
+            incarnation,
+            led_by: (raft.leader(), raft.hard_state().term),
             raft,
             bootstrap,
             output: Output::default(),
             waiting: Waiting::default(),
-            remote: BTreeMap::new(),
-            remote_next: Ticket(REMOTE_TICKET_FIRST),
+            forwards: Forwards::new(),
+            attempt_count: 0,
             unreachable: BTreeSet::new(),
             parked_retry_at: Instant::ZERO,
             transfers: Transfers::default(),
@@ -165,6 +175,9 @@ impl Node {
                 }
             }
             NodeIn::Frame { from, frame } => self.on_frame(now, from, frame, out),
+            NodeIn::Undelivered { to, frame, reason } => {
+                self.on_undelivered(to, frame, reason, out);
+            }
             NodeIn::Connected(peer) => {
                 self.unreachable.remove(&peer);
                 self.raft.step(instant, Input::Connected { peer });
@@ -216,92 +229,6 @@ impl Node {
         }
     }
 
-    // Clients.
-
-    fn on_client(&mut self, now: Now, ticket: Ticket, request: ClientRequest, out: &mut Vec<Hop>) {
-        assert!(ticket.0 < REMOTE_TICKET_FIRST, "the edge's tickets stay below the remote ones");
-        if self.options.waiting_count_max <= self.waiting.count() {
-            reply(ticket, Outcome::Failed(Failure::Busy), out);
-            return;
-        }
-        match request {
-            ClientRequest::Propose(command) => self.propose(now, ticket, command, out),
-            ClientRequest::Query { query, linearizable: false } => {
-                out.push(Hop::Machine(MachineIn::Query { ticket, at: Index::ZERO, query }));
-            }
-            ClientRequest::Query { query, linearizable: true } => {
-                self.waiting.on_read(ticket, query);
-                self.raft.step(now.instant, Input::Read { ticket });
-            }
-        }
-    }
-
-    fn propose(&mut self, now: Now, ticket: Ticket, command: Bytes, out: &mut Vec<Hop>) {
-        if limits::ENTRY_SIZE_BYTES_MAX < command.len() {
-            reply(ticket, Outcome::Failed(Failure::TooLarge), out);
-            return;
-        }
-        if self.is_overloaded() {
-            reply(ticket, Outcome::Failed(Failure::Busy), out);
-            return;
-        }
-        self.waiting.on_propose(ticket, command.clone());
-        let kind = EntryKind::Command;
-        self.raft.step(now.instant, Input::Propose { ticket, kind, payload: command });
-    }
-
-    fn is_overloaded(&self) -> bool {
-        self.options.unapplied_count_max < self.raft.unapplied_count()
-    }
-
-    /// Raft has not appended it: forward it to the leader, or keep it until there is one.
-    fn on_propose_refused(&mut self, ticket: Ticket, refusal: Refusal, out: &mut Vec<Hop>) {
-        if let Some(remote) = self.remote.remove(&ticket) {
-            let refused = Frame::ForwardRefused { ticket: remote.ticket };
-            send(remote.from, PeerLane::Control, &refused, out);
-            return;
-        }
-        let Some(command) = self.waiting.take_refused(ticket) else {
-            return; // Cancelled in the meantime.
-        };
-        match refusal {
-            Refusal::NotLeader { leader: Some(leader) } if !self.unreachable.contains(&leader) => {
-                self.waiting.on_forward(ticket, leader);
-                send(leader, PeerLane::Control, &Frame::Forward { ticket, command }, out);
-            }
-            Refusal::NotLeader { leader: Some(_) | None }
-            | Refusal::LeaderChanged
-            | Refusal::Muted => {
-                self.waiting.park(ticket, Parked::Command(command), out);
-            }
-            Refusal::Busy => reply(ticket, Outcome::Failed(Failure::Busy), out),
-            Refusal::TooLarge => reply(ticket, Outcome::Failed(Failure::TooLarge), out),
-            Refusal::Unsupported => unreachable!("only commands are proposed"),
-        }
-    }
-
-    fn retry_parked(&mut self, now: Now, out: &mut Vec<Hop>) {
-        if !self.waiting.has_parked() {
-            return;
-        }
-        if now.instant < self.parked_retry_at {
-            return;
-        }
-        self.parked_retry_at = now.instant + PARKED_RETRY_INTERVAL;
-        if !self.raft.knows_leader() {
-            return;
-        }
-        for (ticket, parked) in self.waiting.take_parked() {
-            match parked {
-                Parked::Command(command) => self.propose(now, ticket, command, out),
-                Parked::Query(query) => {
-                    self.waiting.on_read(ticket, query);
-                    self.raft.step(now.instant, Input::Read { ticket });
-                }
-            }
-        }
-    }
-
     // Peers.
 
     fn on_frame(&mut self, now: Now, from: MemberId, frame: Bytes, out: &mut Vec<Hop>) {
@@ -319,32 +246,25 @@ impl Node {
                     }
                 }
             }
-            Frame::Forward { ticket, command } => {
-                self.on_forward(now, Remote { from, ticket }, &command, out);
+            Frame::Forward { attempt, command } => {
+                self.on_forward(now, Remote { from, attempt }, &command, out);
             }
-            Frame::ForwardRefused { ticket } => self.waiting.on_forward_refused(ticket, from, out),
+            Frame::ForwardRefused { attempt, reason } => {
+                if attempt.incarnation == self.incarnation {
+                    self.on_forward_refused(now, from, attempt, reason, out);
+                }
+            }
+            Frame::ForwardLost { attempt } => {
+                if attempt.incarnation == self.incarnation {
+                    self.waiting.on_forward_lost(attempt.ticket, from, attempt.number, out);
+                }
+            }
             Frame::SnapshotChunk(chunk) => self.on_chunk(now, from, chunk, out),
             Frame::SnapshotTaken { position, seq } => {
                 self.transfers.on_taken(from, position, now.instant);
                 out.push(Hop::Table(TableIn::ExportTaken { to: from, position, seq }));
             }
         }
-    }
-
-    /// A peer's client wants this appended. The leader's clock is stamped, not the peer's.
-    fn on_forward(&mut self, now: Now, remote: Remote, command: &Bytes, out: &mut Vec<Hop>) {
-        let stamped = kvraft_kv::stamp(command, now.wall_ms);
-        let acceptable = command.len() <= limits::ENTRY_SIZE_BYTES_MAX && !self.is_overloaded();
-        let (Ok(payload), true) = (stamped, acceptable) else {
-            let refused = Frame::ForwardRefused { ticket: remote.ticket };
-            send(remote.from, PeerLane::Control, &refused, out);
-            return;
-        };
-        let ticket = self.remote_next;
-        self.remote_next = ticket.next();
-        self.remote.insert(ticket, remote);
-        let kind = EntryKind::Command;
-        self.raft.step(now.instant, Input::Propose { ticket, kind, payload });
     }
 
     // What raft wants done.
@@ -358,25 +278,27 @@ impl Node {
         for (ticket, result) in output.proposed.drain(..) {
             match result {
                 Ok(position) => {
-                    self.remote.remove(&ticket);
-                    self.waiting.on_appended(ticket, position);
+                    if !self.forwards.on_appended(ticket, position) {
+                        self.waiting.on_appended(ticket, position);
+                    }
                 }
                 Err(refusal) => self.on_propose_refused(ticket, refusal, out),
             }
         }
-        if !output.committed.is_empty() {
+        if let Some(last) = output.committed.last() {
+            self.forwards.on_committed(last.index);
             self.waiting.on_committed(&output.committed, out);
             let entries = std::mem::take(&mut output.committed);
             out.push(Hop::Machine(MachineIn::Committed(entries)));
         }
         for (ticket, result) in output.reads.drain(..) {
-            let Some(query) = self.waiting.take_read(ticket) else {
+            let Some((arrived, query)) = self.waiting.take_read(ticket) else {
                 continue; // Cancelled in the meantime.
             };
             match result {
                 Ok(at) => out.push(Hop::Machine(MachineIn::Query { ticket, at, query })),
                 // Reads have no effect: asking again is always safe.
-                Err(_) => self.waiting.park(ticket, Parked::Query(query), out),
+                Err(_) => self.waiting.park(ticket, arrived, Parked::Query(query), out),
             }
         }
         for fetch in output.fetches.drain(..) {
@@ -388,6 +310,11 @@ impl Node {
             }
         }
         out.extend(output.events.drain(..).map(Hop::Event));
+        let led_by = (self.raft.leader(), self.raft.hard_state().term);
+        if self.led_by != led_by {
+            self.led_by = led_by;
+            self.on_leader_changed(out);
+        }
     }
 
     // Checkpoints and the journal.
@@ -458,7 +385,7 @@ impl Node {
     fn on_chunk(&mut self, now: Now, from: MemberId, chunk: SnapshotChunk, out: &mut Vec<Hop>) {
         let notice = Message {
             from,
-            to: self.raft.status().id,
+            to: self.me,
             term: chunk.term,
             body: Body::SnapshotNotice { position: chunk.position },
         };
@@ -506,49 +433,5 @@ impl Node {
         self.checkpoint_previous = position;
         self.released_upto = position.index;
         self.raft.step(now.instant, Input::SnapshotInstalled { position, members });
-    }
-}
-
-fn send(to: MemberId, lane: PeerLane, frame: &Frame, out: &mut Vec<Hop>) {
-    out.push(Hop::Peer { to, lane, frame: frame.encode() });
-}
-
-/// One frame per peer and turn, unless it would be too large.
-fn send_messages(messages: Vec<Message>, out: &mut Vec<Hop>) {
-    let mut by_peer: BTreeMap<MemberId, (usize, Vec<Message>)> = BTreeMap::new();
-    for message in messages {
-        let to = message.to;
-        let size = size_bytes(&message);
-        let (batch_size, batch) = by_peer.entry(to).or_default();
-        if limits::FRAME_SIZE_BYTES_MAX / 2 < *batch_size + size && !batch.is_empty() {
-            send(to, PeerLane::Control, &Frame::Raft(std::mem::take(batch)), out);
-            *batch_size = 0;
-        }
-        *batch_size += size;
-        batch.push(message);
-    }
-    for (to, (_, batch)) in by_peer {
-        send(to, PeerLane::Control, &Frame::Raft(batch), out);
-    }
-}
-
-/// About the encoded size: exact for what can be large.
-fn size_bytes(message: &Message) -> usize {
-    const FIXED_BYTES: usize = 96;
-    match &message.body {
-        Body::Append { entries, .. } => {
-            FIXED_BYTES + entries.iter().map(kvraft_base::Entry::size_bytes).sum::<usize>()
-        }
-        Body::PreVoteRequest { .. }
-        | Body::PreVoteAnswer { .. }
-        | Body::VoteRequest { .. }
-        | Body::VoteAnswer { .. }
-        | Body::AppendAnswer { .. }
-        | Body::Heartbeat { .. }
-        | Body::HeartbeatAnswer { .. }
-        | Body::CommitNotice { .. }
-        | Body::ReadRequest { .. }
-        | Body::ReadAnswer { .. }
-        | Body::SnapshotNotice { .. } => FIXED_BYTES,
     }
 }

@@ -86,7 +86,7 @@ pub fn open(disk: &dyn Disk, options: OpenOptions, now: Now) -> Result<Replica, 
     };
     let raft = Raft::new(options.raft, start, options.seed, now.instant)?;
     Ok(Replica {
-        node: Node::new(options.node, raft, bootstrap, applied),
+        node: Node::new(options.node, options.incarnation, raft, bootstrap, applied),
         journal: JournalLane::new(opened.journal),
         machine,
         table: TableLane::new(disk.handle(), options.store, opened.table),

@@ -25,8 +25,8 @@ use bytes::Bytes;
 use kvraft_base::{Instant, MemberId, Ticket};
 use kvraft_raft::{Event, Status};
 use kvraft_replica::{
-    ClientRequest, Fatal, Hop, JournalIn, JournalLane, MachineIn, MachineLane, Node, NodeIn, Now,
-    PeerLane, Replica, Reply, TableIn, TableLane,
+    ClientRequest, Fatal, Frame, Hop, JournalIn, JournalLane, MachineIn, MachineLane, Node, NodeIn,
+    NotSent, Now, PeerLane, Replica, Reply, TableIn, TableLane,
 };
 use tokio::sync::oneshot;
 
@@ -41,8 +41,8 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// Where the driver's outputs go.
 pub(crate) trait Edge: Send + Sync + 'static {
-    /// Hands a frame to the transport. Never blocks; may drop.
-    fn send_to_peer(&self, to: MemberId, lane: PeerLane, frame: Bytes);
+    /// Hands a frame to the transport. Never blocks; may drop, and says so if it does at once.
+    fn send_to_peer(&self, to: MemberId, lane: PeerLane, frame: Bytes) -> Result<(), NotSent>;
     /// Logs and counts.
     fn on_event(&self, event: &Event);
     /// Ends the process.
@@ -231,13 +231,14 @@ impl Driver {
         Ok(Pending { driver: self, ticket, receiver: Some(receiver) })
     }
 
-    /// A frame from a peer; dropped when too many are waiting.
-    pub(crate) fn on_frame(&self, from: MemberId, frame: Bytes) {
+    /// A frame from a peer; dropped when too many are waiting. Returns what is to be answered then.
+    pub(crate) fn on_frame(&self, from: MemberId, frame: Bytes) -> Option<Bytes> {
         if PEER_FRAME_COUNT_MAX <= self.peer_frames.fetch_add(1, Ordering::Relaxed) {
             self.peer_frames.fetch_sub(1, Ordering::Relaxed);
-            return;
+            return Frame::answer_to_dropped(&frame);
         }
         self.send(CoreIn::Node(NodeIn::Frame { from, frame }));
+        None
     }
 
     /// A peer's connection came up or went down.
@@ -357,7 +358,13 @@ impl Core {
                 Hop::Machine(input) => self.machine_inbox.push(input),
                 Hop::Journal(input) => drop(self.journal.send(JournalMsg::In(input))),
                 Hop::Table(input) => drop(self.table.send(TableMsg::In(input))),
-                Hop::Peer { to, lane, frame } => self.edge.send_to_peer(to, lane, frame),
+                Hop::Peer { to, lane, frame } => {
+                    let kept = Frame::is_forward(&frame).then(|| frame.clone());
+                    let sent = self.edge.send_to_peer(to, lane, frame);
+                    if let (Err(reason), Some(frame)) = (sent, kept) {
+                        self.node_inbox.push(NodeIn::Undelivered { to, frame, reason });
+                    }
+                }
                 Hop::Reply(reply) => self.replies.push(reply),
                 Hop::Event(event) => self.edge.on_event(&event),
                 Hop::Fatal(fatal) => self.edge.on_fatal(fatal),

@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use kvraft_base::MemberId;
 use kvraft_raft::Event;
-use kvraft_replica::{Fatal, PeerLane};
+use kvraft_replica::{Fatal, NotSent, PeerLane};
 
 use crate::{
     board::Board,
     driver::{Edge, Snapshot},
-    peers::{Lane, PeerNet},
+    peers::{Lane, PeerNet, SendError},
 };
 
 /// Called once with what has made it impossible to go on; ends the process, or tells a test.
@@ -26,15 +26,17 @@ pub(crate) struct ServerEdge {
 }
 
 impl Edge for ServerEdge {
-    fn send_to_peer(&self, to: MemberId, lane: PeerLane, frame: Bytes) {
+    fn send_to_peer(&self, to: MemberId, lane: PeerLane, frame: Bytes) -> Result<(), NotSent> {
         let lane = match lane {
             PeerLane::Control => Lane::Control,
             PeerLane::Bulk => Lane::Bulk,
         };
-        if let Some(peers) = self.peers.get() {
-            // Dropped and counted there if there is no way; the lanes expect losses.
-            let _ = peers.send(to, lane, frame);
-        }
+        // Dropped and counted there if there is no way; the lanes expect losses.
+        let peers = self.peers.get().ok_or(NotSent::Closed)?;
+        peers.send(to, lane, frame).map_err(|error| match error {
+            SendError::Closed | SendError::Stranger => NotSent::Closed,
+            SendError::Full | SendError::TooLarge => NotSent::Full,
+        })
     }
 
     fn on_event(&self, event: &Event) {

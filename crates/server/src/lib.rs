@@ -24,6 +24,6 @@ pub use config::{ConfigError, LogFormat, MemberConfig, ServerConfig};
 pub use disk::{LOCK_FILE, RealDisk};
 pub use edge::FatalHandler;
 pub use logs::{LOG_COLOUR_VARIABLE, LogError, start_logs};
-pub use peers::{Lane, PeerConfig, PeerCounts, PeerError, PeerEvent, PeerNet};
+pub use peers::{Lane, PeerConfig, PeerCounts, PeerError, PeerEvent, PeerNet, SendError};
 pub use server::{CLIENT_STREAMS_MAX, Server, StartError};
 pub use volatile::VolatileDisk;

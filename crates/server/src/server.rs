@@ -18,7 +18,9 @@ use std::{
 
 use kvraft_base::{Disk, DiskError, Instant};
 use kvraft_proto::etcdserverpb as pb;
-use kvraft_replica::{MachineOptions, NodeOptions, Now, OpenOptions, Replica, ReplicaError};
+use kvraft_replica::{
+    MachineOptions, NodeOptions, Now, OpenOptions, PeerLane, Replica, ReplicaError,
+};
 use kvraft_store::{Identity, OpenError};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::transport::server::TcpIncoming;
@@ -28,7 +30,7 @@ use crate::{
     board::Board,
     config::{ConfigError, MemberConfig, ServerConfig},
     disk::RealDisk,
-    driver::Driver,
+    driver::{Driver, Edge},
     edge::{FatalHandler, ServerEdge},
     grpc,
     peers::{PeerConfig, PeerError, PeerEvent, PeerNet},
@@ -207,7 +209,12 @@ fn open(config: &ServerConfig, incarnation: u64) -> Result<Replica, StartError> 
     let options = OpenOptions {
         raft: config.raft(),
         store: kvraft_store::Options::default(),
-        node: NodeOptions::default(),
+        node: NodeOptions {
+            // While it is parked a request has had no effect. The answer that says so must come
+            // before the client's time is up, since that one could only say that nobody knows.
+            parked_time_max: config.request_time_max() * 7 / 8,
+            ..NodeOptions::default()
+        },
         machine: MachineOptions::default(),
         cluster: config.cluster,
         incarnation,
@@ -250,10 +257,19 @@ fn start_peers(
         config.heartbeat_interval,
     );
     let driver = Arc::clone(driver);
+    // The edge owns the transport, which owns this.
+    let answers = Arc::downgrade(edge);
     let net = PeerNet::start_on(listener, peers, move |event| match event {
         PeerEvent::Connected { peer } => driver.on_connection(peer, true),
         PeerEvent::Disconnected { peer } => driver.on_connection(peer, false),
-        PeerEvent::Frame { peer, payload, .. } => driver.on_frame(peer, payload),
+        PeerEvent::Frame { peer, payload, .. } => {
+            if let Some(answer) = driver.on_frame(peer, payload)
+                && let Some(edge) = answers.upgrade()
+            {
+                // Without room for this either, the peer waits for its time limit.
+                let _ = edge.send_to_peer(peer, PeerLane::Control, answer);
+            }
+        }
     })?;
     edge.peers.set(net).expect("the transport is started once");
     Ok(())

@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - [`PeerNet::send`] never blocks and never awaits; what finds no room or no connection is
-//!   dropped and counted. Raft tolerates loss;
+//!   dropped, counted, and said to be. Raft tolerates loss;
 //! - a slow or dead peer has its own tasks and queues, so it delays nobody else;
 //! - a frame is delivered whole, checked and in order, or not at all; a connection that delivers
 //!   anything else is closed, and the peer named in a warning;
@@ -134,6 +134,23 @@ pub enum PeerError {
     NoRuntime,
 }
 
+/// Why a frame was dropped before it left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// There is no connection.
+    #[error("no connection")]
+    Closed,
+    /// Too much is waiting for the connection already.
+    #[error("too much is waiting")]
+    Full,
+    /// The frame is over [`FRAME_SIZE_BYTES_MAX`].
+    #[error("too large for a frame")]
+    TooLarge,
+    /// The addressee is no peer.
+    #[error("no such peer")]
+    Stranger,
+}
+
 /// What went to and came from one peer since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerCounts {
@@ -248,18 +265,21 @@ impl PeerNet {
         self.local_address
     }
 
-    /// Queues a frame for a peer. False if it was dropped: no such peer, no connection, no room, or
-    /// larger than [`FRAME_SIZE_BYTES_MAX`].
-    pub fn send(&self, to: MemberId, lane: Lane, payload: Bytes) -> bool {
-        let Some(peer) = self.net.peers.get(&to) else {
-            return false;
-        };
+    /// Queues a frame for a peer.
+    ///
+    /// # Errors
+    /// [`SendError`] if it was dropped instead; nothing of it has left. A frame that was queued may
+    /// get lost as well, together with its connection.
+    pub fn send(&self, to: MemberId, lane: Lane, payload: Bytes) -> Result<(), SendError> {
+        let peer = self.net.peers.get(&to).ok_or(SendError::Stranger)?;
         let size = payload.len();
-        if FRAME_SIZE_BYTES_MAX < size {
+        let sent = if size <= FRAME_SIZE_BYTES_MAX {
+            peer.queue(lane).push(payload)
+        } else {
             tracing::error!(peer = %to, size, "a frame is too large for the peer protocol: dropped");
-        }
-        let sent = size <= FRAME_SIZE_BYTES_MAX && peer.queue(lane).push(payload);
-        if !sent {
+            Err(SendError::TooLarge)
+        };
+        if sent.is_err() {
             peer.counters.frames_dropped.fetch_add(1, Ordering::Relaxed);
         }
         sent

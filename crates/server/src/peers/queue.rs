@@ -14,6 +14,8 @@ use bytes::Bytes;
 use kvraft_base::limits::FRAME_SIZE_BYTES_MAX;
 use tokio::sync::Notify;
 
+use super::SendError;
+
 /// Most frames that wait for one connection.
 pub(super) const FRAME_COUNT_MAX: usize = 8192;
 
@@ -55,17 +57,20 @@ impl Queue {
     }
 
     /// Adds a frame, unless there is no connection or no room.
-    pub(super) fn push(&self, frame: Bytes) -> bool {
+    pub(super) fn push(&self, frame: Bytes) -> Result<(), SendError> {
         let mut waiting = self.waiting();
+        if !waiting.open {
+            return Err(SendError::Closed);
+        }
         let size_bytes = waiting.size_bytes + frame.len();
-        if !waiting.open || FRAME_COUNT_MAX <= waiting.frames.len() || SIZE_BYTES_MAX < size_bytes {
-            return false;
+        if FRAME_COUNT_MAX <= waiting.frames.len() || SIZE_BYTES_MAX < size_bytes {
+            return Err(SendError::Full);
         }
         waiting.size_bytes = size_bytes;
         waiting.frames.push_back(frame);
         drop(waiting);
         self.arrived.notify_one();
-        true
+        Ok(())
     }
 
     /// Takes frames in order: at least one if there is any, and no more than fit in

@@ -129,7 +129,11 @@ impl ClusterConfig {
         OpenOptions {
             raft,
             store,
-            node: NodeOptions { retain_count: self.retain_count, ..NodeOptions::default() },
+            node: NodeOptions {
+                retain_count: self.retain_count,
+                parked_time_max: super::clients::ATTEMPT_TIMEOUT * 7 / 8,
+                ..NodeOptions::default()
+            },
             machine: MachineOptions {
                 checkpoint_size_bytes: self.checkpoint_size_bytes,
                 checkpoint_interval: self.checkpoint_interval,

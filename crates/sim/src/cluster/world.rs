@@ -367,10 +367,15 @@ impl World {
                 }
                 false
             }
-            // One connection delivers a frame once; raft's own messages are repeated all the same,
-            // since its rules must hold even then.
-            Ok(Frame::Forward { .. } | Frame::ForwardRefused { .. }) => true,
-            Ok(Frame::SnapshotChunk(_) | Frame::SnapshotTaken { .. }) => false,
+            // One connection delivers a frame once, and this is the one kind that relies on it; the
+            // others are repeated all the same, since their rules must hold even then.
+            Ok(Frame::Forward { .. }) => true,
+            Ok(
+                Frame::ForwardRefused { .. }
+                | Frame::ForwardLost { .. }
+                | Frame::SnapshotChunk(_)
+                | Frame::SnapshotTaken { .. },
+            ) => false,
             Err(error) => {
                 self.checks.fail(
                     Check::NoPanic,

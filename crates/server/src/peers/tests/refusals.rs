@@ -100,7 +100,7 @@ async fn garbage_on_the_port_is_harmless() {
     }
     a.wait_for(&PeerEvent::Connected { peer: B }).await;
     let payload = Bytes::from_static(b"still here");
-    while !b.net.send(A, Lane::Control, payload.clone()) {
+    while b.net.send(A, Lane::Control, payload.clone()).is_err() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     a.wait_for(&PeerEvent::Frame { peer: B, lane: Lane::Control, payload }).await;

@@ -6,11 +6,14 @@ use bytes::Bytes;
 use kvraft_base::limits::FRAME_SIZE_BYTES_MAX;
 
 use super::{A, B, C, Lane, PeerEvent, Server, config, listener, pair, start};
-use crate::peers::queue::{FRAME_COUNT_MAX, SIZE_BYTES_MAX};
+use crate::peers::{
+    SendError,
+    queue::{FRAME_COUNT_MAX, SIZE_BYTES_MAX},
+};
 
 /// Sends until the lane's connection is up, since there is no event for the bulk lane.
 async fn send_until_sent(from: &Server, to: kvraft_base::MemberId, lane: Lane, payload: &Bytes) {
-    while !from.net.send(to, lane, payload.clone()) {
+    while from.net.send(to, lane, payload.clone()).is_err() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -39,9 +42,10 @@ async fn frames_arrive_on_their_lanes() {
 async fn undeliverable_frames_are_dropped_and_counted() {
     let ((a, _), (_unused, nobody)) = (listener(), listener());
     let a = start(a, config(A, &[(B, nobody)]));
-    assert!(!a.net.send(C, Lane::Control, Bytes::new()));
-    assert!(!a.net.send(B, Lane::Control, Bytes::from(vec![0; FRAME_SIZE_BYTES_MAX + 1])));
-    assert!(!a.net.send(B, Lane::Control, Bytes::new()));
+    let oversized = Bytes::from(vec![0; FRAME_SIZE_BYTES_MAX + 1]);
+    assert_eq!(a.net.send(C, Lane::Control, Bytes::new()), Err(SendError::Stranger));
+    assert_eq!(a.net.send(B, Lane::Control, oversized), Err(SendError::TooLarge));
+    assert_eq!(a.net.send(B, Lane::Control, Bytes::new()), Err(SendError::Closed));
     assert_eq!(a.net.counts()[&B].frames_dropped, 2);
 }
 
@@ -106,7 +110,7 @@ async fn slow_peer_does_not_block_another() {
     let payload = Bytes::from(vec![1; 256 * 1024]);
     let begun = Instant::now();
     let mut sent = 0;
-    while a.net.send(B, Lane::Control, payload.clone()) {
+    while a.net.send(B, Lane::Control, payload.clone()).is_ok() {
         sent += 1;
         // Lets the connection swallow what it can.
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -116,7 +120,8 @@ async fn slow_peer_does_not_block_another() {
         let payload = Bytes::from(vec![round]);
         send_until_sent(&a, C, Lane::Control, &payload).await;
         c.wait_for(&PeerEvent::Frame { peer: A, lane: Lane::Control, payload }).await;
-        assert!(!a.net.send(B, Lane::Control, Bytes::from(vec![1; 256 * 1024])));
+        let sent = a.net.send(B, Lane::Control, Bytes::from(vec![1; 256 * 1024]));
+        assert_eq!(sent, Err(SendError::Full));
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "took {:?}", begun.elapsed());
 }
@@ -131,5 +136,5 @@ async fn shutdown_is_clean() {
     assert!(begun.elapsed() < Duration::from_secs(1), "took {:?}", begun.elapsed());
     b.wait_for(&PeerEvent::Disconnected { peer: A }).await;
     std::net::TcpListener::bind(a.net.local_address()).unwrap();
-    assert!(!a.net.send(B, Lane::Control, Bytes::new()));
+    assert_eq!(a.net.send(B, Lane::Control, Bytes::new()), Err(SendError::Closed));
 }

@@ -1,0 +1,245 @@
+//! The node's clients, its own and those that peers speak for: proposing, passing on, parking.
+//!
+//! Invariants:
+//! - "failed" is said only of what is in no log and on no way to one;
+//! - a command is passed on again only after its last attempt was refused, or never left;
+//! - when somebody else leads, or nobody, everyone who relied on the old leader is told at once.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kvraft_base::{EntryKind, Index, Instant, MemberId, Ticket, limits};
+use kvraft_raft::{Input, Refusal};
+
+use super::Node;
+use crate::{
+    client_io::{Kept, Parked, Passed, reply},
+    forwards::{REMOTE_TICKET_FIRST, Remote},
+    frame::{Attempt, ForwardRefusal, Frame},
+    hop::{ClientRequest, Failure, Hop, MachineIn, NotSent, Now, Outcome, PeerLane},
+    outgoing::send,
+};
+
+/// Parked requests are tried again this often while no leader is known.
+const PARKED_RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The same after a refusal by the server that is thought to lead: it knows better, and will be
+/// heard to say so soon.
+const REFUSED_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+impl Node {
+    pub(super) fn on_client(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        request: ClientRequest,
+        out: &mut Vec<Hop>,
+    ) {
+        assert!(ticket.0 < REMOTE_TICKET_FIRST, "the edge's tickets stay below the remote ones");
+        if self.options.waiting_count_max <= self.waiting.count() {
+            reply(ticket, Outcome::Failed(Failure::Busy), out);
+            return;
+        }
+        match request {
+            ClientRequest::Propose(command) => {
+                let kept = Kept { command, arrived: now.instant };
+                self.propose(now, ticket, kept, out);
+            }
+            ClientRequest::Query { query, linearizable: false } => {
+                out.push(Hop::Machine(MachineIn::Query { ticket, at: Index::ZERO, query }));
+            }
+            ClientRequest::Query { query, linearizable: true } => {
+                self.waiting.on_read(ticket, now.instant, query);
+                self.raft.step(now.instant, Input::Read { ticket });
+            }
+        }
+    }
+
+    fn propose(&mut self, now: Now, ticket: Ticket, kept: Kept, out: &mut Vec<Hop>) {
+        if limits::ENTRY_SIZE_BYTES_MAX < kept.command.len() {
+            reply(ticket, Outcome::Failed(Failure::TooLarge), out);
+            return;
+        }
+        if self.is_overloaded() {
+            reply(ticket, Outcome::Failed(Failure::Busy), out);
+            return;
+        }
+        let payload = kept.command.clone();
+        self.waiting.on_propose(ticket, kept);
+        self.raft.step(now.instant, Input::Propose { ticket, kind: EntryKind::Command, payload });
+    }
+
+    fn is_overloaded(&self) -> bool {
+        self.options.unapplied_count_max < self.raft.unapplied_count()
+    }
+
+    pub(super) fn on_propose_refused(
+        &mut self,
+        ticket: Ticket,
+        refusal: Refusal,
+        out: &mut Vec<Hop>,
+    ) {
+        if let Some(remote) = self.forwards.take_refused(ticket) {
+            refuse_forward(remote, refusal_for_peer(refusal), out);
+            return;
+        }
+        let Some(kept) = self.waiting.take_refused(ticket) else {
+            return; // Cancelled in the meantime.
+        };
+        match refusal {
+            Refusal::NotLeader { .. } | Refusal::LeaderChanged | Refusal::Muted => {
+                self.pass_on(ticket, kept, out);
+            }
+            Refusal::Busy => reply(ticket, Outcome::Failed(Failure::Busy), out),
+            Refusal::TooLarge => reply(ticket, Outcome::Failed(Failure::TooLarge), out),
+            Refusal::Unsupported => unreachable!("only commands are proposed"),
+        }
+    }
+
+    /// This server does not lead: the leader gets the command, or it stays until there is one.
+    fn pass_on(&mut self, ticket: Ticket, kept: Kept, out: &mut Vec<Hop>) {
+        // As it is now, at the end of the turn: what raft said before may be out of date.
+        let (leader, term) = (self.raft.leader(), self.raft.hard_state().term);
+        let leader = leader.filter(|id| !self.is_me(*id) && !self.unreachable.contains(id));
+        let Some(leader) = leader else {
+            self.waiting.park(ticket, kept.arrived, Parked::Command(kept.command), out);
+            return;
+        };
+        self.attempt_count += 1;
+        let number = self.attempt_count;
+        let attempt = Attempt { incarnation: self.incarnation, ticket, number };
+        let command = kept.command.clone();
+        self.waiting.on_forward(ticket, Passed { leader, term, number }, kept);
+        send(leader, PeerLane::Control, &Frame::Forward { attempt, command }, out);
+    }
+
+    fn is_me(&self, id: MemberId) -> bool {
+        self.me == id
+    }
+
+    pub(super) fn retry_parked(&mut self, now: Now, out: &mut Vec<Hop>) {
+        if !self.waiting.has_parked() || now.instant < self.parked_retry_at {
+            return;
+        }
+        self.parked_retry_at = now.instant + PARKED_RETRY_INTERVAL;
+        self.waiting.expire_parked(now.instant, self.options.parked_time_max, out);
+        if !self.raft.knows_leader() {
+            return;
+        }
+        for (ticket, (arrived, parked)) in self.waiting.take_parked() {
+            match parked {
+                Parked::Command(command) => {
+                    self.propose(now, ticket, Kept { command, arrived }, out);
+                }
+                Parked::Query(query) => {
+                    self.waiting.on_read(ticket, arrived, query);
+                    self.raft.step(now.instant, Input::Read { ticket });
+                }
+            }
+        }
+    }
+
+    /// Tells everybody who relied on the leader that led before.
+    pub(super) fn on_leader_changed(&mut self, out: &mut Vec<Hop>) {
+        let (leader, term) = self.led_by;
+        self.waiting.on_leader_changed(leader, term, out);
+        let leading = leader.filter(|id| self.is_me(*id)).map(|_| term);
+        for (to, frame) in self.forwards.take_lost(leading) {
+            send(to, PeerLane::Control, &frame, out);
+        }
+        self.parked_retry_at = Instant::ZERO;
+    }
+
+    /// A peer's client wants this appended. The leader's clock is stamped, not the peer's.
+    pub(super) fn on_forward(
+        &mut self,
+        now: Now,
+        remote: Remote,
+        command: &Bytes,
+        out: &mut Vec<Hop>,
+    ) {
+        let leads = self.raft.leader().is_some_and(|leader| self.is_me(leader));
+        // A server that does not lead has a better reason to refuse.
+        if leads && self.is_overloaded() {
+            return refuse_forward(remote, ForwardRefusal::Busy, out);
+        }
+        if limits::ENTRY_SIZE_BYTES_MAX < command.len() {
+            return refuse_forward(remote, ForwardRefusal::TooLarge, out);
+        }
+        let Ok(payload) = kvraft_kv::stamp(command, now.wall_ms) else {
+            return refuse_forward(remote, ForwardRefusal::Malformed, out);
+        };
+        let ticket = self.forwards.on_propose(remote);
+        let kind = EntryKind::Command;
+        self.raft.step(now.instant, Input::Propose { ticket, kind, payload });
+    }
+
+    /// The leader has not appended it, nor will: it may be passed on again, or refused for good.
+    pub(super) fn on_forward_refused(
+        &mut self,
+        now: Now,
+        from: MemberId,
+        attempt: Attempt,
+        reason: ForwardRefusal,
+        out: &mut Vec<Hop>,
+    ) {
+        let ticket = attempt.ticket;
+        let Some(kept) = self.waiting.take_forwarded(ticket, from, attempt.number) else {
+            return; // Cancelled or given up in the meantime.
+        };
+        let failure = match reason {
+            ForwardRefusal::NotLeader { .. } | ForwardRefusal::Muted => {
+                if self.raft.leader() == Some(from) {
+                    self.parked_retry_at = now.instant + REFUSED_RETRY_INTERVAL;
+                }
+                self.waiting.park(ticket, kept.arrived, Parked::Command(kept.command), out);
+                return;
+            }
+            ForwardRefusal::Busy => Failure::Busy,
+            ForwardRefusal::TooLarge => Failure::TooLarge,
+            // Damaged on the way, beneath all checksums: it has had no effect.
+            ForwardRefusal::Malformed => Failure::LeaderChanged,
+        };
+        reply(ticket, Outcome::Failed(failure), out);
+    }
+
+    /// A command that was to be passed on has not left: it can have had no effect.
+    pub(super) fn on_undelivered(
+        &mut self,
+        to: MemberId,
+        frame: Bytes,
+        why: NotSent,
+        out: &mut Vec<Hop>,
+    ) {
+        let Ok(Frame::Forward { attempt, .. }) = Frame::decode(frame) else {
+            return;
+        };
+        let ticket = attempt.ticket;
+        let Some(kept) = self.waiting.take_forwarded(ticket, to, attempt.number) else {
+            return;
+        };
+        match why {
+            NotSent::Full => reply(ticket, Outcome::Failed(Failure::Busy), out),
+            NotSent::Closed => {
+                self.waiting.park(ticket, kept.arrived, Parked::Command(kept.command), out);
+            }
+        }
+    }
+}
+
+/// What the server that passed a command on is told.
+fn refusal_for_peer(refusal: Refusal) -> ForwardRefusal {
+    match refusal {
+        Refusal::NotLeader { leader } => ForwardRefusal::NotLeader { leader },
+        Refusal::LeaderChanged => ForwardRefusal::NotLeader { leader: None },
+        Refusal::Busy => ForwardRefusal::Busy,
+        Refusal::TooLarge => ForwardRefusal::TooLarge,
+        Refusal::Muted => ForwardRefusal::Muted,
+        Refusal::Unsupported => unreachable!("only commands are proposed"),
+    }
+}
+
+fn refuse_forward(remote: Remote, reason: ForwardRefusal, out: &mut Vec<Hop>) {
+    let refused = Frame::ForwardRefused { attempt: remote.attempt, reason };
+    send(remote.from, PeerLane::Control, &refused, out);
+}

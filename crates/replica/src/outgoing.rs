@@ -1,0 +1,55 @@
+//! What leaves for peers: messages gathered into frames.
+
+use std::collections::BTreeMap;
+
+use kvraft_base::{MemberId, limits};
+use kvraft_raft::{Body, Message};
+
+use crate::{
+    frame::Frame,
+    hop::{Hop, PeerLane},
+};
+
+pub(crate) fn send(to: MemberId, lane: PeerLane, frame: &Frame, out: &mut Vec<Hop>) {
+    out.push(Hop::Peer { to, lane, frame: frame.encode() });
+}
+
+/// One frame per peer and turn, unless it would be too large.
+pub(crate) fn send_messages(messages: Vec<Message>, out: &mut Vec<Hop>) {
+    let mut by_peer: BTreeMap<MemberId, (usize, Vec<Message>)> = BTreeMap::new();
+    for message in messages {
+        let to = message.to;
+        let size = size_bytes(&message);
+        let (batch_size, batch) = by_peer.entry(to).or_default();
+        if limits::FRAME_SIZE_BYTES_MAX / 2 < *batch_size + size && !batch.is_empty() {
+            send(to, PeerLane::Control, &Frame::Raft(std::mem::take(batch)), out);
+            *batch_size = 0;
+        }
+        *batch_size += size;
+        batch.push(message);
+    }
+    for (to, (_, batch)) in by_peer {
+        send(to, PeerLane::Control, &Frame::Raft(batch), out);
+    }
+}
+
+/// About the encoded size: exact for what can be large.
+fn size_bytes(message: &Message) -> usize {
+    const FIXED_BYTES: usize = 96;
+    match &message.body {
+        Body::Append { entries, .. } => {
+            FIXED_BYTES + entries.iter().map(kvraft_base::Entry::size_bytes).sum::<usize>()
+        }
+        Body::PreVoteRequest { .. }
+        | Body::PreVoteAnswer { .. }
+        | Body::VoteRequest { .. }
+        | Body::VoteAnswer { .. }
+        | Body::AppendAnswer { .. }
+        | Body::Heartbeat { .. }
+        | Body::HeartbeatAnswer { .. }
+        | Body::CommitNotice { .. }
+        | Body::ReadRequest { .. }
+        | Body::ReadAnswer { .. }
+        | Body::SnapshotNotice { .. } => FIXED_BYTES,
+    }
+}

@@ -1,0 +1,4 @@
+//! The node among its peers.
+
+mod forwards;
+mod nodes;

@@ -1,0 +1,194 @@
+//! Nodes that talk to each other directly, with journals that are durable at once and machines that
+//! only look at who waits. What passes between them is each test's to decide.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use crate::{
+    ClientRequest, Frame, Hop, JournalIn, MachineIn, Node, NodeIn, NodeOptions, Now, Outcome,
+};
+use bytes::Bytes;
+use kvraft_base::{Index, Instant, MemberId, Members, Position, Ticket};
+use kvraft_kv::{Command, Origin, PutRequest, Request};
+use kvraft_raft::{Config, Raft, RoleName, Start};
+
+pub(crate) const A: MemberId = MemberId(1);
+pub(crate) const B: MemberId = MemberId(2);
+pub(crate) const C: MemberId = MemberId(3);
+
+/// What leaves a node for another.
+pub(crate) struct Sent {
+    pub(crate) from: MemberId,
+    pub(crate) to: MemberId,
+    pub(crate) frame: Frame,
+}
+
+type Pass = Box<dyn Fn(&Sent) -> bool>;
+
+/// See the module.
+pub(crate) struct Group {
+    pub(crate) nodes: BTreeMap<MemberId, Node>,
+    inboxes: BTreeMap<MemberId, Vec<NodeIn>>,
+    pub(crate) now: Instant,
+    /// Frames that it refuses are lost.
+    pub(crate) pass: Pass,
+    /// Everything that was said, delivered or not.
+    pub(crate) said: Vec<Sent>,
+    wire: VecDeque<(MemberId, MemberId, Bytes)>,
+    /// Machines of these servers apply nothing.
+    pub(crate) lazy: Vec<MemberId>,
+    /// Outcomes that nodes decided.
+    pub(crate) replies: Vec<(MemberId, Ticket, Outcome)>,
+    /// Commands that the machine of the server that took them from a client has applied.
+    pub(crate) done: Vec<(MemberId, Ticket)>,
+    ticket: u64,
+}
+
+/// A server's life in these tests.
+pub(crate) fn incarnation(id: MemberId) -> u64 {
+    id.0 * 100
+}
+
+impl Group {
+    /// Three servers, of which A leads.
+    pub(crate) fn led_by_a(options: NodeOptions) -> Self {
+        let members = Members::new([A, B, C]).unwrap();
+        let now = Instant(1_000_000_000);
+        let node = |id: MemberId| {
+            let start = Start::fresh(members.clone());
+            let raft = Raft::new(Config::new(id), start, id.0, now).unwrap();
+            (id, Node::new(options, incarnation(id), raft, members.clone(), Position::ZERO))
+        };
+        let mut group = Self {
+            nodes: [A, B, C].map(node).into(),
+            inboxes: BTreeMap::new(),
+            now,
+            pass: Box::new(|_| true),
+            said: Vec::new(),
+            wire: VecDeque::new(),
+            lazy: Vec::new(),
+            replies: Vec::new(),
+            done: Vec::new(),
+            ticket: 0,
+        };
+        while group.nodes[&A].status().role != RoleName::Leader {
+            // The others hear A's campaign before their own time comes.
+            let deadline = group.nodes[&A].deadline();
+            group.now = group.now.max(deadline);
+            group.input(A, Vec::new());
+            group.settle();
+        }
+        group.advance(Duration::from_millis(100));
+        assert_eq!(group.nodes[&B].status().leader, Some(A));
+        group.said.clear();
+        group
+    }
+
+    pub(crate) fn clock(&self) -> Now {
+        Now { instant: self.now, wall_ms: 1 }
+    }
+
+    /// A turn of one server, without what follows from it.
+    pub(crate) fn input(&mut self, id: MemberId, mut inbox: Vec<NodeIn>) {
+        let mut hops = Vec::new();
+        let now = self.clock();
+        self.nodes.get_mut(&id).unwrap().step(now, &mut inbox, &mut hops);
+        for hop in hops {
+            self.on_hop(id, hop);
+        }
+    }
+
+    fn on_hop(&mut self, id: MemberId, hop: Hop) {
+        let inbox = self.inboxes.entry(id).or_default();
+        match hop {
+            Hop::Node(input) => inbox.push(input),
+            Hop::Journal(JournalIn::Write(write)) => inbox.push(NodeIn::Durable(write.id)),
+            Hop::Machine(MachineIn::Committed(entries)) => {
+                let mut answered = Vec::new();
+                let index = entries.last().map_or(Index::ZERO, |entry| entry.index);
+                for entry in entries {
+                    if let Ok(command) = Command::decode(entry.payload) {
+                        let origin = command.origin;
+                        if origin.member == id && origin.incarnation == incarnation(id) {
+                            answered.push(origin.ticket);
+                        }
+                    }
+                }
+                if !self.lazy.contains(&id) {
+                    self.done.extend(answered.iter().map(|ticket| (id, *ticket)));
+                    inbox.push(NodeIn::Applied { index, answered });
+                }
+            }
+            Hop::Peer { to, frame, .. } => {
+                let decoded = Frame::decode(frame.clone()).unwrap();
+                let sent = Sent { from: id, to, frame: decoded };
+                if (self.pass)(&sent) {
+                    self.wire.push_back((id, to, frame));
+                }
+                self.said.push(sent);
+            }
+            Hop::Reply(reply) => self.replies.push((id, reply.ticket, reply.outcome)),
+            Hop::Fatal(fatal) => panic!("{fatal}"),
+            Hop::Journal(_) | Hop::Machine(_) | Hop::Table(_) | Hop::Event(_) => {}
+        }
+    }
+
+    /// Until nobody has anything to say any more.
+    pub(crate) fn settle(&mut self) {
+        loop {
+            for (from, to, frame) in std::mem::take(&mut self.wire) {
+                self.inboxes.entry(to).or_default().push(NodeIn::Frame { from, frame });
+            }
+            self.inboxes.retain(|_, inbox| !inbox.is_empty());
+            let Some((id, inbox)) = self.inboxes.pop_first() else { break };
+            self.input(id, inbox);
+        }
+    }
+
+    /// Lets time pass, deadline by deadline.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        let end = self.now + by;
+        loop {
+            let due = self.nodes.iter().map(|(id, node)| (node.deadline(), *id)).min().unwrap();
+            if end < due.0 {
+                break;
+            }
+            self.now = self.now.max(due.0);
+            self.input(due.1, Vec::new());
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    /// A client of this server puts something.
+    pub(crate) fn put(&mut self, id: MemberId) -> Ticket {
+        self.ticket += 1;
+        let ticket = Ticket(self.ticket);
+        let origin = Origin { member: id, incarnation: incarnation(id), ticket };
+        let put = PutRequest { key: Bytes::from_static(b"k"), ..PutRequest::default() };
+        let command = Command::new(origin, 0, Request::Put(put)).encode();
+        let request = ClientRequest::Propose(command);
+        self.input(id, vec![NodeIn::Client { ticket, request }]);
+        ticket
+    }
+
+    /// What a node said to this client, once or not at all.
+    pub(crate) fn reply(&self, id: MemberId, ticket: Ticket) -> Option<&Outcome> {
+        let mut replies = self.replies.iter().filter(|r| r.0 == id && r.1 == ticket);
+        let reply = replies.next().map(|(_, _, outcome)| outcome);
+        assert!(replies.next().is_none(), "a second reply to {ticket}");
+        reply
+    }
+
+    pub(crate) fn is_done(&self, id: MemberId, ticket: Ticket) -> bool {
+        let count = self.done.iter().filter(|done| **done == (id, ticket)).count();
+        assert!(count <= 1, "applied twice");
+        count == 1
+    }
+
+    pub(crate) fn follows(&self, id: MemberId, leader: MemberId) -> bool {
+        self.nodes[&id].status().leader == Some(leader)
+    }
+}
