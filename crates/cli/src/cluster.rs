@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use comfy_table::{Table, presets};
 use kvraft_base::{ClusterId, MemberId};
-use kvraft_server::{MemberConfig, ServerConfig};
+use kvraft_server::{ConfigFile, MemberConfig, ServerConfig, parse_time};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use self::{
@@ -39,6 +39,7 @@ use crate::signals::Stop;
 #[command(after_help = "Examples:
   kvraft cluster -n 3
   kvraft cluster -n 5 --data-dir ./data --base-port 3379
+  kvraft cluster -n 3 --heartbeat-interval 3s --election-timeout 30s
   ETCDCTL_API=3 etcdctl --endpoints 127.0.0.1:2379,127.0.0.1:2381,127.0.0.1:2383 put k v")]
 pub(crate) struct ClusterArgs {
     /// How many servers
@@ -53,12 +54,16 @@ pub(crate) struct ClusterArgs {
     /// How servers log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// How often a leader tells the others that it is there, in milliseconds
-    #[arg(long, value_name = "MS")]
-    heartbeat_interval: Option<u64>,
-    /// How long a follower waits for a leader's sign before it campaigns, in milliseconds
-    #[arg(long, value_name = "MS")]
-    election_timeout: Option<u64>,
+    /// How often a leader tells the others that it is there: 100ms, 3s, or a number of
+    /// milliseconds [default: 100ms]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    heartbeat_interval: Option<Duration>,
+    /// How long a follower waits for a leader's sign before it campaigns [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    election_timeout: Option<Duration>,
+    /// Set any other key of the servers' configuration, as in limits.retained-entries=1000
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Which events servers log: error, warn, info, debug, trace, or a filter
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log_level: String,
@@ -150,21 +155,15 @@ fn members(place: &Place, ports: &[(SocketAddr, SocketAddr)]) -> Result<Vec<Memb
 
 /// Writes a server's configuration, anew at each start: ports may have changed.
 fn write_config(member: &Member, all: &[Member], place: &Place, args: &ClusterArgs) -> Result<()> {
-    let millis = Duration::from_millis;
-    let mut config = ServerConfig {
-        member: MemberId(member.number),
-        cluster: ClusterId(place.cluster_id()),
-        data_dir: member.place.data.clone(),
-        listen_client: member.client,
-        listen_peer: member.peer,
-        heartbeat_interval: millis(args.heartbeat_interval.unwrap_or(HEARTBEAT_INTERVAL_MS)),
-        election_timeout: millis(args.election_timeout.unwrap_or(ELECTION_TIMEOUT_MS)),
-        request_timeout: None,
-        volatile_disk: args.volatile_disk,
-        log_format: args.log_format.into(),
-        log_level: args.log_level.clone(),
-        members: Vec::new(),
-    };
+    let (data, client, peer) = (member.place.data.clone(), member.client, member.peer);
+    let mut config = ServerConfig::alone(data, client, peer);
+    config.member = MemberId(member.number);
+    config.cluster = ClusterId(place.cluster_id());
+    config.heartbeat_interval = args.heartbeat_interval.unwrap_or(config.heartbeat_interval);
+    config.election_timeout = args.election_timeout.unwrap_or(config.election_timeout);
+    config.volatile_disk = args.volatile_disk;
+    config.log_format = args.log_format.into();
+    config.log_level = args.log_level.clone();
     config.members = all
         .iter()
         .map(|member| MemberConfig {
@@ -174,7 +173,11 @@ fn write_config(member: &Member, all: &[Member], place: &Place, args: &ClusterAr
             client: member.client.to_string(),
         })
         .collect();
-    config.validate()?;
+    let mut file = ConfigFile::from(&config);
+    for set in &args.set {
+        file.set(set).context("--set")?;
+    }
+    let config = file.resolve()?;
     let path = &member.place.config;
     let text = format!("# Written by `kvraft cluster`.\n{}", config.to_toml());
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
@@ -302,10 +305,6 @@ fn quote(path: &Path) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
-
-/// Defaults of the timings, for a local network.
-const HEARTBEAT_INTERVAL_MS: u64 = 100;
-const ELECTION_TIMEOUT_MS: u64 = 1000;
 
 /// A server that takes longer to flush than this has a problem that waiting does not solve.
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);

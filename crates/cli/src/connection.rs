@@ -69,22 +69,15 @@ impl Connection {
     }
 }
 
-/// Reads `1500ms`, `20s`, `5m`; a plain number is seconds. Not zero.
+/// Reads `1500ms`, `20s`, `5m`, as servers do, but not a bare number: etcdctl's times need a unit
+/// too, and whoever writes `5` means seconds as often as milliseconds. Not zero.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let at = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, unit) = text.split_at(at);
-    let count: u64 = digits.parse().map_err(|_| "not a time, write 500ms, 20s or 5m".to_owned())?;
-    let milliseconds = match unit {
-        "ms" => Some(count),
-        "" | "s" => count.checked_mul(1_000),
-        "m" => count.checked_mul(60_000),
-        _ => return Err(format!("unknown unit {unit:?}, write ms, s or m")),
-    };
-    match milliseconds {
-        Some(0) => Err("must be greater than zero".to_owned()),
-        Some(milliseconds) => Ok(Duration::from_millis(milliseconds)),
-        None => Err("too long".to_owned()),
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("{text:?} has no unit: write {text}s or {text}ms"));
     }
+    let time = kvraft_server::parse_time(text)
+        .map_err(|_| format!("{text:?} is no time: write 500ms, 20s, 5m or 1h"))?;
+    if time.is_zero() { Err("must be greater than zero".to_owned()) } else { Ok(time) }
 }
 
 /// Prints a result, all of it at once.

@@ -1,17 +1,22 @@
 //! `kvraft server`: one server in this process, until a signal asks it to stop.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
-use kvraft_base::{ClusterId, MemberId};
-use kvraft_server::{LogFormat, MemberConfig, Server, ServerConfig};
+use kvraft_server::{ConfigFile, LogFormat, MemberEntry, Server, ServerConfig, parse_time};
 use tokio::io::AsyncReadExt as _;
 
 use crate::signals::Stop;
 
 /// Run one server
 ///
-/// By flags, or by a file in TOML that holds the same; flags win over the file.
+/// By flags, or by a file in TOML that holds the same; flags win over the file. Every key of the
+/// file is described in docs/configuration.md, and --print-config shows them all.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   kvraft server --config server.toml
@@ -19,17 +24,26 @@ use crate::signals::Stop;
   kvraft server --member 1 --data-dir ./one --listen-client 10.0.0.1:2379 \\
       --listen-peer 10.0.0.1:2380 \\
       --initial-cluster 1=10.0.0.1:2380,2=10.0.0.2:2380,3=10.0.0.3:2380
+  kvraft server --name b --initial-cluster-token prod \\
+      --initial-cluster a=10.0.0.1:2380,b=10.0.0.2:2380,c=10.0.0.3:2380
+  kvraft server --heartbeat-interval 3s --election-timeout 30s --set limits.retained-entries=100
   kvraft server --data-dir ./data --print-config > server.toml")]
 pub(crate) struct ServerArgs {
     /// Read the configuration from here
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// This server's id among the members [default: 1]
-    #[arg(long, value_name = "ID")]
+    /// This server's id among the members [default: 1, unless --name says who it is]
+    #[arg(long, value_name = "ID", value_parser = parse_id)]
     member: Option<u64>,
-    /// The cluster's id, the same for all of its servers [default: 1]
-    #[arg(long, value_name = "ID")]
+    /// This server's name among the members
+    #[arg(long)]
+    name: Option<String>,
+    /// The cluster's id, the same for all of its servers [default: 1, or made of the token]
+    #[arg(long, value_name = "ID", value_parser = parse_id)]
     cluster_id: Option<u64>,
+    /// A text that no other cluster has: of it and their names ids are made for members without
+    #[arg(long, value_name = "TEXT")]
+    initial_cluster_token: Option<String>,
     /// Where everything is kept [default: kvraft-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -39,18 +53,22 @@ pub(crate) struct ServerArgs {
     /// Where peers are listened for [default: 127.0.0.1:2380]
     #[arg(long, value_name = "ADDRESS")]
     listen_peer: Option<SocketAddr>,
-    /// All members and their peer addresses: ID=HOST:PORT,… [default: this server alone]
+    /// All members and their peer addresses: ID=HOST:PORT,… or NAME=HOST:PORT,… [default: this
+    /// server alone]
     #[arg(long, value_name = "MEMBERS", value_delimiter = ',', value_parser = parse_member)]
-    initial_cluster: Vec<MemberConfig>,
-    /// How often a leader is heard from, in milliseconds [default: 100]
-    #[arg(long, value_name = "MS")]
-    heartbeat_interval: Option<u64>,
-    /// How long a silent leader is waited for, in milliseconds [default: 1000]
-    #[arg(long, value_name = "MS")]
-    election_timeout: Option<u64>,
-    /// How long a request may wait, in milliseconds [default: 5000 + 2 election timeouts]
-    #[arg(long, value_name = "MS")]
-    request_timeout: Option<u64>,
+    initial_cluster: Vec<MemberEntry>,
+    /// How often a leader is heard from: 100ms, 3s, or a number of milliseconds [default: 100ms]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    heartbeat_interval: Option<Duration>,
+    /// How long a silent leader is waited for [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    election_timeout: Option<Duration>,
+    /// How long a request may wait [default: 5s and two election timeouts]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    request_timeout: Option<Duration>,
+    /// Set any other key of the configuration file, as in limits.retained-entries=1000
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// How logs look: text or json
     #[arg(long, value_enum)]
     log_format: Option<crate::cluster::LogFormat>,
@@ -95,66 +113,51 @@ pub(crate) async fn run(args: ServerArgs) -> Result<ExitCode> {
 
 /// The file, overlaid by the flags; or the flags over the defaults.
 fn resolve(args: ServerArgs) -> Result<ServerConfig> {
-    let mut config = match &args.config {
-        Some(path) => ServerConfig::from_toml(path)?,
-        None => defaults(args.member.unwrap_or(1))?,
+    let mut file = match &args.config {
+        Some(path) => ConfigFile::read(path)?,
+        None => alone(&args),
     };
-    if let Some(member) = args.member {
-        config.member = MemberId(member);
-    }
-    if let Some(cluster) = args.cluster_id {
-        config.cluster = ClusterId(cluster);
-    }
-    if let Some(path) = args.data_dir {
-        config.data_dir = path;
-    }
-    if let Some(address) = args.listen_client {
-        config.listen_client = address;
-    }
-    if let Some(address) = args.listen_peer {
-        config.listen_peer = address;
-    }
-    if let Some(ms) = args.heartbeat_interval {
-        config.heartbeat_interval = Duration::from_millis(ms);
-    }
-    if let Some(ms) = args.election_timeout {
-        config.election_timeout = Duration::from_millis(ms);
-    }
-    if let Some(ms) = args.request_timeout {
-        config.request_timeout = Some(Duration::from_millis(ms));
-    }
-    if let Some(format) = args.log_format {
-        config.log_format = format.into();
-    }
-    if let Some(level) = args.log_level {
-        config.log_level = level;
-    }
-    config.volatile_disk |= args.volatile_disk;
+    file.member = args.member.or(file.member);
+    file.name = args.name.or(file.name);
+    file.cluster = args.cluster_id.or(file.cluster);
+    file.cluster_token = args.initial_cluster_token.or(file.cluster_token);
+    file.data_dir = args.data_dir.unwrap_or(file.data_dir);
+    file.listen_client = args.listen_client.unwrap_or(file.listen_client);
+    file.listen_peer = args.listen_peer.unwrap_or(file.listen_peer);
+    file.heartbeat_interval = args.heartbeat_interval.unwrap_or(file.heartbeat_interval);
+    file.election_timeout = args.election_timeout.unwrap_or(file.election_timeout);
+    file.request_timeout = args.request_timeout.or(file.request_timeout);
+    file.log_format = args.log_format.map_or(file.log_format, Into::into);
+    file.log_level = args.log_level.unwrap_or(file.log_level);
+    file.volatile_disk |= args.volatile_disk;
     if !args.initial_cluster.is_empty() {
-        config.members = args.initial_cluster;
-    } else if args.config.is_none() {
-        config.members = vec![MemberConfig {
-            id: config.member,
-            name: String::new(),
-            peer: config.listen_peer.to_string(),
-            client: String::new(),
-        }];
+        file.members = args.initial_cluster;
     }
+    for set in &args.set {
+        file.set(set).context("--set")?;
+    }
+    let mut config = match (&args.config, file.resolve()) {
+        (Some(path), Err(error)) => bail!("{}: {error}", path.display()),
+        (_, resolved) => resolved?,
+    };
     advertise_own(&mut config);
-    config.validate()?;
     Ok(config)
 }
 
 /// A server alone, on etcd's ports.
-fn defaults(member: u64) -> Result<ServerConfig> {
-    let text = format!(
-        "member = {member}\n\
-         data-dir = \"kvraft-data\"\n\
-         listen-client = \"127.0.0.1:2379\"\n\
-         listen-peer = \"127.0.0.1:2380\"\n\
-         members = []\n"
-    );
-    ServerConfig::parse(&text).context("--member")
+fn alone(args: &ServerArgs) -> ConfigFile {
+    let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let peer = args.listen_peer.unwrap_or_else(|| address(2380));
+    let config = ServerConfig::alone("kvraft-data".into(), address(2379), peer);
+    let mut file = ConfigFile::from(&config);
+    file.cluster = None;
+    file.member = args.name.is_none().then_some(1);
+    let token_makes_id = args.name.is_some() && args.initial_cluster_token.is_some();
+    for member in &mut file.members {
+        member.id = (!token_makes_id).then(|| args.member.unwrap_or(1));
+        member.name = args.name.clone().unwrap_or_default();
+    }
+    file
 }
 
 /// Clients learn this server's address from itself at least.
@@ -166,15 +169,26 @@ fn advertise_own(config: &mut ServerConfig) {
     }
 }
 
-/// `ID=HOST:PORT`.
-fn parse_member(text: &str) -> Result<MemberConfig, String> {
-    let (id, peer) = text.split_once('=').ok_or("expected ID=HOST:PORT")?;
-    let id = id.parse().ok().filter(|id| *id != 0).ok_or("the id is a number from 1 up")?;
-    if !peer.contains(':') {
-        return Err("the address is HOST:PORT".to_owned());
+/// `ID=HOST:PORT` or `NAME=HOST:PORT`.
+fn parse_member(text: &str) -> Result<MemberEntry, String> {
+    let (who, peer) = text.split_once('=').ok_or("expected ID=HOST:PORT or NAME=HOST:PORT")?;
+    let (id, name) = match who.parse::<i64>() {
+        Ok(_) => (Some(parse_id(who)?), String::new()),
+        Err(_) if who.is_empty() => return Err("a member needs an id or a name".to_owned()),
+        Err(_) => (None, who.to_owned()),
+    };
+    let peer = peer.strip_prefix("http://").unwrap_or(peer);
+    let port = peer.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    if !matches!(port, Some(Ok(_))) {
+        return Err(format!("{peer:?} is not HOST:PORT"));
     }
-    let peer = peer.strip_prefix("http://").unwrap_or(peer).to_owned();
-    Ok(MemberConfig { id: MemberId(id), name: String::new(), peer, client: String::new() })
+    Ok(MemberEntry { id, name, peer: peer.to_owned(), client: String::new() })
+}
+
+/// From 1, and below 2^63 as in a file.
+fn parse_id(text: &str) -> Result<u64, String> {
+    let id = text.parse::<i64>().ok().and_then(|id| u64::try_from(id).ok());
+    id.filter(|id| *id != 0).ok_or_else(|| "an id is a number from 1 up".to_owned())
 }
 
 impl From<crate::cluster::LogFormat> for LogFormat {

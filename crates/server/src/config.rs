@@ -1,7 +1,11 @@
 //! What a server is told: by a TOML file, by flags, or by the program that embeds it.
 //!
-//! Invariant: a [`ServerConfig`] that came from [`ServerConfig::from_toml`] or was checked by
+//! Invariant: a [`ServerConfig`] that came from [`ConfigFile::resolve`] or was checked by
 //! [`ServerConfig::validate`] names this server among the members, and its timings fit together.
+
+mod bounds;
+mod file;
+mod units;
 
 use std::{
     collections::BTreeMap,
@@ -13,60 +17,56 @@ use std::{
 use kvraft_base::{ClusterId, MemberId, Members};
 use serde::{Deserialize, Serialize};
 
-/// Everything that a server can be told. In TOML, names have hyphens and times are milliseconds;
-/// unknown keys are refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub use self::{
+    bounds::Limits,
+    file::{ConfigFile, MemberEntry, derived_id},
+    units::{UnitError, parse_size, parse_time},
+};
+
+/// Everything that a server can be told, nothing left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
     /// This server's id among the members.
-    #[serde(with = "member_id")]
     pub member: MemberId,
     /// The same for every server of a cluster, and different from every other cluster's.
-    #[serde(default = "default_cluster", with = "cluster_id")]
     pub cluster: ClusterId,
-    /// Where everything is kept. Relative to the file that names it.
+    /// Where everything is kept.
     pub data_dir: PathBuf,
     /// Where clients are served. Port 0 lets the system choose.
     pub listen_client: SocketAddr,
     /// Where peers are listened for.
     pub listen_peer: SocketAddr,
     /// How often a leader is heard from.
-    #[serde(default = "default_heartbeat", with = "millis")]
     pub heartbeat_interval: Duration,
     /// How long a silent leader is waited for before a campaign.
-    #[serde(default = "default_election", with = "millis")]
     pub election_timeout: Duration,
+    /// Longest wait before a campaign once the connection to the leader has closed.
+    pub fail_over_jitter: Duration,
     /// How long a request may wait; by default 5 s and two election timeouts, as in etcd.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "millis_option")]
     pub request_timeout: Option<Duration>,
     /// For tests: what is not synced is lost when the process is killed.
-    #[serde(default)]
     pub volatile_disk: bool,
     /// How logs look.
-    #[serde(default)]
     pub log_format: LogFormat,
     /// Which events are logged: a level, or a filter as `tracing` has them.
-    #[serde(default = "default_log_level")]
     pub log_level: String,
+    /// Bounds.
+    pub limits: Limits,
     /// Every server of the cluster, this one included. Only a new data directory takes it as the
     /// membership; later it says where they are.
     pub members: Vec<MemberConfig>,
 }
 
 /// Where one member is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberConfig {
     /// Its id, from 1; never reused for another server.
-    #[serde(with = "member_id")]
     pub id: MemberId,
     /// Its name for people; `server-ID` if empty.
-    #[serde(default)]
     pub name: String,
     /// `host:port` where it listens for peers.
     pub peer: String,
     /// `host:port` where it serves clients, as told to them; may be left out.
-    #[serde(default)]
     pub client: String,
 }
 
@@ -81,7 +81,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why a configuration cannot be used.
+/// Why a configuration cannot be used. Each names the key, and the value where there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -93,22 +93,89 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// The file is not TOML of this shape.
-    #[error("{path}: {error}")]
+    #[error("{path}: {error}{hint}")]
     Parse {
         /// The file.
         path: PathBuf,
         /// Where and what.
         error: Box<toml::de::Error>,
+        /// A key that may have been meant.
+        hint: String,
+    },
+    /// A key cannot be set to this.
+    #[error("{given}: {why}{hint}")]
+    Set {
+        /// `KEY=VALUE` as given.
+        given: String,
+        /// What is wrong with it.
+        why: String,
+        /// A key that may have been meant.
+        hint: String,
     },
     /// The members do not make a cluster.
     #[error("members: {0}")]
     Members(&'static str),
+    /// A member has neither id nor name.
+    #[error("members: {peer} needs an id or a name")]
+    NoId {
+        /// Its peer address.
+        peer: String,
+    },
+    /// A member has a name, but nothing that an id could be made of.
+    #[error("members: {name} has no id, and there is no cluster-token of which to make one")]
+    NoToken {
+        /// Its name.
+        name: String,
+    },
+    /// Neither `member` nor `name` is there.
+    #[error("member: neither this server's id (member) nor its name (name) is given")]
+    WhoAmI,
+    /// This server's name is not among the members'.
+    #[error("name: {name:?} is none of the members' names")]
+    NoSuchName {
+        /// The name.
+        name: String,
+    },
+    /// Name and id are not the same member's.
+    #[error("member: {name} has the id {found}, not {id}")]
+    OtherId {
+        /// The name.
+        name: String,
+        /// The id that was given beside it.
+        id: u64,
+        /// The id in the list of members.
+        found: MemberId,
+    },
     /// This server is not among them.
     #[error("members: {0} is not one of them, but this server's own id")]
     NotMember(MemberId),
     /// Timings do not fit together.
+    #[error(
+        "heartbeat-interval = {heartbeat:?} and election-timeout = {election:?}: the first must \
+         not be zero, at most a third of the second, and the second at most an hour"
+    )]
+    Timing {
+        /// The interval.
+        heartbeat: Duration,
+        /// The timeout.
+        election: Duration,
+    },
+    /// A bound is out of bounds.
+    #[error("limits.{key} = {number} {why}")]
+    Limit {
+        /// Its key.
+        key: &'static str,
+        /// Its value.
+        number: u64,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A request could not wait at all.
+    #[error("request-timeout = 0ms leaves no time for any request")]
+    NoRequestTime,
+    /// Consensus refuses it.
     #[error(transparent)]
-    Raft(#[from] kvraft_raft::ConfigError),
+    Raft(kvraft_raft::ConfigError),
 }
 
 impl ServerConfig {
@@ -117,35 +184,40 @@ impl ServerConfig {
     /// # Errors
     /// [`ConfigError`], which names the file and the line.
     pub fn from_toml(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Read { path: path.to_path_buf(), error })?;
-        let parsed = toml::from_str(&text);
-        let mut config: Self = parsed.map_err(|error| ConfigError::Parse {
-            path: path.to_path_buf(),
-            error: Box::new(error),
-        })?;
-        if let Some(parent) = path.parent() {
-            config.data_dir = parent.join(&config.data_dir);
-        }
-        config.validate()?;
-        Ok(config)
+        ConfigFile::read(path)?.resolve()
     }
 
-    /// Reads the text of a file, without the checks of [`ServerConfig::validate`].
-    ///
-    /// # Errors
-    /// The parser's own, with line and column.
-    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text)
-    }
-
-    /// The file that says the same.
-    ///
-    /// # Panics
-    /// Never: every value has a form in TOML.
+    /// The file that says the same, every key and every id in it.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("ids are below 2^63 and paths are UTF-8: both are checked")
+        ConfigFile::from(self).to_toml()
+    }
+
+    /// One server alone, with every default.
+    #[must_use]
+    pub fn alone(data_dir: PathBuf, listen_client: SocketAddr, listen_peer: SocketAddr) -> Self {
+        let raft = kvraft_raft::Config::new(MemberId(1));
+        Self {
+            member: MemberId(1),
+            cluster: ClusterId(1),
+            data_dir,
+            listen_client,
+            listen_peer,
+            heartbeat_interval: raft.heartbeat_interval,
+            election_timeout: raft.election_timeout,
+            fail_over_jitter: raft.fail_over_jitter_max,
+            request_timeout: None,
+            volatile_disk: false,
+            log_format: LogFormat::Text,
+            log_level: "info".to_owned(),
+            limits: Limits::default(),
+            members: vec![MemberConfig {
+                id: MemberId(1),
+                name: String::new(),
+                peer: listen_peer.to_string(),
+                client: String::new(),
+            }],
+        }
     }
 
     /// Checks what belongs together.
@@ -163,7 +235,16 @@ impl ServerConfig {
         if self.members.iter().any(|member| !member.peer.contains(':')) {
             return Err(ConfigError::Members("each needs its peer address as host:port"));
         }
-        Ok(self.raft().validate()?)
+        if self.request_timeout.is_some_and(|time| time.is_zero()) {
+            return Err(ConfigError::NoRequestTime);
+        }
+        self.limits.validate()?;
+        self.raft().validate().map_err(|error| match error {
+            kvraft_raft::ConfigError::Timing(heartbeat, election) => {
+                ConfigError::Timing { heartbeat, election }
+            }
+            other => ConfigError::Raft(other),
+        })
     }
 
     /// The membership of a new data directory.
@@ -182,7 +263,8 @@ impl ServerConfig {
         let mut raft = kvraft_raft::Config::new(self.member);
         raft.heartbeat_interval = self.heartbeat_interval;
         raft.election_timeout = self.election_timeout;
-        raft.fail_over_jitter_max = raft.fail_over_jitter_max.min(self.election_timeout);
+        raft.fail_over_jitter_max = self.fail_over_jitter.min(self.election_timeout);
+        self.limits.set_raft(&mut raft);
         raft
     }
 
@@ -204,92 +286,6 @@ impl MemberConfig {
     #[must_use]
     pub fn display_name(&self) -> String {
         if self.name.is_empty() { format!("server-{}", self.id) } else { self.name.clone() }
-    }
-}
-
-fn default_cluster() -> ClusterId {
-    ClusterId(1)
-}
-
-fn default_heartbeat() -> Duration {
-    kvraft_raft::Config::new(MemberId(1)).heartbeat_interval
-}
-
-fn default_election() -> Duration {
-    kvraft_raft::Config::new(MemberId(1)).election_timeout
-}
-
-fn default_log_level() -> String {
-    "info".to_owned()
-}
-
-mod member_id {
-    use kvraft_base::MemberId;
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(id: &MemberId, out: S) -> Result<S::Ok, S::Error> {
-        out.serialize_u64(id.0)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<MemberId, D::Error> {
-        super::positive(from).map(MemberId)
-    }
-}
-
-mod cluster_id {
-    use kvraft_base::ClusterId;
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(id: &ClusterId, out: S) -> Result<S::Ok, S::Error> {
-        out.serialize_u64(id.0)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ClusterId, D::Error> {
-        super::positive(from).map(ClusterId)
-    }
-}
-
-/// Ids are plain numbers. TOML's are signed, so they are below 2^63.
-fn positive<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    let id = i64::deserialize(from)?;
-    let id = u64::try_from(id).ok().filter(|id| *id != 0);
-    id.ok_or_else(|| serde::de::Error::custom("an id is a number from 1 up"))
-}
-
-mod millis {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(time: &Duration, out: S) -> Result<S::Ok, S::Error> {
-        out.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        u64::deserialize(from).map(Duration::from_millis)
-    }
-}
-
-mod millis_option {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        time: &Option<Duration>,
-        out: S,
-    ) -> Result<S::Ok, S::Error> {
-        match time {
-            Some(time) => super::millis::serialize(time, out),
-            None => out.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<Duration>, D::Error> {
-        let time = Option::<u64>::deserialize(from)?;
-        Ok(time.map(Duration::from_millis))
     }
 }
 

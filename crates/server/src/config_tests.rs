@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use super::{ConfigError, LogFormat, ServerConfig};
+use super::{ConfigError, ConfigFile, Limits, LogFormat, ServerConfig, derived_id};
 
 const SMALLEST: &str = r#"
 member = 2
@@ -43,13 +43,103 @@ fn defaults_are_as_documented() {
 /// What is written is read back the same.
 #[test]
 fn file_round_trips() {
-    let mut config = ServerConfig::parse(SMALLEST).unwrap();
+    let mut config = ConfigFile::parse(SMALLEST).unwrap().resolve().unwrap();
     config.request_timeout = Some(Duration::from_millis(250));
     config.heartbeat_interval = Duration::from_secs(3);
     config.election_timeout = Duration::from_secs(30);
     config.log_format = LogFormat::Json;
     config.volatile_disk = true;
-    assert_eq!(ServerConfig::parse(&config.to_toml()).unwrap(), config);
+    config.limits.retained_entries = 7;
+    let text = config.to_toml();
+    assert!(text.contains("heartbeat-interval = \"3s\""), "{text}");
+    assert!(text.contains("journal-segment-size = \"64MiB\""), "{text}");
+    assert_eq!(ConfigFile::parse(&text).unwrap().resolve().unwrap(), config);
+}
+
+/// Times and sizes are read with and without a unit.
+#[test]
+fn units_may_be_written_or_left_out() {
+    let more = "heartbeat-interval = \"3s\"\nelection-timeout = 30000\n";
+    let limits = "[limits]\njournal-segment-size = 8192\nuncommitted-size = \"1MiB\"\n";
+    let config = read(&format!("{more}{SMALLEST}{limits}")).unwrap();
+    assert_eq!(config.heartbeat_interval, Duration::from_secs(3));
+    assert_eq!(config.election_timeout, Duration::from_secs(30));
+    assert_eq!(config.limits.store().segment_size_bytes, 8192);
+    assert_eq!(config.raft().uncommitted_bytes_max, 1 << 20);
+    assert_eq!(config.limits.retained_entries, Limits::default().retained_entries);
+}
+
+/// Names and a token are enough: every server makes the same ids of them, which never change.
+#[test]
+fn ids_are_made_of_token_and_names() {
+    let file = |name: &str, token: &str| {
+        ConfigFile::parse(&format!(
+            "name = \"{name}\"\ncluster-token = \"{token}\"\ndata-dir = \"d\"\n\
+             listen-client = \"127.0.0.1:1\"\nlisten-peer = \"127.0.0.1:2\"\n\
+             members = [{{ name = \"a\", peer = \"x:1\" }}, {{ name = \"b\", peer = \"y:1\" }}]"
+        ))
+        .unwrap()
+    };
+    let config = file("b", "prod").resolve().unwrap();
+    assert_eq!(config.member.0, derived_id("prod", "b"));
+    assert_eq!(config.cluster.0, derived_id("prod", ""));
+    assert_eq!(config.members[0].id.0, derived_id("prod", "a"));
+    // A format: directories that exist must stay valid.
+    assert_eq!(derived_id("prod", "b"), PROD_B);
+    assert_ne!(file("b", "test").resolve().unwrap().cluster, config.cluster);
+    let error = file("c", "prod").resolve().unwrap_err().to_string();
+    assert!(error.contains("name: \"c\" is none of the members' names"), "{error}");
+    let mut both = file("b", "prod");
+    both.member = Some(5);
+    assert!(both.resolve().unwrap_err().to_string().contains("not 5"));
+    let mut untold = file("b", "prod");
+    untold.cluster_token = None;
+    assert!(untold.resolve().unwrap_err().to_string().contains("no cluster-token"));
+}
+
+/// What `derived_id` made of it on the day that it was written.
+const PROD_B: u64 = 2_868_682_901_675_871_610;
+
+/// Any key can be set by a flag, and an error says which and what was near.
+#[test]
+fn keys_are_set_one_by_one() {
+    let mut file = ConfigFile::parse(SMALLEST).unwrap();
+    for set in ["limits.retained-entries=100", "log-level=info,h2=debug", "election-timeout = 2s"] {
+        file.set(set).unwrap();
+    }
+    let config = file.clone().resolve().unwrap();
+    assert_eq!(config.limits.node().retain_count, 100);
+    assert_eq!(config.log_level, "info,h2=debug");
+    assert_eq!(config.election_timeout, Duration::from_secs(2));
+    for (set, expected) in [
+        ("limits.retained=1", "did you mean `retained-entries`?"),
+        ("limits.retained-entries=many", "limits.retained-entries=many: invalid type"),
+        ("limits.checkpoint-size=8MB", "\"8MB\" is no size"),
+        ("limits", "write KEY=VALUE"),
+        ("log-level.x=1", "nothing below"),
+    ] {
+        let error = file.clone().set(set).unwrap_err().to_string();
+        assert!(error.contains(expected), "{set}: {error}");
+    }
+}
+
+/// Every key stands in the documentation, and so do the defaults of the bounds.
+#[test]
+fn every_key_is_documented() {
+    let text = include_str!("../../../docs/configuration.md");
+    let mut config = ConfigFile::parse(SMALLEST).unwrap().resolve().unwrap();
+    config.request_timeout = Some(Duration::from_secs(7));
+    let table: toml::Table = toml::from_str(&config.to_toml()).unwrap();
+    let rows = |table: &toml::Table| table.keys().map(|key| format!("| `{key}` |")).collect();
+    let mut keys: Vec<String> = rows(&table);
+    keys.extend([("name"), ("cluster-token")].map(|key| format!("| `{key}` |")));
+    keys.retain(|key| key != "| `limits` |" && key != "| `members` |");
+    for (key, value) in table["limits"].as_table().unwrap() {
+        keys.push(format!("| `{key}` | {} |", value.to_string().trim_matches('"')));
+    }
+    for key in keys {
+        assert!(text.contains(&key), "docs/configuration.md lacks a row {key}");
+    }
 }
 
 /// An error names the key, and the file where one is at fault.
@@ -57,15 +147,24 @@ fn file_round_trips() {
 fn errors_name_the_key() {
     let cases = [
         (format!("heart-beat = 3\n{SMALLEST}"), "heart-beat"),
-        (SMALLEST.replace("listen-peer", "listen-pear"), "listen-pear"),
+        (format!("heartbeat = 3\n{SMALLEST}"), "did you mean `heartbeat-interval`?"),
+        (SMALLEST.replace("listen-peer", "listen-pear"), "did you mean `listen-peer`?"),
+        (SMALLEST.replace("peer = \"127.0.0.1:3380", "pear = \"127"), "did you mean `peer`?"),
         (SMALLEST.replace("member = 2", "member = 0"), "an id is a number from 1 up"),
         (SMALLEST.replace("member = 2", "member = -2"), "an id is a number from 1 up"),
         (SMALLEST.replace("member = 2", "member = 3"), "members: 3 is not one of them"),
+        (SMALLEST.replace("member = 2", ""), "member: neither this server's id"),
+        (SMALLEST.replace("id = 1,", ""), "members: 127.0.0.1:3380 needs an id or a name"),
         (SMALLEST.replace("id = 1", "id = 2"), "members: 1 to 7"),
         (SMALLEST.replace("127.0.0.1:3380", "nowhere"), "members: each needs its peer address"),
         (SMALLEST.replace("127.0.0.1:2379\"\nl", "here\"\nl"), "listen-client"),
         (format!("log-format = \"xml\"\n{SMALLEST}"), "log-format"),
-        (format!("election-timeout = 50\n{SMALLEST}"), "election timeout"),
+        (format!("election-timeout = 50\n{SMALLEST}"), "election-timeout = 50ms"),
+        (format!("election-timeout = \"2 days\"\n{SMALLEST}"), "\"2 days\" is no time"),
+        (format!("request-timeout = true\n{SMALLEST}"), "request-timeout = true"),
+        (format!("{SMALLEST}[limits]\nappend-size = 0"), "limits.append-size = 0"),
+        (format!("{SMALLEST}[limits]\njournal-segment-size = 5"), "limits.journal-segment-size"),
+        (format!("{SMALLEST}[limits]\nretain = 5"), "unknown field `retain`"),
     ];
     for (text, expected) in cases {
         let error = read(&text).unwrap_err().to_string();

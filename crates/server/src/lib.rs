@@ -20,7 +20,10 @@ mod peers;
 mod server;
 mod volatile;
 
-pub use config::{ConfigError, LogFormat, MemberConfig, ServerConfig};
+pub use config::{
+    ConfigError, ConfigFile, Limits, LogFormat, MemberConfig, MemberEntry, ServerConfig, UnitError,
+    derived_id, parse_size, parse_time,
+};
 pub use disk::{LOCK_FILE, RealDisk};
 pub use edge::FatalHandler;
 pub use logs::{LOG_COLOUR_VARIABLE, LogError, start_logs};

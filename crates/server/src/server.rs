@@ -18,9 +18,7 @@ use std::{
 
 use kvraft_base::{Disk, DiskError, Instant};
 use kvraft_proto::etcdserverpb as pb;
-use kvraft_replica::{
-    MachineOptions, NodeOptions, Now, OpenOptions, PeerLane, Replica, ReplicaError,
-};
+use kvraft_replica::{NodeOptions, Now, OpenOptions, PeerLane, Replica, ReplicaError};
 use kvraft_store::{Identity, OpenError};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::transport::server::TcpIncoming;
@@ -40,10 +38,6 @@ use crate::{
 /// Requests that may be under way on one client connection. Not the usual hundreds: one connection
 /// of a proxy carries the requests of many, and what is too much is refused further inside.
 pub const CLIENT_STREAMS_MAX: u32 = 65_536;
-
-/// Requests of clients that may wait at once; more are refused. At a few hundred bytes each, and at
-/// most [`kvraft_base::limits::REQUEST_SIZE_BYTES_MAX`].
-const WAITING_COUNT_MAX: usize = 16_384;
 
 /// How long a stopping server waits for the requests that are under way.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(3);
@@ -124,7 +118,7 @@ impl Server {
             peers: OnceLock::new(),
             on_fatal,
         });
-        let driver = start_driver(replica, incarnation, &edge)?;
+        let driver = start_driver(replica, &config, incarnation, &edge)?;
         if let Err(error) = start_peers(&config, incarnation, peers, &driver, &edge) {
             driver.stop();
             return Err(error);
@@ -208,14 +202,14 @@ fn open(config: &ServerConfig, incarnation: u64) -> Result<Replica, StartError> 
     }
     let options = OpenOptions {
         raft: config.raft(),
-        store: kvraft_store::Options::default(),
+        store: config.limits.store(),
         node: NodeOptions {
             // While it is parked a request has had no effect. The answer that says so must come
             // before the client's time is up, since that one could only say that nobody knows.
             parked_time_max: config.request_time_max() * 7 / 8,
-            ..NodeOptions::default()
+            ..config.limits.node()
         },
-        machine: MachineOptions::default(),
+        machine: config.limits.machine(),
         cluster: config.cluster,
         incarnation,
         seed: draw(),
@@ -229,13 +223,15 @@ fn open(config: &ServerConfig, incarnation: u64) -> Result<Replica, StartError> 
 /// Runs the lanes; returns when they have said something about themselves.
 fn start_driver(
     replica: Replica,
+    config: &ServerConfig,
     incarnation: u64,
     edge: &Arc<ServerEdge>,
 ) -> Result<Arc<Driver>, StartError> {
     let board = Arc::clone(&edge.board);
     let first_ticket = 1 + (incarnation >> 3);
     let edge = Arc::clone(edge) as _;
-    let driver = Driver::start(replica, StdInstant::now(), WAITING_COUNT_MAX, first_ticket, edge)
+    let waiting = config.limits.waiting_count_max();
+    let driver = Driver::start(replica, StdInstant::now(), waiting, first_ticket, edge)
         .map_err(StartError::Thread)?;
     board.wait_for_first();
     Ok(Arc::new(driver))

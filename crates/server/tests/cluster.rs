@@ -14,7 +14,7 @@ use kvraft_proto::etcdserverpb::{
     HashKvRequest, MemberListRequest, PutRequest, RangeRequest, RangeResponse, StatusRequest,
     cluster_client::ClusterClient, kv_client::KvClient, maintenance_client::MaintenanceClient,
 };
-use kvraft_server::{LogFormat, MemberConfig, Server, ServerConfig};
+use kvraft_server::{MemberConfig, Server, ServerConfig};
 use tempfile::TempDir;
 use tonic::{Code, Status};
 
@@ -43,16 +43,14 @@ impl Cluster {
             .map(|at| ServerConfig {
                 member: members[at].id,
                 cluster: ClusterId(77),
-                data_dir: directory.path().join(format!("server-{at}")),
-                listen_client: clients[at],
-                listen_peer: peers[at],
                 heartbeat_interval: Duration::from_millis(50),
                 election_timeout: Duration::from_millis(500),
-                request_timeout: None,
-                volatile_disk: false,
-                log_format: LogFormat::Text,
-                log_level: "info".to_owned(),
                 members: members.clone(),
+                ..ServerConfig::alone(
+                    directory.path().join(format!("server-{at}")),
+                    clients[at],
+                    peers[at],
+                )
             })
             .collect();
         let mut cluster = Self { configs, servers: vec![None, None, None], _directory: directory };
