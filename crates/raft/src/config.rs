@@ -26,6 +26,9 @@ pub struct Config {
     pub inflight_count_max: usize,
     /// Bytes of entries in unanswered Appends to one follower.
     pub inflight_bytes_max: usize,
+    /// A follower that lacks more than this, or what is no longer in memory, catches up beside the
+    /// fresh traffic, until one Append holds the rest.
+    pub catch_up_bytes_min: usize,
     /// Recent log kept in memory. What is not yet durable and applied stays beyond it, up to twice
     /// this; then proposals are refused and Appends are dropped.
     pub window_bytes_max: usize,
@@ -47,6 +50,7 @@ impl Config {
             append_size_bytes_max: 512 * 1024,
             inflight_count_max: 128,
             inflight_bytes_max: 8 * 1024 * 1024,
+            catch_up_bytes_min: 4 * 1024 * 1024,
             window_bytes_max: 64 * 1024 * 1024,
             apply_bytes_max: 16 * 1024 * 1024,
             uncommitted_bytes_max: 32 * 1024 * 1024,
@@ -77,6 +81,7 @@ impl Config {
             ("append_size_bytes_max", self.append_size_bytes_max),
             ("inflight_count_max", self.inflight_count_max),
             ("inflight_bytes_max", self.inflight_bytes_max),
+            ("catch_up_bytes_min", self.catch_up_bytes_min),
             ("window_bytes_max", self.window_bytes_max),
             ("apply_bytes_max", self.apply_bytes_max),
             ("uncommitted_bytes_max", self.uncommitted_bytes_max),

@@ -20,7 +20,7 @@ use crate::{
     AppendOutcome, Body, Event, Fetch, IgnoreReason, PeerStatus, Refusal, SnapshotRequest,
     core::Core,
     follower::entries_are_sound,
-    progress::{Next, Progress, Search, State},
+    progress::{Inflight, Next, Progress, Search, State},
     quorum,
     reads::{LeaderReads, Reader},
 };
@@ -110,6 +110,12 @@ impl Leader {
             state: progress.peer_state(),
         };
         self.progress.iter().map(status).collect()
+    }
+
+    /// Whether what this follower is sent is what it has missed, rather than what is new.
+    pub(crate) fn is_catching_up(&self, peer: MemberId) -> bool {
+        let state = self.progress.get(&peer).map(|progress| &progress.state);
+        matches!(state, Some(State::Replicate { inflight, .. }) if inflight.is_catching_up())
     }
 
     /// Commits what a majority holds durably, if it is of this term (Raft §5.4.2).
@@ -235,7 +241,7 @@ impl Leader {
             return request_snapshot(core, *peer, progress);
         };
         let size_bytes = entries.iter().map(Entry::size_bytes).sum();
-        inflight.add(last.index, size_bytes, self.round);
+        inflight.add(last.index, size_bytes, self.round, core.now);
         progress.sent = last;
         core.send(*peer, Body::Append { prev, commit: core.commit, entries });
     }
@@ -372,7 +378,10 @@ impl Leader {
                 search.on_heartbeat_answer(round);
                 false
             }
-            State::Replicate { inflight, .. } => restarted || inflight.is_lost(round, received),
+            State::Replicate { inflight, .. } => {
+                let patience = core.config.election_timeout;
+                restarted || inflight.is_lost(round, received, core.now, patience)
+            }
             State::Snapshot { .. } => false,
         };
         if lost {
@@ -461,6 +470,9 @@ fn send_ahead(core: &mut Core, peer: MemberId, progress: &mut Progress, round: u
     while progress.sent.index < last && inflight.has_room(&core.config) && fetch.is_none() {
         let prev = progress.sent;
         let first = prev.index.next();
+        if !inflight.turn_to(is_far_behind(core, inflight, first), core.now) {
+            return;
+        }
         if first < core.log.window_first() {
             let id = core.next_fetch();
             *fetch = Some(id);
@@ -471,11 +483,23 @@ fn send_ahead(core: &mut Core, peer: MemberId, progress: &mut Progress, round: u
         let entries = core.log.slice(first, last, size_bytes_max);
         let end = entries.last().map(Entry::position).expect("the window reaches to the end");
         let size_bytes = entries.iter().map(Entry::size_bytes).sum();
-        inflight.add(end.index, size_bytes, round);
+        inflight.add(end.index, size_bytes, round, core.now);
         progress.sent = end;
         progress.told_commit = core.commit;
         core.send(peer, Body::Append { prev, commit: core.commit, entries });
     }
+}
+
+/// Whether what a follower lacks, from `first` on, is so much that it catches up beside the fresh
+/// traffic, or still does.
+fn is_far_behind(core: &Core, inflight: &Inflight, first: Index) -> bool {
+    let config = &core.config;
+    let bound = if inflight.is_catching_up() {
+        config.append_size_bytes_max
+    } else {
+        config.catch_up_bytes_min
+    };
+    first < core.log.window_first() || core.log.exceeds(first, bound)
 }
 
 fn request_snapshot(core: &mut Core, peer: MemberId, progress: &mut Progress) {

@@ -149,6 +149,19 @@ impl Log {
         entries
     }
 
+    /// Whether the entries in memory from `first` on are more than `size_bytes`.
+    pub(crate) fn exceeds(&self, first: Index, size_bytes: usize) -> bool {
+        let (mut index, mut sum) = (first, 0);
+        while let Some(entry) = self.entry(index) {
+            sum += entry.size_bytes();
+            if size_bytes < sum {
+                return true;
+            }
+            index = index.next();
+        }
+        false
+    }
+
     pub(crate) fn append(&mut self, entry: Entry) {
         assert!(entry.index == self.last.index.next(), "the log is contiguous");
         assert!(self.last.term <= entry.term, "terms never decrease along the log");

@@ -7,11 +7,13 @@
 //! Invariants:
 //! - `matched` is durable at the follower and never past the leader's log;
 //! - `matched <= sent` outside of a search;
-//! - what is in flight is bounded in count and in bytes.
+//! - what is in flight is bounded in count and in bytes;
+//! - what is in flight is either all fresh or all to catch up on: the two have connections of their
+//!   own, and are not to overtake each other.
 //!
 //! What it lacks: sending itself; that is the leader's.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use kvraft_base::{Index, Instant, Position};
 
@@ -216,6 +218,9 @@ impl Search {
 pub(crate) struct Inflight {
     appends: VecDeque<Flight>,
     size_bytes: usize,
+    /// Set while the follower catches up on a connection of its own: how far it was last seen to
+    /// have received the log, and when that moved.
+    catch_up: Option<(Index, Instant)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -236,7 +241,28 @@ impl Inflight {
         self.appends.is_empty()
     }
 
-    pub(crate) fn add(&mut self, last: Index, size_bytes: usize, round: u64) {
+    pub(crate) fn is_catching_up(&self) -> bool {
+        self.catch_up.is_some()
+    }
+
+    /// Says how what comes next is sent. False: not yet, since Appends on two connections would
+    /// overtake each other, and a follower refuses what it cannot join.
+    pub(crate) fn turn_to(&mut self, catch_up: bool, now: Instant) -> bool {
+        if self.catch_up.is_some() == catch_up {
+            return true;
+        }
+        if self.appends.is_empty() {
+            self.catch_up = catch_up.then_some((Index::ZERO, now));
+        }
+        self.appends.is_empty()
+    }
+
+    pub(crate) fn add(&mut self, last: Index, size_bytes: usize, round: u64, now: Instant) {
+        if let Some((_, moved_at)) = &mut self.catch_up
+            && self.appends.is_empty()
+        {
+            *moved_at = now;
+        }
         self.size_bytes += size_bytes;
         self.appends.push_back(Flight { last, size_bytes, round });
     }
@@ -251,8 +277,23 @@ impl Inflight {
     /// Whether the oldest was sent before heartbeat `round`, yet the follower, when it answered
     /// that round, had received the log only up to `received`. (A lost answer needs no such guess:
     /// the heartbeat's answer carries what is durable.)
-    pub(crate) fn is_lost(&self, round: u64, received: Index) -> bool {
-        self.appends.front().is_some_and(|oldest| oldest.round < round && received < oldest.last)
+    ///
+    /// Heartbeats overtake what a follower catches up on, so that the order proves nothing then; it
+    /// is lost when nothing has arrived for `patience`.
+    pub(crate) fn is_lost(
+        &mut self,
+        round: u64,
+        received: Index,
+        now: Instant,
+        patience: Duration,
+    ) -> bool {
+        let Some(oldest) = self.appends.front() else { return false };
+        let missing = oldest.round < round && received < oldest.last;
+        let Some((seen, moved_at)) = &mut self.catch_up else { return missing };
+        if *seen < received {
+            (*seen, *moved_at) = (received, now);
+        }
+        missing && patience <= now.since(*moved_at)
     }
 }
 

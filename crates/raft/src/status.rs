@@ -4,6 +4,8 @@
 
 use kvraft_base::{HardState, Index, MemberId, Position, Term};
 
+use crate::raft::Role;
+
 /// What a server is and knows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Status {
@@ -75,6 +77,16 @@ impl crate::Raft {
     #[must_use]
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.core.log.term_at(index)
+    }
+
+    /// Whether Appends to this follower carry what it has missed rather than what is new: they may
+    /// take a connection of their own, since they are never under way together with fresh ones.
+    #[must_use]
+    pub fn is_catching_up(&self, peer: MemberId) -> bool {
+        match &self.role {
+            Role::Leader(leader) => leader.is_catching_up(peer),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => false,
+        }
     }
 
     /// How many entries are in the log and not applied here.

@@ -24,9 +24,9 @@ pub struct Now {
 /// Which of the two connections to a peer a frame takes, so that bulk never delays heartbeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PeerLane {
-    /// Votes, heartbeats, appends, forwarded requests.
+    /// Votes, heartbeats, fresh appends, forwarded requests.
     Control,
-    /// Snapshot chunks.
+    /// Snapshot chunks, and what a follower has missed.
     Bulk,
 }
 

@@ -274,7 +274,7 @@ impl Node {
         if let Some(write) = output.write.take() {
             out.push(Hop::Journal(JournalIn::Write(write)));
         }
-        send_messages(std::mem::take(&mut output.messages), out);
+        send_messages(std::mem::take(&mut output.messages), &self.raft, out);
         for (ticket, result) in output.proposed.drain(..) {
             match result {
                 Ok(position) => {

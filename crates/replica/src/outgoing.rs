@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kvraft_base::{MemberId, limits};
-use kvraft_raft::{Body, Message};
+use kvraft_raft::{Body, Message, Raft};
 
 use crate::{
     frame::Frame,
@@ -14,22 +14,32 @@ pub(crate) fn send(to: MemberId, lane: PeerLane, frame: &Frame, out: &mut Vec<Ho
     out.push(Hop::Peer { to, lane, frame: frame.encode() });
 }
 
-/// One frame per peer and turn, unless it would be too large.
-pub(crate) fn send_messages(messages: Vec<Message>, out: &mut Vec<Hop>) {
-    let mut by_peer: BTreeMap<MemberId, (usize, Vec<Message>)> = BTreeMap::new();
+/// One frame per peer, lane and turn, unless it would be too large. What a follower catches up on
+/// takes the bulk lane, so that neither heartbeats nor fresh entries wait behind it.
+pub(crate) fn send_messages(messages: Vec<Message>, raft: &Raft, out: &mut Vec<Hop>) {
+    let mut by_peer: BTreeMap<(MemberId, PeerLane), (usize, Vec<Message>)> = BTreeMap::new();
     for message in messages {
-        let to = message.to;
+        let (to, lane) = (message.to, lane_of(&message, raft));
         let size = size_bytes(&message);
-        let (batch_size, batch) = by_peer.entry(to).or_default();
+        let (batch_size, batch) = by_peer.entry((to, lane)).or_default();
         if limits::FRAME_SIZE_BYTES_MAX / 2 < *batch_size + size && !batch.is_empty() {
-            send(to, PeerLane::Control, &Frame::Raft(std::mem::take(batch)), out);
+            send(to, lane, &Frame::Raft(std::mem::take(batch)), out);
             *batch_size = 0;
         }
         *batch_size += size;
         batch.push(message);
     }
-    for (to, (_, batch)) in by_peer {
-        send(to, PeerLane::Control, &Frame::Raft(batch), out);
+    for ((to, lane), (_, batch)) in by_peer {
+        send(to, lane, &Frame::Raft(batch), out);
+    }
+}
+
+fn lane_of(message: &Message, raft: &Raft) -> PeerLane {
+    match &message.body {
+        Body::Append { entries, .. } if !entries.is_empty() && raft.is_catching_up(message.to) => {
+            PeerLane::Bulk
+        }
+        _ => PeerLane::Control,
     }
 }
 

@@ -7,7 +7,7 @@
 //! Invariants:
 //! - a frame never arrives before the least delay has passed;
 //! - blocking is directed: `a` may be deaf to `b` while `b` hears `a`;
-//! - with FIFO links, frames of one link arrive in the order they left, copies apart.
+//! - with FIFO links, frames of one connection arrive in the order they left, copies apart.
 //!
 //! What it lacks: connections (who notices that a peer has gone is the world's to say), corrupted
 //! frames, and bandwidth shared between links.
@@ -113,7 +113,7 @@ pub struct Network {
     /// Links on which everything waits until the given time.
     clogged: BTreeMap<(Endpoint, Endpoint), Instant>,
     /// With FIFO links: when the last frame of each arrives.
-    last_arrival: BTreeMap<(Endpoint, Endpoint), Instant>,
+    last_arrival: BTreeMap<(Endpoint, Endpoint, u8), Instant>,
     stats: NetworkStats,
 }
 
@@ -156,6 +156,20 @@ impl Network {
         size_bytes: usize,
         prng: &mut Prng,
     ) -> Vec<Instant> {
+        self.send_on(0, now, from, to, size_bytes, prng)
+    }
+
+    /// As [`Network::send`], on one of several connections between the two: with FIFO links, each
+    /// keeps its own order, and frames of one overtake those of another.
+    pub fn send_on(
+        &mut self,
+        connection: u8,
+        now: Instant,
+        from: Endpoint,
+        to: Endpoint,
+        size_bytes: usize,
+        prng: &mut Prng,
+    ) -> Vec<Instant> {
         self.stats.sent_count += 1;
         self.stats.sent_bytes += size_bytes as u64;
         if !self.is_open(from, to) {
@@ -167,7 +181,7 @@ impl Network {
             self.stats.lost_count += 1;
             return Vec::new();
         }
-        let first = self.arrival(now, from, to, size_bytes, prng);
+        let first = self.arrival(now, (from, to, connection), size_bytes, prng);
         if between_servers && self.is_hit(self.config.duplicate_ppm, prng) {
             self.stats.duplicated_count += 1;
             let again = now + self.delay(size_bytes, prng);
@@ -239,18 +253,17 @@ impl Network {
     fn arrival(
         &mut self,
         now: Instant,
-        from: Endpoint,
-        to: Endpoint,
+        connection: (Endpoint, Endpoint, u8),
         size_bytes: usize,
         prng: &mut Prng,
     ) -> Instant {
-        let link = (from, to);
+        let link = (connection.0, connection.1);
         let leaves = self.clogged.get(&link).map_or(now, |until| now.max(*until));
         let arrives = leaves + self.delay(size_bytes, prng);
         if !self.config.fifo {
             return arrives;
         }
-        let last = self.last_arrival.entry(link).or_default();
+        let last = self.last_arrival.entry(connection).or_default();
         *last = arrives.max(*last + Duration::from_nanos(1));
         *last
     }

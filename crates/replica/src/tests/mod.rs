@@ -1,4 +1,5 @@
 //! The node among its peers.
 
 mod forwards;
+mod lanes;
 mod nodes;

@@ -8,11 +8,12 @@ use std::{
 
 use crate::{
     ClientRequest, Frame, Hop, JournalIn, MachineIn, Node, NodeIn, NodeOptions, Now, Outcome,
+    PeerLane,
 };
 use bytes::Bytes;
 use kvraft_base::{Index, Instant, MemberId, Members, Position, Ticket};
 use kvraft_kv::{Command, Origin, PutRequest, Request};
-use kvraft_raft::{Config, Raft, RoleName, Start};
+use kvraft_raft::{Config, Event, Raft, RoleName, Start};
 
 pub(crate) const A: MemberId = MemberId(1);
 pub(crate) const B: MemberId = MemberId(2);
@@ -22,6 +23,7 @@ pub(crate) const C: MemberId = MemberId(3);
 pub(crate) struct Sent {
     pub(crate) from: MemberId,
     pub(crate) to: MemberId,
+    pub(crate) lane: PeerLane,
     pub(crate) frame: Frame,
 }
 
@@ -34,6 +36,9 @@ pub(crate) struct Group {
     pub(crate) now: Instant,
     /// Frames that it refuses are lost.
     pub(crate) pass: Pass,
+    /// Frames that it picks, of those that pass, wait for [`Group::release`].
+    pub(crate) hold: Pass,
+    held: Vec<(MemberId, MemberId, Bytes)>,
     /// Everything that was said, delivered or not.
     pub(crate) said: Vec<Sent>,
     wire: VecDeque<(MemberId, MemberId, Bytes)>,
@@ -43,6 +48,8 @@ pub(crate) struct Group {
     pub(crate) replies: Vec<(MemberId, Ticket, Outcome)>,
     /// Commands that the machine of the server that took them from a client has applied.
     pub(crate) done: Vec<(MemberId, Ticket)>,
+    /// What consensus had to tell.
+    pub(crate) events: Vec<(MemberId, Event)>,
     ticket: u64,
 }
 
@@ -54,11 +61,18 @@ pub(crate) fn incarnation(id: MemberId) -> u64 {
 impl Group {
     /// Three servers, of which A leads.
     pub(crate) fn led_by_a(options: NodeOptions) -> Self {
+        Self::led_by_a_with(options, |_| {})
+    }
+
+    /// The same, with other settings of consensus.
+    pub(crate) fn led_by_a_with(options: NodeOptions, change: impl Fn(&mut Config)) -> Self {
         let members = Members::new([A, B, C]).unwrap();
         let now = Instant(1_000_000_000);
         let node = |id: MemberId| {
             let start = Start::fresh(members.clone());
-            let raft = Raft::new(Config::new(id), start, id.0, now).unwrap();
+            let mut config = Config::new(id);
+            change(&mut config);
+            let raft = Raft::new(config, start, id.0, now).unwrap();
             (id, Node::new(options, incarnation(id), raft, members.clone(), Position::ZERO))
         };
         let mut group = Self {
@@ -66,6 +80,9 @@ impl Group {
             inboxes: BTreeMap::new(),
             now,
             pass: Box::new(|_| true),
+            hold: Box::new(|_| false),
+            held: Vec::new(),
+            events: Vec::new(),
             said: Vec::new(),
             wire: VecDeque::new(),
             lazy: Vec::new(),
@@ -121,17 +138,20 @@ impl Group {
                     inbox.push(NodeIn::Applied { index, answered });
                 }
             }
-            Hop::Peer { to, frame, .. } => {
+            Hop::Peer { to, lane, frame } => {
                 let decoded = Frame::decode(frame.clone()).unwrap();
-                let sent = Sent { from: id, to, frame: decoded };
-                if (self.pass)(&sent) {
+                let sent = Sent { from: id, to, lane, frame: decoded };
+                if (self.hold)(&sent) && (self.pass)(&sent) {
+                    self.held.push((id, to, frame));
+                } else if (self.pass)(&sent) {
                     self.wire.push_back((id, to, frame));
                 }
                 self.said.push(sent);
             }
             Hop::Reply(reply) => self.replies.push((id, reply.ticket, reply.outcome)),
             Hop::Fatal(fatal) => panic!("{fatal}"),
-            Hop::Journal(_) | Hop::Machine(_) | Hop::Table(_) | Hop::Event(_) => {}
+            Hop::Event(event) => self.events.push((id, event)),
+            Hop::Journal(_) | Hop::Machine(_) | Hop::Table(_) => {}
         }
     }
 
@@ -145,6 +165,12 @@ impl Group {
             let Some((id, inbox)) = self.inboxes.pop_first() else { break };
             self.input(id, inbox);
         }
+    }
+
+    /// What was held arrives, in order.
+    pub(crate) fn release(&mut self) {
+        self.wire.extend(self.held.drain(..));
+        self.settle();
     }
 
     /// Lets time pass, deadline by deadline.
@@ -164,10 +190,14 @@ impl Group {
 
     /// A client of this server puts something.
     pub(crate) fn put(&mut self, id: MemberId) -> Ticket {
+        self.put_value(id, Bytes::new())
+    }
+
+    pub(crate) fn put_value(&mut self, id: MemberId, value: Bytes) -> Ticket {
         self.ticket += 1;
         let ticket = Ticket(self.ticket);
         let origin = Origin { member: id, incarnation: incarnation(id), ticket };
-        let put = PutRequest { key: Bytes::from_static(b"k"), ..PutRequest::default() };
+        let put = PutRequest { key: Bytes::from_static(b"k"), value, ..PutRequest::default() };
         let command = Command::new(origin, 0, Request::Put(put)).encode();
         let request = ClientRequest::Propose(command);
         self.input(id, vec![NodeIn::Client { ticket, request }]);

@@ -67,6 +67,8 @@ pub struct ClusterConfig {
     pub checkpoint_size_bytes: usize,
     /// Checkpoint pace.
     pub checkpoint_interval: Duration,
+    /// A follower that lacks more than this, in bytes, catches up on the bulk lane.
+    pub catch_up_size_bytes: usize,
     /// Events kept as text.
     pub trace_line_count: usize,
 }
@@ -106,6 +108,7 @@ impl ClusterConfig {
             checkpoint_interval: *prng
                 .pick(&[millis(20), millis(200), millis(2_000)])
                 .expect("any"),
+            catch_up_size_bytes: *prng.pick(&[1, 2 << 10, 4 << 20]).expect("any"),
             trace_line_count: choices.trace_line_count,
         }
     }
@@ -124,6 +127,7 @@ impl ClusterConfig {
         let mut raft = Config::new(id);
         raft.election_timeout = self.election_timeout;
         raft.heartbeat_interval = self.heartbeat_interval;
+        raft.catch_up_bytes_min = self.catch_up_size_bytes;
         raft.window_bytes_max = self.window_size_bytes;
         let store = Options { segment_size_bytes: self.segment_size_bytes, ..Options::default() };
         OpenOptions {

@@ -358,7 +358,7 @@ impl World {
 
     // Peers.
 
-    fn send_frame(&mut self, from: MemberId, to: MemberId, _lane: PeerLane, bytes: Bytes) {
+    fn send_frame(&mut self, from: MemberId, to: MemberId, lane: PeerLane, bytes: Bytes) {
         let decoded = Frame::decode(bytes.clone());
         let single = match &decoded {
             Ok(Frame::Raft(messages)) => {
@@ -386,7 +386,12 @@ impl World {
         };
         let ends = (Endpoint::Server(from), Endpoint::Server(to));
         let prng = &mut self.net_prng;
-        let mut arrivals = self.network.send(self.now, ends.0, ends.1, bytes.len(), prng);
+        let connection = match lane {
+            PeerLane::Control => 0,
+            PeerLane::Bulk => 1,
+        };
+        let mut arrivals =
+            self.network.send_on(connection, self.now, ends.0, ends.1, bytes.len(), prng);
         if single {
             arrivals.truncate(1);
         }
