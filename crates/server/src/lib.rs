@@ -9,6 +9,7 @@
 //!
 //! What it lacks: TLS, metrics, watches, leases, changes of membership.
 
+mod authority;
 mod board;
 mod config;
 mod disk;

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant as StdInstant, SystemTime, UNIX_EPOCH},
 };
 
+use futures::StreamExt as _;
 use kvraft_base::{Disk, DiskError, Instant};
 use kvraft_proto::etcdserverpb as pb;
 use kvraft_replica::{NodeOptions, Now, OpenOptions, PeerLane, Replica, ReplicaError};
@@ -25,6 +26,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
+    authority::Lenient,
     board::Board,
     config::{ConfigError, MemberConfig, ServerConfig},
     disk::RealDisk,
@@ -300,13 +302,12 @@ fn serve(
     });
     let mut stop = stopping.subscribe();
     let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = incoming.map(|accepted| accepted.map(Lenient::new));
     let serving = tonic::transport::Server::builder()
         .max_concurrent_streams(CLIENT_STREAMS_MAX)
         .add_routes(routes.add_service(health))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stopped,
-        );
+        .serve_with_incoming_shutdown(incoming, stopped);
     Ok((address, stopping, tokio::spawn(serving)))
 }
 

@@ -11,11 +11,16 @@ use std::{
 
 use kvraft_base::{ClusterId, MemberId};
 use kvraft_proto::etcdserverpb::{
-    HashKvRequest, MemberListRequest, PutRequest, RangeRequest, RangeResponse, StatusRequest,
-    cluster_client::ClusterClient, kv_client::KvClient, maintenance_client::MaintenanceClient,
+    HashKvRequest, LeaseGrantRequest, MemberListRequest, PutRequest, RangeRequest, RangeResponse,
+    StatusRequest, cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
+    maintenance_client::MaintenanceClient, watch_client::WatchClient,
 };
 use kvraft_server::{MemberConfig, Server, ServerConfig};
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tonic::{Code, Status};
 
 /// Longer than anything here takes on a busy machine.
@@ -202,7 +207,49 @@ async fn refuse_and_answer() {
     let mut members = ClusterClient::connect(cluster.url(follower)).await.unwrap();
     let list = members.member_list(MemberListRequest { linearizable: true }).await.unwrap();
     assert_eq!(list.into_inner().members.len(), 3);
+
+    let mut leases = LeaseClient::connect(cluster.url(follower)).await.unwrap();
+    let refused = leases.lease_grant(LeaseGrantRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    assert_eq!(
+        refused.message(),
+        "kvraft: the Lease service is not served by this version (LeaseGrant)"
+    );
+    let mut watches = WatchClient::connect(cluster.url(follower)).await.unwrap();
+    let refused = watches.watch(futures::stream::pending()).await.unwrap_err();
+    assert!(refused.message().contains("the Watch service is not served"), "{refused}");
+    assert_eq!(url_as_authority(cluster.configs[follower].listen_client).await, HEADERS);
     cluster.stop().await;
+}
+
+/// A frame of HTTP/2 that begins an answer, and not RST_STREAM, which refuses it.
+const HEADERS: u8 = 1;
+
+/// Asks as `etcdctl` 3.4 does, which sends what it dialled as the authority, here
+/// `http://127.0.0.1:1`. Gives the type of the first frame of the answer.
+async fn url_as_authority(address: SocketAddr) -> u8 {
+    let path = "/etcdserverpb.Maintenance/Status";
+    let mut block = vec![0x83, 0x86];
+    for (name, value) in [(0x44, path), (0x41, "http://127.0.0.1:1")] {
+        block.extend([name, u8::try_from(value.len()).unwrap()]);
+        block.extend(value.as_bytes());
+    }
+    block.extend(b"\x5f\x10application/grpc\x40\x02te\x08trailers");
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    sent.extend([0, 0, u8::try_from(block.len()).unwrap(), 1, 4, 0, 0, 0, 1]);
+    sent.extend(block);
+    sent.extend(b"\0\0\x05\0\x01\0\0\0\x01\0\0\0\0\0");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&sent).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        stream.read_exact(&mut payload).await.unwrap();
+        if head[5..] == [0, 0, 0, 1] && head[3] != 8 {
+            return head[3];
+        }
+    }
 }
 
 /// Errors at the start name the culprit, and leave nothing behind that stops the next start.

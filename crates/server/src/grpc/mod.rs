@@ -17,6 +17,7 @@ mod errors;
 mod kv;
 mod maintenance;
 mod session;
+mod unserved;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -71,7 +72,8 @@ pub(crate) fn routes(inner: Inner) -> Routes {
     let session = SessionServer::from_arc(Arc::clone(&service)).max_decoding_message_size(limit);
     let cluster = ClusterServer::from_arc(Arc::clone(&service)).max_decoding_message_size(limit);
     let maintenance = MaintenanceServer::from_arc(service).max_decoding_message_size(limit);
-    Routes::new(kv).add_service(maintenance).add_service(cluster).add_service(session)
+    let routes = Routes::new(kv).add_service(maintenance).add_service(cluster).add_service(session);
+    unserved::refuse_by_name(routes)
 }
 
 impl Service {
