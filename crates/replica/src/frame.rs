@@ -40,6 +40,12 @@ pub enum Frame {
         /// Chunk number.
         seq: u64,
     },
+    /// A part has arrived of a snapshot whose beginning is not there: the receiver has restarted, or
+    /// has thrown away what it had.
+    SnapshotUnknown {
+        /// The snapshot.
+        position: Position,
+    },
 }
 
 /// Names one passing on of one command.
@@ -106,6 +112,7 @@ impl Frame {
                 reason.encode(&mut writer);
             }
             Self::ForwardLost { attempt } => attempt.encode(writer.u8(6)),
+            Self::SnapshotUnknown { position } => encode_position(writer.u8(7), *position),
             Self::SnapshotChunk(chunk) => {
                 writer.u8(4).u64(chunk.term.0);
                 encode_position(&mut writer, chunk.position);
@@ -155,6 +162,7 @@ impl Frame {
                 seq: reader.u64("chunk number")?,
             },
             6 => Self::ForwardLost { attempt: Attempt::decode(&mut reader)? },
+            7 => Self::SnapshotUnknown { position: decode_position(&mut reader)? },
             other => {
                 return Err(DecodeError::Unknown { what: "frame kind", value: u64::from(other) });
             }

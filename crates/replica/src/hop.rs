@@ -157,6 +157,13 @@ pub enum NodeIn {
         /// Chunk number, from 0.
         seq: u64,
     },
+    /// A later chunk has come of a snapshot that the table is not receiving.
+    ImportUnknown {
+        /// The sender.
+        from: MemberId,
+        /// The snapshot.
+        position: Position,
+    },
     /// All chunks have arrived and were verified.
     ImportReady {
         /// The sender.
@@ -264,8 +271,15 @@ pub enum TableIn {
     },
     /// Replace the table by what was received.
     Install(Position),
-    /// Throw what was received away.
-    ImportDrop,
+    /// Throw away what was received of this snapshot. Another one may have begun since.
+    ImportDrop {
+        /// The sender.
+        from: MemberId,
+        /// The sender's term.
+        term: Term,
+        /// The snapshot.
+        position: Position,
+    },
 }
 
 /// What became of a client's request.

@@ -1,7 +1,7 @@
 //! The state machine's lane: applies what is committed, answers clients, fills checkpoints.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -126,8 +126,13 @@ impl MachineLane {
         inbox: &mut Vec<MachineIn>,
         out: &mut Vec<Hop>,
     ) -> Result<(), Damage> {
+        // Those of one turn together: many clients that give up at once cost one look at the rest.
+        let mut cancelled = BTreeSet::new();
         for input in inbox.drain(..) {
-            self.take(input, out)?;
+            self.take(input, &mut cancelled, out)?;
+        }
+        if !cancelled.is_empty() {
+            self.queries.retain(|(_, waiting), _| !cancelled.contains(waiting));
         }
         self.apply_backlog(out)?;
         self.answer_queries(out)?;
@@ -135,13 +140,20 @@ impl MachineLane {
         Ok(())
     }
 
-    fn take(&mut self, input: MachineIn, out: &mut Vec<Hop>) -> Result<(), Damage> {
+    fn take(
+        &mut self,
+        input: MachineIn,
+        cancelled: &mut BTreeSet<Ticket>,
+        out: &mut Vec<Hop>,
+    ) -> Result<(), Damage> {
         match input {
             MachineIn::Committed(entries) => self.backlog.extend(entries),
             MachineIn::Query { ticket, at, query } => {
                 self.queries.insert((at, ticket), query);
             }
-            MachineIn::Cancel(ticket) => self.queries.retain(|(_, waiting), _| *waiting != ticket),
+            MachineIn::Cancel(ticket) => {
+                cancelled.insert(ticket);
+            }
             MachineIn::Settled(position) => self.settle(position),
             MachineIn::Reload { reader } => self.reload(reader, out)?,
         }

@@ -207,6 +207,9 @@ impl Node {
             NodeIn::ImportTaken { from, position, seq } => {
                 send(from, PeerLane::Bulk, &Frame::SnapshotTaken { position, seq }, out);
             }
+            NodeIn::ImportUnknown { from, position } => {
+                send(from, PeerLane::Bulk, &Frame::SnapshotUnknown { position }, out);
+            }
             NodeIn::ImportReady { from, term, position } => {
                 self.on_import_ready(instant, from, term, position, out);
             }
@@ -261,8 +264,15 @@ impl Node {
             }
             Frame::SnapshotChunk(chunk) => self.on_chunk(now, from, chunk, out),
             Frame::SnapshotTaken { position, seq } => {
-                self.transfers.on_taken(from, position, now.instant);
+                self.transfers.on_taken(from, position, seq, now.instant);
                 out.push(Hop::Table(TableIn::ExportTaken { to: from, position, seq }));
+            }
+            Frame::SnapshotUnknown { position } => {
+                if self.transfers.restart(from, position, now.instant) {
+                    let term = self.raft.hard_state().term;
+                    out.push(Hop::Table(TableIn::ExportClose { to: from }));
+                    out.push(Hop::Table(TableIn::Export { to: from, term }));
+                }
             }
         }
     }
@@ -412,7 +422,7 @@ impl Node {
             self.raft.step(now, Input::SnapshotInstalling { position });
             out.push(Hop::Table(TableIn::Install(position)));
         } else {
-            out.push(Hop::Table(TableIn::ImportDrop));
+            out.push(Hop::Table(TableIn::ImportDrop { from, term, position }));
         }
     }
 

@@ -95,7 +95,11 @@ impl TableLane {
             }
             TableIn::Import { from, chunk } => self.on_chunk(from, chunk, out)?,
             TableIn::Install(position) => self.install(position, out)?,
-            TableIn::ImportDrop => self.incoming = None,
+            TableIn::ImportDrop { from, term, position } => {
+                if self.receives(from, term, position) {
+                    self.incoming = None;
+                }
+            }
         }
         Ok(())
     }
@@ -172,7 +176,8 @@ impl TableLane {
         chunk: SnapshotChunk,
         out: &mut Vec<Hop>,
     ) -> Result<(), Fatal> {
-        if chunk.seq == 0 && !self.receives(from, &chunk) {
+        let position = chunk.position;
+        if chunk.seq == 0 && !self.receives(from, chunk.term, position) {
             self.incoming = None; // Removes the half-received file before a new one begins.
             let import = Import::begin(self.disk.as_ref(), chunk.position)?;
             self.incoming = Some(Incoming {
@@ -184,8 +189,12 @@ impl TableLane {
                 complete: false,
             });
         }
-        if !self.receives(from, &chunk) {
-            return Ok(()); // Of a snapshot that was superseded or never begun.
+        if self.incoming.is_none() {
+            out.push(Hop::Node(NodeIn::ImportUnknown { from, position }));
+            return Ok(());
+        }
+        if !self.receives(from, chunk.term, position) {
+            return Ok(()); // Of a snapshot that was superseded.
         }
         let Some(incoming) = self.incoming.as_mut() else {
             return Ok(());
@@ -193,7 +202,6 @@ impl TableLane {
         if incoming.next_seq < chunk.seq {
             return Ok(()); // A gap: the sender repeats what was not taken.
         }
-        let position = chunk.position;
         if chunk.seq == incoming.next_seq && !incoming.complete {
             match incoming.import.push(chunk.bytes) {
                 Ok(()) => {}
@@ -215,11 +223,9 @@ impl TableLane {
         Ok(())
     }
 
-    fn receives(&self, from: MemberId, chunk: &SnapshotChunk) -> bool {
+    fn receives(&self, from: MemberId, term: Term, position: Position) -> bool {
         self.incoming.as_ref().is_some_and(|incoming| {
-            incoming.from == from
-                && incoming.term == chunk.term
-                && incoming.position == chunk.position
+            incoming.from == from && incoming.term == term && incoming.position == position
         })
     }
 

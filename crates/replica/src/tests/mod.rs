@@ -3,3 +3,4 @@
 mod forwards;
 mod lanes;
 mod nodes;
+mod transfers;

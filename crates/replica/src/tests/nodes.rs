@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     ClientRequest, Frame, Hop, JournalIn, MachineIn, Node, NodeIn, NodeOptions, Now, Outcome,
-    PeerLane,
+    PeerLane, TableIn,
 };
 use bytes::Bytes;
 use kvraft_base::{Index, Instant, MemberId, Members, Position, Ticket};
@@ -50,6 +50,8 @@ pub(crate) struct Group {
     pub(crate) done: Vec<(MemberId, Ticket)>,
     /// What consensus had to tell.
     pub(crate) events: Vec<(MemberId, Event)>,
+    /// What tables were asked to do.
+    pub(crate) table: Vec<TableIn>,
     ticket: u64,
 }
 
@@ -83,6 +85,7 @@ impl Group {
             hold: Box::new(|_| false),
             held: Vec::new(),
             events: Vec::new(),
+            table: Vec::new(),
             said: Vec::new(),
             wire: VecDeque::new(),
             lazy: Vec::new(),
@@ -151,7 +154,12 @@ impl Group {
             Hop::Reply(reply) => self.replies.push((id, reply.ticket, reply.outcome)),
             Hop::Fatal(fatal) => panic!("{fatal}"),
             Hop::Event(event) => self.events.push((id, event)),
-            Hop::Journal(_) | Hop::Machine(_) | Hop::Table(_) => {}
+            Hop::Journal(JournalIn::Release(index)) => {
+                let term = self.nodes[&id].raft().term_at(index).unwrap();
+                inbox.push(NodeIn::Released(Position::new(term, index)));
+            }
+            Hop::Table(input) => self.table.push(input),
+            Hop::Journal(_) | Hop::Machine(_) => {}
         }
     }
 

@@ -374,7 +374,8 @@ impl World {
                 Frame::ForwardRefused { .. }
                 | Frame::ForwardLost { .. }
                 | Frame::SnapshotChunk(_)
-                | Frame::SnapshotTaken { .. },
+                | Frame::SnapshotTaken { .. }
+                | Frame::SnapshotUnknown { .. },
             ) => false,
             Err(error) => {
                 self.checks.fail(

@@ -1,0 +1,79 @@
+//! When a snapshot for a follower begins, begins again and ends.
+
+use std::time::Duration;
+
+use kvraft_base::{MemberId, Position, Term};
+
+use super::nodes::{A, B, C, Group};
+use crate::{Frame, NodeIn, NodeOptions, TableIn};
+
+/// A leads, and its journal begins after what C has missed.
+fn c_needs_a_snapshot() -> Group {
+    let mut group =
+        Group::led_by_a_with(NodeOptions { retain_count: 0, ..NodeOptions::default() }, |config| {
+            config.window_bytes_max = 1
+        });
+    group.pass = Box::new(|sent| sent.from != C && sent.to != C);
+    let mut checkpoints: Vec<Position> = Vec::new();
+    for _ in 0..20 {
+        group.put(A);
+        group.settle();
+        checkpoints.push(group.nodes[&A].status().last);
+    }
+    for position in checkpoints {
+        group.input(A, vec![NodeIn::Settled(position)]);
+        group.settle();
+    }
+    assert!(0 < group.nodes[&A].status().released.index.0);
+    group.pass = Box::new(|_| true);
+    group.input(A, vec![NodeIn::Connected(C)]);
+    group.settle();
+    group.advance(Duration::from_millis(300));
+    group
+}
+
+fn exports(group: &Group) -> Vec<(MemberId, Term)> {
+    let export = |input: &TableIn| match input {
+        TableIn::Export { to, term } => Some((*to, *term)),
+        _ => None,
+    };
+    group.table.iter().filter_map(export).collect()
+}
+
+fn is_closed(group: &Group) -> bool {
+    let last = group.table.iter().rev().find(|input| {
+        matches!(input, TableIn::Export { to: C, .. } | TableIn::ExportClose { to: C })
+    });
+    matches!(last, Some(TableIn::ExportClose { .. }))
+}
+
+/// A leader that steps down ends its transfers: none goes on under an old term.
+#[test]
+fn a_transfer_ends_with_its_leadership() {
+    let mut group = c_needs_a_snapshot();
+    let term = group.nodes[&A].status().term;
+    assert_eq!(exports(&group), [(C, term)]);
+    assert!(!is_closed(&group));
+    group.pass = Box::new(|sent| sent.from != A && sent.to != A);
+    group.advance(Duration::from_secs(1));
+    assert!(!group.follows(A, A));
+    // At the latest in the next turn.
+    group.input(A, Vec::new());
+    assert!(is_closed(&group), "{:?}", group.table);
+}
+
+/// A follower that has restarted in the middle gets the snapshot again at its first word.
+#[test]
+fn a_restarted_follower_gets_the_snapshot_again() {
+    let mut group = c_needs_a_snapshot();
+    let position = group.nodes[&A].status().released;
+    group.input(A, vec![NodeIn::ExportOpened { to: C, position }]);
+    group.advance(Duration::from_millis(600));
+    let unknown = Frame::SnapshotUnknown { position }.encode();
+    let said = |from| NodeIn::Frame { from, frame: unknown.clone() };
+    group.input(A, vec![said(B)]);
+    assert_eq!(exports(&group).len(), 1, "B receives nothing");
+    group.input(A, vec![said(C), said(C), said(C)]);
+    assert_eq!(exports(&group).len(), 2, "{:?}", group.table);
+    assert!(!is_closed(&group));
+}
