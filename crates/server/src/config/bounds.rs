@@ -135,6 +135,7 @@ impl Limits {
             waiting_count_max: size(self.waiting_requests.saturating_mul(4)),
             unapplied_count_max: self.unapplied_entries,
             retain_count: self.retained_entries,
+            ..NodeOptions::default()
         }
     }
 
