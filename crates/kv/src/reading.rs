@@ -12,7 +12,7 @@
 //! The comparisons of a read-only transaction, at most 128, are done within its first slice.
 
 use bytes::Bytes;
-use kvraft_base::{Damage, Records, Revision};
+use kvraft_base::{Damage, Index, Records, Revision};
 
 use crate::{
     hash::{HashReading, hash_kv_response},
@@ -50,6 +50,19 @@ impl Slice {
         self.left == 0
     }
 
+    /// A quarter of what is left, so that one reader leaves something to the next.
+    #[must_use]
+    pub fn take_part(&mut self) -> Self {
+        let part = self.left.div_ceil(4);
+        self.left -= part;
+        Self { left: part }
+    }
+
+    /// What is left of a part goes back.
+    pub fn give_back(&mut self, part: Self) {
+        self.left += part.left;
+    }
+
     pub(crate) fn spend_key(&mut self) {
         self.left = self.left.saturating_sub(KEY_WORK_BYTES);
     }
@@ -68,6 +81,8 @@ const RECORD_WORK_BYTES: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Reading {
     query: Query,
+    /// The last entry applied when it began.
+    index: Index,
     progress: Option<Progress>,
 }
 
@@ -79,8 +94,9 @@ struct Progress {
     compacted: i64,
     /// Which branch a transaction took; a plain range has none.
     succeeded: Option<bool>,
-    /// Answers to the ranges that are done.
+    /// Answers to the ranges that are done, and their bytes.
     done: Vec<RangeResponse>,
+    done_size_bytes: usize,
     current: Current,
 }
 
@@ -96,19 +112,29 @@ impl Reading {
     /// A query of which nothing has been read.
     #[must_use]
     pub fn new(query: Query) -> Self {
-        Self { query, progress: None }
+        Self { query, index: Index::ZERO, progress: None }
+    }
+
+    /// The last entry applied when it began: the state that its answer is of.
+    #[must_use]
+    pub fn index(&self) -> Index {
+        self.index
+    }
+
+    /// Forgets what was read: the state has been replaced.
+    pub fn begin_again(&mut self) {
+        self.progress = None;
     }
 
     /// Bytes that are gathered, about.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         let Some(progress) = &self.progress else { return 0 };
-        let done = progress.done.iter().flat_map(|range| &range.kvs).map(pair_size);
         let current = match &progress.current {
             Current::Range(range) => range.size_bytes,
             Current::Hash(_) | Current::Nothing => 0,
         };
-        current + done.sum::<usize>()
+        current + progress.done_size_bytes
     }
 
     /// The ranges of the branch that was taken.
@@ -162,7 +188,10 @@ impl Kv {
     ) -> Result<Option<Answer>, Stop> {
         let mut progress = match reading.progress.take() {
             Some(progress) if progress.compacted == self.meta.compacted => progress,
-            Some(_) | None => self.begin(records, &reading.query)?,
+            Some(_) | None => {
+                reading.index = self.meta.applied.index;
+                self.begin(records, &reading.query)?
+            }
         };
         let view = self.view_at(records, progress.revision);
         loop {
@@ -173,6 +202,7 @@ impl Kv {
                     let is_done = range.advance(&view, request, slice)?;
                     if is_done {
                         let range = std::mem::take(range);
+                        progress.done_size_bytes += range.size_bytes;
                         progress.done.push(range.finish(&view, request));
                         let next = reading.ranges(progress.succeeded).nth(progress.done.len());
                         progress.current = current(&view, next)?;
@@ -213,7 +243,8 @@ impl Kv {
             Query::Hash => (None, Current::Hash(HashReading::of_everything())),
         };
         let (revision, compacted) = (self.meta.revision, self.meta.compacted);
-        Ok(Progress { revision, compacted, succeeded, done: Vec::new(), current })
+        let (done, done_size_bytes) = (Vec::new(), 0);
+        Ok(Progress { revision, compacted, succeeded, done, done_size_bytes, current })
     }
 }
 

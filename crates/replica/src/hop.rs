@@ -5,7 +5,7 @@ use kvraft_base::{
     Checkpoint, Damage, DiskError, Entry, Index, Instant, MemberId, Members, Position, Term,
     Ticket, Write, WriteId,
 };
-use kvraft_kv::{Answer, Query, Refused, Response};
+use kvraft_kv::{Answer, Kv, Query, Refused, Response};
 use kvraft_raft::Fetch;
 use kvraft_store::{ImportError, TableError, TableReader};
 
@@ -181,6 +181,8 @@ pub enum NodeIn {
         position: Position,
         /// Read access to the new table.
         reader: TableReader,
+        /// The state that it holds.
+        kv: Box<Kv>,
     },
 }
 
@@ -228,6 +230,8 @@ pub enum MachineIn {
     Reload {
         /// Read access to the new table.
         reader: TableReader,
+        /// The state that it holds.
+        kv: Box<Kv>,
     },
 }
 

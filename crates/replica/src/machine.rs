@@ -1,13 +1,17 @@
 //! The state machine's lane: applies what is committed, answers clients, fills checkpoints.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use kvraft_base::{Damage, Entry, Index, Instant, MemberId, Position, Ticket};
-use kvraft_kv::{Applied, Kv, Query};
-use kvraft_store::TableReader;
+use bytes::Bytes;
+use kvraft_base::{
+    Damage, Entry, Index, Instant, MemberId, Position, Records, RowVisitor, TableId, Ticket,
+};
+use kvraft_kv::{ANSWER_SIZE_BYTES_MAX, Applied, Kv, Query, Reading, Slice};
+use kvraft_store::{TableReader, TableView};
 
 use crate::hop::{Fatal, Hop, MachineIn, NodeIn, Now, Outcome, Reply, TableIn};
 
@@ -22,6 +26,11 @@ pub struct MachineOptions {
     /// With more than this unsettled, in bytes, the machine stops applying until the table catches
     /// up.
     pub overlay_size_bytes_max: usize,
+    /// What queries may read in one turn, in bytes: a few milliseconds, so that a huge range delays
+    /// no heartbeat.
+    pub slice_size_bytes: usize,
+    /// Entries applied in one turn, for the same reason.
+    pub apply_count_max: usize,
 }
 
 impl Default for MachineOptions {
@@ -30,7 +39,52 @@ impl Default for MachineOptions {
             checkpoint_size_bytes: 8 << 20,
             checkpoint_interval: Duration::from_secs(2),
             overlay_size_bytes_max: 64 << 20,
+            slice_size_bytes: 4 << 20,
+            apply_count_max: 1024,
         }
+    }
+}
+
+/// The settled part of the state: one view of the table, opened when it is first read after a
+/// checkpoint. What is newer than the view is in the overlay.
+#[derive(Debug)]
+struct Settled {
+    reader: TableReader,
+    view: OnceCell<TableView>,
+}
+
+impl Settled {
+    fn new(reader: TableReader) -> Self {
+        Self { reader, view: OnceCell::new() }
+    }
+
+    fn view(&self) -> Result<&TableView, Damage> {
+        if self.view.get().is_none() {
+            let view = self.reader.view()?;
+            return Ok(self.view.get_or_init(|| view));
+        }
+        Ok(self.view.get().expect("looked at above"))
+    }
+
+    /// A checkpoint has left the overlay: the next read needs a newer view.
+    fn refresh(&mut self) {
+        self.view = OnceCell::new();
+    }
+}
+
+impl Records for Settled {
+    fn read(&self, table: TableId, key: &[u8]) -> Result<Option<Bytes>, Damage> {
+        self.view()?.read(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: TableId,
+        first: &[u8],
+        end: Option<&[u8]>,
+        visit: &mut RowVisitor<'_>,
+    ) -> Result<(), Damage> {
+        self.view()?.scan(table, first, end, visit)
     }
 }
 
@@ -38,22 +92,24 @@ impl Default for MachineOptions {
 ///
 /// Invariants: `kv.applied()` only grows except when a snapshot is installed; at most one
 /// checkpoint is under way; a query is answered only when everything up to its read index is
-/// applied.
+/// applied; one turn does a bounded piece of work, and the rest of it in the next.
 #[derive(Debug)]
 pub struct MachineLane {
     me: MemberId,
     incarnation: u64,
     options: MachineOptions,
     kv: Kv,
-    reader: TableReader,
-    /// Committed, not applied yet: the overlay is full.
+    settled: Settled,
+    /// Committed, not applied yet: the overlay is full, or the turn was.
     backlog: VecDeque<Entry>,
     /// Waiting for their read index.
     queries: BTreeMap<(Index, Ticket), Query>,
+    /// Being read, a slice each in turn.
+    readings: VecDeque<(Ticket, Reading)>,
     /// The checkpoint that the table is writing.
     settling: Option<Position>,
     /// Everything up to here is in the table.
-    settled: Position,
+    settled_upto: Position,
     /// When the pace asks for the next checkpoint; set while something is unsettled.
     checkpoint_due: Option<Instant>,
     failed: bool,
@@ -71,17 +127,18 @@ impl MachineLane {
         reader: TableReader,
     ) -> Result<Self, Damage> {
         let kv = Kv::load(&reader)?;
-        let settled = kv.applied();
+        let settled_upto = kv.applied();
         Ok(Self {
             me,
             incarnation,
             options,
             kv,
-            reader,
+            settled: Settled::new(reader),
             backlog: VecDeque::new(),
             queries: BTreeMap::new(),
+            readings: VecDeque::new(),
             settling: None,
-            settled,
+            settled_upto,
             checkpoint_due: None,
             failed: false,
         })
@@ -96,14 +153,20 @@ impl MachineLane {
     /// Read access to the settled part of the state.
     #[must_use]
     pub fn reader(&self) -> &TableReader {
-        &self.reader
+        &self.settled.reader
     }
 
-    /// When to step again without input.
+    /// When to step again without input: at once, while work of the last turn is left over.
     #[must_use]
     pub fn deadline(&self) -> Instant {
+        if self.failed {
+            return Instant::NEVER;
+        }
+        if self.can_apply() || !self.readings.is_empty() {
+            return Instant::ZERO;
+        }
         match (self.settling, self.checkpoint_due) {
-            (None, Some(due)) if !self.failed => due,
+            (None, Some(due)) => due,
             (None | Some(_), None | Some(_)) => Instant::NEVER,
         }
     }
@@ -129,13 +192,15 @@ impl MachineLane {
         // Those of one turn together: many clients that give up at once cost one look at the rest.
         let mut cancelled = BTreeSet::new();
         for input in inbox.drain(..) {
-            self.take(input, &mut cancelled, out)?;
+            self.take(input, &mut cancelled, out);
         }
         if !cancelled.is_empty() {
             self.queries.retain(|(_, waiting), _| !cancelled.contains(waiting));
+            self.readings.retain(|(reading, _)| !cancelled.contains(reading));
         }
         self.apply_backlog(out)?;
-        self.answer_queries(out)?;
+        self.begin_readings();
+        self.read_on(out)?;
         self.checkpoint(now.instant, out);
         Ok(())
     }
@@ -145,7 +210,7 @@ impl MachineLane {
         input: MachineIn,
         cancelled: &mut BTreeSet<Ticket>,
         out: &mut Vec<Hop>,
-    ) -> Result<(), Damage> {
+    ) {
         match input {
             MachineIn::Committed(entries) => self.backlog.extend(entries),
             MachineIn::Query { ticket, at, query } => {
@@ -155,9 +220,8 @@ impl MachineLane {
                 cancelled.insert(ticket);
             }
             MachineIn::Settled(position) => self.settle(position),
-            MachineIn::Reload { reader } => self.reload(reader, out)?,
+            MachineIn::Reload { reader, kv } => self.reload(reader, *kv, out),
         }
-        Ok(())
     }
 
     fn settle(&mut self, position: Position) {
@@ -165,39 +229,50 @@ impl MachineLane {
             return; // Of a table that an installed snapshot has replaced.
         }
         self.settling = None;
-        self.settled = position;
+        self.settled_upto = position;
         self.kv.settle(position);
+        self.settled.refresh();
     }
 
-    fn reload(&mut self, reader: TableReader, out: &mut Vec<Hop>) -> Result<(), Damage> {
-        let kv = Kv::load(&reader)?;
+    fn reload(&mut self, reader: TableReader, kv: Kv, out: &mut Vec<Hop>) {
         assert!(
             self.kv.applied().index <= kv.applied().index,
             "a snapshot never takes the state back"
         );
         let position = kv.applied();
         self.kv = kv;
-        self.reader = reader;
+        self.settled = Settled::new(reader);
         self.settling = None;
-        self.settled = position;
+        self.settled_upto = position;
         self.checkpoint_due = None;
         self.backlog.clear();
+        // What the queries under way had found is of the old state: their next slice begins anew.
+        for (_, reading) in &mut self.readings {
+            reading.begin_again();
+        }
         let members = self.kv.members().cloned();
         out.push(Hop::Node(NodeIn::Reloaded { position, members }));
-        Ok(())
+    }
+
+    fn can_apply(&self) -> bool {
+        !self.backlog.is_empty()
+            && self.kv.overlay_size_bytes() < self.options.overlay_size_bytes_max
     }
 
     fn apply_backlog(&mut self, out: &mut Vec<Hop>) -> Result<(), Damage> {
         let before = self.kv.applied().index;
         let mut answered = Vec::new();
-        while self.kv.overlay_size_bytes() < self.options.overlay_size_bytes_max {
+        for _ in 0..self.options.apply_count_max {
+            if !self.can_apply() {
+                break;
+            }
             let Some(entry) = self.backlog.pop_front() else {
                 break;
             };
             if entry.index <= self.kv.applied().index {
                 continue; // Contained in an installed snapshot.
             }
-            if let Some(applied) = self.kv.apply(&self.reader, &entry)? {
+            if let Some(applied) = self.kv.apply(&self.settled, &entry)? {
                 self.reply(applied, &mut answered, out);
             }
         }
@@ -221,23 +296,48 @@ impl MachineLane {
         }));
     }
 
-    fn answer_queries(&mut self, out: &mut Vec<Hop>) -> Result<(), Damage> {
+    /// Takes up the queries whose read index is applied.
+    fn begin_readings(&mut self) {
         let applied = self.kv.applied().index;
         while let Some(first) = self.queries.first_entry() {
             let (at, ticket) = *first.key();
             if applied < at {
                 break;
             }
-            let query = first.remove();
-            let answer = self.kv.query(&self.reader, &query)?;
-            let outcome = Outcome::Answered(answer);
-            out.push(Hop::Reply(Reply { ticket, outcome, index: applied }));
+            self.readings.push_back((ticket, Reading::new(first.remove())));
+        }
+    }
+
+    /// Reads a turn's worth, each query a part of it. When what they hold together is over the
+    /// bound, the first one goes on alone until it is answered.
+    fn read_on(&mut self, out: &mut Vec<Hop>) -> Result<(), Damage> {
+        let mut slice = Slice::of_bytes(self.options.slice_size_bytes);
+        while !slice.is_spent() {
+            let Some((ticket, mut reading)) = self.readings.pop_front() else {
+                break;
+            };
+            let mut part = slice.take_part();
+            let answer = self.kv.read_on(&self.settled, &mut reading, &mut part)?;
+            slice.give_back(part);
+            if let Some(answer) = answer {
+                let outcome = Outcome::Answered(answer);
+                out.push(Hop::Reply(Reply { ticket, outcome, index: reading.index() }));
+            } else if ANSWER_SIZE_BYTES_MAX < self.gathered_size_bytes() {
+                self.readings.push_front((ticket, reading));
+            } else {
+                self.readings.push_back((ticket, reading));
+            }
         }
         Ok(())
     }
 
+    /// Bytes that the queries under way hold.
+    fn gathered_size_bytes(&self) -> usize {
+        self.readings.iter().map(|(_, reading)| reading.size_bytes()).sum()
+    }
+
     fn checkpoint(&mut self, now: Instant, out: &mut Vec<Hop>) {
-        if self.settling.is_some() || self.kv.applied() == self.settled {
+        if self.settling.is_some() || self.kv.applied() == self.settled_upto {
             return;
         }
         let due = *self.checkpoint_due.get_or_insert(now + self.options.checkpoint_interval);

@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use kvraft_base::{Index, Instant, MemberId, Members, Position, Term};
+use kvraft_kv::Kv;
 use kvraft_raft::{Body, Input, Message, Output, Raft, Status};
 use kvraft_store::TableReader;
 
@@ -76,7 +77,7 @@ pub struct Node {
     /// The snapshot that is replacing this server's state right now.
     installing: Option<Position>,
     /// The new table, between its install and the machine's reload.
-    installed: Option<TableReader>,
+    installed: Option<(TableReader, Box<Kv>)>,
     /// What the newest checkpoint contains, and the one before it.
     checkpoint: Position,
     checkpoint_previous: Position,
@@ -218,15 +219,16 @@ impl Node {
                 self.installing = None;
                 self.raft.step(instant, Input::SnapshotAbandoned);
             }
-            NodeIn::Installed { position, reader } => {
+            NodeIn::Installed { position, reader, kv } => {
                 assert_eq!(self.installing, Some(position), "the table installs only on request");
-                self.installed = Some(reader);
+                self.installed = Some((reader, kv));
                 out.push(Hop::Journal(JournalIn::Reset(position)));
             }
             NodeIn::ResetDone(position) => {
                 assert_eq!(self.installing, Some(position), "the journal resets only on request");
-                let reader = self.installed.take().expect("the table was installed before");
-                out.push(Hop::Machine(MachineIn::Reload { reader }));
+                let installed = self.installed.take();
+                let (reader, kv) = installed.expect("the table was installed before");
+                out.push(Hop::Machine(MachineIn::Reload { reader, kv }));
             }
             NodeIn::Reloaded { position, members } => self.on_reloaded(now, position, members, out),
         }

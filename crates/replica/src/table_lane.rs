@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use kvraft_base::{Disk, MemberId, Position, Term};
+use kvraft_kv::Kv;
 use kvraft_store::{Export, Import, ImportError, Options, Table};
 
 use crate::{
@@ -254,7 +255,9 @@ impl TableLane {
         self.table = Table::open(self.disk.as_ref(), &self.options)?;
         assert_eq!(self.table.applied(), position, "the installed table is the announced one");
         let reader = self.table.reader();
-        out.push(Hop::Node(NodeIn::Installed { position, reader }));
+        // Here, and not at the machine: reading every record back takes long.
+        let kv = Box::new(Kv::load(&reader)?);
+        out.push(Hop::Node(NodeIn::Installed { position, reader, kv }));
         Ok(())
     }
 }

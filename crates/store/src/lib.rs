@@ -32,4 +32,4 @@ pub use error::{ImportError, OpenError, TableError};
 pub use identity::{FORMAT_VERSION, Identity, format, is_formatted};
 pub use journal::Journal;
 pub use open::{Note, Opened, Options, Recovered, open};
-pub use table::{Export, Import, Table, TableReader};
+pub use table::{Export, Import, Table, TableReader, TableView};

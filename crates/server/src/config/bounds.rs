@@ -146,6 +146,7 @@ impl Limits {
             checkpoint_size_bytes: size(self.checkpoint_size),
             checkpoint_interval: self.checkpoint_interval,
             overlay_size_bytes_max: size(self.overlay_size),
+            ..MachineOptions::default()
         }
     }
 

@@ -13,20 +13,22 @@
 
 mod blocks;
 mod snapshot;
+mod view;
 
-use std::{fmt, ops::Bound, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use kvraft_base::{
     Checkpoint, Damage, Disk, DiskErrorKind, META_APPLIED, META_MEMBERS, Members, Position, Reader,
     Records, RowVisitor, TableId, TableOp, Term, Writer,
 };
-use redb::{
-    Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition, WriteTransaction,
-};
+use redb::{Database, Durability, ReadableDatabase, TableDefinition, WriteTransaction};
 
 use self::blocks::{Backend, Blocks};
-pub use self::snapshot::{Export, Import};
+pub use self::{
+    snapshot::{Export, Import},
+    view::TableView,
+};
 use crate::{Options, TableError};
 
 /// Name of the table's file.
@@ -96,16 +98,12 @@ impl Store {
         run().map_err(|error| self.fault(&error))
     }
 
-    fn table(&self, table: TableId) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, Damage> {
-        let open = || -> Result<_, redb::Error> {
-            Ok(self.database.begin_read()?.open_table(definition(table))?)
-        };
-        open().map_err(|error| self.fault(&error))
-    }
-
     fn read(&self, table: TableId, key: &[u8]) -> Result<Option<Bytes>, Damage> {
-        let found = self.table(table)?.get(key).map_err(|error| self.fault(&error))?;
-        Ok(found.map(|value| Bytes::copy_from_slice(value.value())))
+        let read = || -> Result<_, redb::Error> {
+            let rows = self.database.begin_read()?.open_table(definition(table))?;
+            Ok(rows.get(key)?.map(|value| Bytes::copy_from_slice(value.value())))
+        };
+        read().map_err(|error| self.fault(&error))
     }
 
     fn applied(&self) -> Result<Position, Damage> {
@@ -315,9 +313,19 @@ pub struct TableReader {
     store: Arc<Store>,
 }
 
+impl TableReader {
+    /// The newest committed state, for many reads.
+    ///
+    /// # Errors
+    /// [`Damage`].
+    pub fn view(&self) -> Result<TableView, Damage> {
+        TableView::begin(Arc::clone(&self.store))
+    }
+}
+
 impl Records for TableReader {
     fn read(&self, table: TableId, key: &[u8]) -> Result<Option<Bytes>, Damage> {
-        self.store.read(table, key)
+        self.view()?.read(table, key)
     }
 
     fn scan(
@@ -327,19 +335,7 @@ impl Records for TableReader {
         end: Option<&[u8]>,
         visit: &mut RowVisitor<'_>,
     ) -> Result<(), Damage> {
-        if end.is_some_and(|end| end <= first) {
-            return Ok(());
-        }
-        let fault = |error: redb::StorageError| self.store.fault(&error);
-        let rows = self.store.table(table)?;
-        let bounds = (Bound::Included(first), end.map_or(Bound::Unbounded, Bound::Excluded));
-        for row in rows.range::<&[u8]>(bounds).map_err(fault)? {
-            let (key, value) = row.map_err(fault)?;
-            if visit(key.value(), value.value()).is_break() {
-                break;
-            }
-        }
-        Ok(())
+        self.view()?.scan(table, first, end, visit)
     }
 }
 
