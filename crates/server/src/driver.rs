@@ -295,17 +295,18 @@ impl Core {
 
     /// Waits for input or the next deadline, then takes what has arrived. False: stop.
     fn gather(&mut self) -> bool {
-        let now = self.clock.now().instant;
-        let deadline = self.node.deadline().min(self.machine.deadline());
-        let first = self.inputs.recv_timeout(deadline.since(now).min(SLEEP_MAX));
-        match first {
-            Ok(input) => {
-                if !self.sort(input) {
-                    return false;
+        if self.node_inbox.is_empty() && self.machine_inbox.is_empty() {
+            let now = self.clock.now().instant;
+            let deadline = self.node.deadline().min(self.machine.deadline());
+            match self.inputs.recv_timeout(deadline.since(now).min(SLEEP_MAX)) {
+                Ok(input) => {
+                    if !self.sort(input) {
+                        return false;
+                    }
                 }
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
             }
-            Err(RecvTimeoutError::Timeout) => return true,
-            Err(RecvTimeoutError::Disconnected) => return false,
         }
         for _ in 1..TURN_INPUT_COUNT_MAX {
             let Ok(input) = self.inputs.try_recv() else {
@@ -335,18 +336,14 @@ impl Core {
         true
     }
 
-    /// Steps both lanes until neither has anything left for the other.
+    /// Steps both lanes once. What they leave for each other is taken in the next turn, together
+    /// with what has arrived by then and under a clock read anew.
     fn turn(&mut self) {
         let now = self.clock.now();
-        loop {
-            self.node.step(now, &mut self.node_inbox, &mut self.hops);
-            self.route();
-            self.machine.step(now, &mut self.machine_inbox, &mut self.hops);
-            self.route();
-            if self.node_inbox.is_empty() && self.machine_inbox.is_empty() {
-                break;
-            }
-        }
+        self.node.step(now, &mut self.node_inbox, &mut self.hops);
+        self.route();
+        self.machine.step(now, &mut self.machine_inbox, &mut self.hops);
+        self.route();
         self.publish();
         self.answer();
     }
