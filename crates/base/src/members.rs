@@ -186,7 +186,8 @@ impl MemberInfo {
         count <= limits::MEMBER_ADDRESSES_MAX && fits(&self.name) && addresses().all(fits)
     }
 
-    fn encode(&self, writer: &mut Writer) {
+    /// Appends the encoding.
+    pub fn encode(&self, writer: &mut Writer) {
         writer.bytes(self.name.as_bytes());
         for addresses in [&self.peer_addresses, &self.client_addresses] {
             writer.count(addresses.len());
@@ -196,7 +197,11 @@ impl MemberInfo {
         }
     }
 
-    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+    /// Reads an encoding back. Its bounds are checked with the configuration.
+    ///
+    /// # Errors
+    /// Any [`DecodeError`].
+    pub fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self {
             name: decode_text(reader)?,
             peer_addresses: decode_list(reader, 4, decode_text)?,

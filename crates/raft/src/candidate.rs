@@ -30,7 +30,7 @@ impl Raft {
     pub(crate) fn ask_pre_votes(&mut self) {
         let campaign = self.core.term.next();
         let last = self.core.log.last();
-        for peer in self.core.peers() {
+        for peer in self.core.other_voters() {
             self.core.send(peer, Body::PreVoteRequest { campaign, last });
         }
         self.count_vote(self.core.id(), true);
@@ -39,7 +39,7 @@ impl Raft {
     /// Asks for votes once the own one is durable.
     pub(crate) fn ask_votes(&mut self) {
         let last = self.core.log.last();
-        for peer in self.core.peers() {
+        for peer in self.core.other_voters() {
             self.core.promise(peer, Body::VoteRequest { last }, Index::ZERO);
         }
     }
@@ -50,6 +50,9 @@ impl Raft {
         }
         if self.core.is_muted() {
             return self.core.ignore(from, "PreVoteRequest", IgnoreReason::Muted);
+        }
+        if let Role::Leader(leader) = &mut self.role {
+            leader.tell_removed(&self.core, from);
         }
         let granted = self.core.term < campaign
             && self.core.log.last() <= last

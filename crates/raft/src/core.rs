@@ -13,7 +13,8 @@ use kvraft_base::{
 };
 
 use crate::{
-    Body, Config, Event, IgnoreReason, Message, Output, Start, log::Log, promises::Promises,
+    Body, Config, Event, IgnoreReason, Membership, Message, Output, Start, log::Log,
+    promises::Promises,
 };
 
 /// See the module.
@@ -36,6 +37,8 @@ pub(crate) struct Core {
     /// Configurations by the index of their entry; the last is in force from the moment it is
     /// appended (Raft §6). Invariant: never empty, the first is at or before `applied`.
     configurations: Vec<(Index, Members)>,
+    /// The configuration in force, or whether it is committed, has changed since it was last told.
+    members_changed: bool,
     /// Until this is durable, a part of the log is missing and this server is muted.
     repair_until: Option<Index>,
     /// A snapshot is being installed: the log must not move.
@@ -69,6 +72,7 @@ impl Core {
             applied: start.applied.index,
             unapplied_size_bytes: 0,
             configurations: vec![(start.applied.index, start.members)],
+            members_changed: true,
             repair_until: (start.last.index < repair).then_some(repair),
             installing: None,
             down: BTreeSet::new(),
@@ -95,10 +99,22 @@ impl Core {
         &self.configurations.last().expect("the first configuration is never removed").1
     }
 
+    /// The index of its entry.
+    pub(crate) fn members_index(&self) -> Index {
+        self.configurations.last().expect("the first configuration is never removed").0
+    }
+
+    pub(crate) fn membership(&self) -> Membership {
+        let index = self.members_index();
+        let committed = index <= self.commit;
+        Membership { index, members: self.members().clone(), committed }
+    }
+
     /// The other voters, in order of id.
-    pub(crate) fn peers(&self) -> Vec<MemberId> {
-        let id = self.id();
-        self.members().voters().iter().copied().filter(|peer| *peer != id).collect()
+    pub(crate) fn other_voters(&self) -> Vec<MemberId> {
+        let members = self.members();
+        let is_voter = |id: &MemberId| *id != self.id() && members.is_voter(*id);
+        members.ids().into_iter().filter(is_voter).collect()
     }
 
     pub(crate) fn is_muted(&self) -> bool {
@@ -106,7 +122,17 @@ impl Core {
     }
 
     pub(crate) fn can_campaign(&self) -> bool {
-        self.members().is_voter(self.id()) && !self.is_muted() && self.installing.is_none()
+        self.may_be_needed() && !self.is_muted() && self.installing.is_none()
+    }
+
+    /// Whether this server votes in a configuration that may still decide: the last committed one
+    /// or a later one. Who is removed by an entry that is not yet committed may have the only log
+    /// that is long enough; it does not count itself, but it must lead until the removal is
+    /// committed (Ongaro 2014, §4.2.2).
+    fn may_be_needed(&self) -> bool {
+        let committed = self.configurations.partition_point(|(at, _)| *at <= self.commit);
+        let open = &self.configurations[committed.saturating_sub(1)..];
+        open.iter().any(|(_, members)| members.is_voter(self.id()))
     }
 
     /// One to two election timeouts (Raft §5.2), to the nanosecond.
@@ -204,8 +230,14 @@ impl Core {
             let members = Members::decode(entry.payload.clone())
                 .expect("configurations are decoded before they are appended");
             self.configurations.push((entry.index, members));
-            self.event(Event::MembersChanged { index: entry.index });
+            self.note_members();
         }
+    }
+
+    /// Another configuration is in force.
+    fn note_members(&mut self) {
+        self.members_changed = true;
+        self.event(Event::MembersChanged { index: self.members_index() });
     }
 
     /// Forgets the log from `first` on; a leader's log says otherwise.
@@ -218,16 +250,22 @@ impl Core {
         let count = self.configurations.len();
         self.configurations.retain(|(index, _)| *index < first);
         if self.configurations.len() < count {
-            let index = self.configurations.last().map_or(Index::ZERO, |(index, _)| *index);
-            self.event(Event::MembersChanged { index });
+            self.note_members();
         }
     }
 
     pub(crate) fn advance_commit(&mut self, commit: Index) {
         assert!(commit <= self.log.last().index, "commit ran past the log");
-        if self.commit < commit {
-            self.commit = commit;
-            self.event(Event::CommitAdvanced { commit });
+        if commit <= self.commit {
+            return;
+        }
+        let index = self.members_index();
+        let members_committed = self.commit < index && index <= commit;
+        self.commit = commit;
+        self.event(Event::CommitAdvanced { commit });
+        if members_committed {
+            self.members_changed = true;
+            self.event(Event::MembersCommitted { index });
         }
     }
 
@@ -268,9 +306,14 @@ impl Core {
         self.applied = position.index;
         self.handed = position.index;
         self.unapplied_size_bytes = 0;
+        let same = *self.members() == members;
         self.configurations = vec![(position.index, members)];
         self.installing = None;
         self.event(Event::SnapshotInstalled { position });
+        self.members_changed = true;
+        if !same {
+            self.note_members();
+        }
         self.check_repair();
     }
 
@@ -300,6 +343,11 @@ impl Core {
             Vec::new()
         };
         Some(Write { id: due.id, hard_state, truncate_from: due.truncate_from, entries })
+    }
+
+    /// The configuration in force, if it is not what was told last.
+    pub(crate) fn take_membership(&mut self) -> Option<Membership> {
+        std::mem::take(&mut self.members_changed).then(|| self.membership())
     }
 
     /// Gives the machine what is committed and durable here, as far as it keeps up.

@@ -12,7 +12,10 @@ use kvraft_base::{
     Writer,
 };
 
-use crate::message::{Message, decode_entries, decode_position, encode_entries, encode_position};
+use crate::{
+    Change,
+    message::{Message, decode_entries, decode_position, encode_entries, encode_position},
+};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +90,15 @@ pub enum Input {
         /// The peer.
         peer: MemberId,
     },
+    /// A local request wants other members. Answered in the same turn, among the proposals; the
+    /// change is over when a configuration at or after the answered position is committed and not
+    /// joint.
+    ChangeMembers {
+        /// Names the request in the answer.
+        ticket: Ticket,
+        /// All or none of them are made.
+        changes: Vec<Change>,
+    },
 }
 
 impl Input {
@@ -133,6 +145,12 @@ impl Input {
             Self::Disconnected { peer } => {
                 writer.u8(13).u64(peer.0);
             }
+            Self::ChangeMembers { ticket, changes } => {
+                writer.u8(14).u64(ticket.0).count(changes.len());
+                for change in changes {
+                    change.encode(writer);
+                }
+            }
         }
     }
 
@@ -168,11 +186,20 @@ impl Input {
             },
             12 => Self::Connected { peer: MemberId(reader.u64("peer")?) },
             13 => Self::Disconnected { peer: MemberId(reader.u64("peer")?) },
+            14 => Self::ChangeMembers {
+                ticket: Ticket(reader.u64("ticket")?),
+                changes: decode_changes(reader)?,
+            },
             other => {
                 return Err(DecodeError::Unknown { what: "input kind", value: u64::from(other) });
             }
         })
     }
+}
+
+fn decode_changes(reader: &mut Reader) -> Result<Vec<Change>, DecodeError> {
+    let count = reader.count("change count", 9)?;
+    (0..count).map(|_| Change::decode(reader)).collect()
 }
 
 fn optional<T>(

@@ -9,7 +9,7 @@
 //!   leader counts itself only for what is durable here;
 //! - a follower is told of a commit index no higher than what is known to match.
 //!
-//! What it lacks: learners and leadership transfer.
+//! What it lacks: who takes part; that is in `membership`.
 
 use std::collections::BTreeMap;
 
@@ -28,14 +28,18 @@ use crate::{
 /// What only a leader knows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Leader {
-    /// The other voters.
-    progress: BTreeMap<MemberId, Progress>,
+    /// The other members, and for a while those who have left.
+    pub(crate) progress: BTreeMap<MemberId, Progress>,
     heartbeat_at: Instant,
     /// The last heartbeat broadcast; the next has the next number.
     round: u64,
     pub(crate) reads: LeaderReads,
     /// The first entry of this term.
-    first_of_term: Index,
+    pub(crate) first_of_term: Index,
+    /// End of the log at the last regular heartbeat but one: who holds it is in step.
+    pub(crate) step_mark: Index,
+    /// End of the log at the last regular heartbeat.
+    step_mark_next: Index,
     /// Bytes of entries after the commit index.
     uncommitted_size_bytes: usize,
 }
@@ -44,6 +48,7 @@ impl Leader {
     pub(crate) fn new(core: &Core) -> Self {
         let last = core.log.last();
         let progress = |peer| (peer, Progress::new(last, core.now));
+        let others = core.members().ids().into_iter().filter(|id| *id != core.id());
         let mut index = core.commit.next();
         let mut uncommitted_size_bytes = 0;
         while let Some(entry) = core.log.entry(index) {
@@ -51,11 +56,13 @@ impl Leader {
             index = index.next();
         }
         Self {
-            progress: core.peers().into_iter().map(progress).collect(),
+            progress: others.map(progress).collect(),
             heartbeat_at: core.now + core.config.heartbeat_interval,
             round: 0,
             reads: LeaderReads::default(),
             first_of_term: last.index.next(),
+            step_mark: last.index.next(),
+            step_mark_next: last.index.next(),
             uncommitted_size_bytes,
         }
     }
@@ -65,7 +72,7 @@ impl Leader {
         self.append(core, EntryKind::Noop, Bytes::new());
     }
 
-    fn append(&mut self, core: &mut Core, kind: EntryKind, payload: Bytes) -> Position {
+    pub(crate) fn append(&mut self, core: &mut Core, kind: EntryKind, payload: Bytes) -> Position {
         let entry = Entry::new(core.term, core.log.last().index.next(), kind, payload);
         let position = entry.position();
         self.uncommitted_size_bytes += entry.size_bytes();
@@ -85,26 +92,47 @@ impl Leader {
         if limits::ENTRY_SIZE_BYTES_MAX < payload.len() {
             return Err(Refusal::TooLarge);
         }
+        self.refuse_proposal(core)?;
+        Ok(self.append(core, kind, payload))
+    }
+
+    /// Why nothing can be added to the log at the moment.
+    pub(crate) fn refuse_proposal(&self, core: &Core) -> Result<(), Refusal> {
         let waiting = core.config.uncommitted_bytes_max <= self.uncommitted_size_bytes;
         if waiting || core.window_is_full() {
             return Err(Refusal::Busy);
         }
-        Ok(self.append(core, kind, payload))
+        Ok(())
     }
 
     /// When this leader gives up unless more followers answer (Ongaro 2014, §6.2).
     pub(crate) fn quorum_deadline(&self, core: &Core) -> Instant {
-        let heard = |id| self.progress.get(&id).map_or(Instant::NEVER, |progress| progress.heard);
-        quorum::reached(core.members(), heard) + core.config.election_timeout
+        let own = Instant::NEVER;
+        let heard = self.reached(core, own, |progress| progress.heard);
+        heard + core.config.election_timeout
     }
 
     pub(crate) fn deadline(&self, core: &Core) -> Instant {
         self.heartbeat_at.min(self.quorum_deadline(core))
     }
 
-    pub(crate) fn peer_statuses(&self) -> Vec<PeerStatus> {
+    /// What a quorum has reached, this server itself `own`.
+    fn reached<T: Copy + Default + Ord>(
+        &self,
+        core: &Core,
+        own: T,
+        of: impl Fn(&Progress) -> T,
+    ) -> T {
+        let id = core.id();
+        quorum::reached(core.members(), |voter| {
+            if voter == id { own } else { self.progress.get(&voter).map_or_else(T::default, &of) }
+        })
+    }
+
+    pub(crate) fn peer_statuses(&self, core: &Core) -> Vec<PeerStatus> {
         let status = |(id, progress): (&MemberId, &Progress)| PeerStatus {
             id: *id,
+            role: core.members().role(*id),
             matched: progress.matched.index,
             next: progress.sent.index.next(),
             state: progress.peer_state(),
@@ -121,8 +149,7 @@ impl Leader {
     /// Commits what a majority holds durably, if it is of this term (Raft §5.4.2).
     pub(crate) fn advance_commit(&mut self, core: &mut Core) {
         let durable = core.promises.durable();
-        let held = |id| self.progress.get(&id).map_or(durable, |progress| progress.matched.index);
-        let reached = quorum::reached(core.members(), held);
+        let reached = self.reached(core, durable, |progress| progress.matched.index);
         if reached <= core.commit || core.log.term_at(reached) != Some(core.term) {
             return;
         }
@@ -140,17 +167,23 @@ impl Leader {
         let heartbeat_due = self.heartbeat_at <= core.now;
         if heartbeat_due {
             self.retry_snapshots(core);
+            self.step_mark = std::mem::replace(&mut self.step_mark_next, core.log.last().index);
         }
-        for peer in core.peers() {
-            self.send_appends(core, peer);
+        self.tend_members(core);
+        for (peer, progress) in &mut self.progress {
+            send_appends(core, *peer, progress, self.round);
         }
-        if heartbeat_due || (self.may_read(core) && self.reads.wants_round()) {
+        if heartbeat_due || (self.has_committed(core) && self.reads.wants_round()) {
             self.broadcast_heartbeat(core);
         }
         self.tell_commit(core);
+        if heartbeat_due {
+            self.end_farewells(core);
+        }
     }
 
-    fn may_read(&self, core: &Core) -> bool {
+    /// Whether an entry of its own term is committed, and with it all that came before.
+    pub(crate) fn has_committed(&self, core: &Core) -> bool {
         self.first_of_term <= core.commit
     }
 
@@ -158,7 +191,7 @@ impl Leader {
         self.heartbeat_at = core.now + core.config.heartbeat_interval;
         self.round += 1;
         let round = self.round;
-        if self.may_read(core) {
+        if self.has_committed(core) {
             self.reads.start_round(round, core.commit);
         }
         for (peer, progress) in &mut self.progress {
@@ -181,9 +214,7 @@ impl Leader {
     }
 
     fn confirm_reads(&mut self, core: &mut Core) {
-        let answered =
-            |id| self.progress.get(&id).map_or(self.round, |progress| progress.answered_round);
-        let confirmed = quorum::reached(core.members(), answered);
+        let confirmed = self.reached(core, self.round, |progress| progress.answered_round);
         for (reader, index) in self.reads.confirm(confirmed) {
             match reader {
                 Reader::Local(ticket) => core.outbox.reads.push((ticket, Ok(index))),
@@ -199,25 +230,6 @@ impl Leader {
             self.reads.push(Reader::Remote { member, context });
         } else {
             core.ignore(member, "ReadRequest", IgnoreReason::WindowFull);
-        }
-    }
-
-    fn send_appends(&mut self, core: &mut Core, peer: MemberId) {
-        let progress = self.progress.get_mut(&peer).expect("every other voter has a progress");
-        let released = core.log.released().index;
-        match &mut progress.state {
-            State::Snapshot { .. } => {}
-            State::Probe(search) if search.is_waiting() => {}
-            State::Probe(search) if progress.sent.index < released => {
-                let target = search.high().prev();
-                aim(core, peer, progress, target);
-                send_probe(core, peer, progress, self.round);
-            }
-            State::Probe(_) => send_probe(core, peer, progress, self.round),
-            State::Replicate { .. } if progress.sent.index < released => {
-                request_snapshot(core, peer, progress);
-            }
-            State::Replicate { .. } => send_ahead(core, peer, progress, self.round),
         }
     }
 
@@ -393,6 +405,12 @@ impl Leader {
     pub(crate) fn check(&self, core: &Core) {
         let last = core.log.last().index;
         assert!(core.log.term_at(last) == Some(core.term), "a leader's log ends in its own term");
+        let members = core.members();
+        for voter in members.voters().iter().chain(members.voters_outgoing()) {
+            let known = *voter == core.id() || self.progress.contains_key(voter);
+            assert!(known, "a leader follows the progress of every voter");
+        }
+        assert!(!self.progress.contains_key(&core.id()), "a leader does not follow itself");
         for progress in self.progress.values() {
             assert!(progress.matched.index <= last, "match ran past the log");
             assert!(progress.sent.index <= last, "nothing is sent that is not in the log");
@@ -443,6 +461,24 @@ fn aim(core: &mut Core, peer: MemberId, progress: &mut Progress, target: Index) 
         progress.become_replicating(progress.matched);
     } else {
         progress.sent = position;
+    }
+}
+
+fn send_appends(core: &mut Core, peer: MemberId, progress: &mut Progress, round: u64) {
+    let released = core.log.released().index;
+    match &mut progress.state {
+        State::Snapshot { .. } => {}
+        State::Probe(search) if search.is_waiting() => {}
+        State::Probe(search) if progress.sent.index < released => {
+            let target = search.high().prev();
+            aim(core, peer, progress, target);
+            send_probe(core, peer, progress, round);
+        }
+        State::Probe(_) => send_probe(core, peer, progress, round),
+        State::Replicate { .. } if progress.sent.index < released => {
+            request_snapshot(core, peer, progress);
+        }
+        State::Replicate { .. } => send_ahead(core, peer, progress, round),
     }
 }
 
@@ -506,6 +542,11 @@ fn request_snapshot(core: &mut Core, peer: MemberId, progress: &mut Progress) {
     let next = progress.matched.index.next();
     progress.state = State::Snapshot { retry_at: None };
     progress.sent = progress.matched;
+    if progress.farewell_until.is_some() {
+        // Whoever has left and is that far behind is not worth a snapshot.
+        progress.farewell_until = Some(core.now);
+        return;
+    }
     core.outbox.snapshots.push(SnapshotRequest { to: peer, term: core.term });
     core.event(Event::SnapshotNeeded { peer, next });
 }

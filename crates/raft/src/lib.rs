@@ -35,9 +35,7 @@
 //!
 //! # Caveats
 //!
-//! - Membership is fixed: configuration entries are decoded and take effect when they are appended,
-//!   and are reverted when they are truncated, but none can be proposed.
-//! - There are no learners, no leadership transfer and no lease reads yet.
+//! - There are no leadership transfer and no lease reads yet.
 //! - After a restart, terms between the journal's start and the machine's applied position are not
 //!   known; a follower whose log parts there is sent entries from the journal's start again.
 //! - A peer that lies can win an election or stop the group; it cannot break this server's own
@@ -50,6 +48,9 @@ mod core;
 mod candidate;
 mod follower;
 mod leader;
+
+mod change;
+mod membership;
 
 mod progress;
 mod quorum;
@@ -64,8 +65,10 @@ mod message;
 mod output;
 mod status;
 
+pub use change::{Change, ChangeError};
 pub use config::{Config, ConfigError, Start, StartError};
 pub use input::Input;
+pub use membership::Membership;
 pub use message::{AppendOutcome, Body, Message};
 pub use output::{Event, Fetch, IgnoreReason, Output, Refusal, SnapshotRequest};
 pub use raft::Raft;

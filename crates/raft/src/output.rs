@@ -8,7 +8,7 @@
 
 use kvraft_base::{Entry, Index, MemberId, Position, Term, Ticket, Write};
 
-use crate::message::Message;
+use crate::{ChangeError, Membership, message::Message};
 
 /// What a turn asks for. [`Raft::finish`](crate::Raft::finish) adds to the lists and sets the
 /// write.
@@ -20,7 +20,8 @@ pub struct Output {
     pub write: Option<Write>,
     /// To apply: each entry once, contiguous, committed and durable here.
     pub committed: Vec<Entry>,
-    /// Where proposals went in the log, or why not. A position is no promise that it commits.
+    /// Where proposals and changes of members went in the log, or why not. A position is no promise
+    /// that it commits.
     pub proposed: Vec<(Ticket, Result<Position, Refusal>)>,
     /// Up to where the machine must have applied before each read is served.
     pub reads: Vec<(Ticket, Result<Index, Refusal>)>,
@@ -28,6 +29,9 @@ pub struct Output {
     pub fetches: Vec<Fetch>,
     /// Followers who need a snapshot.
     pub snapshots: Vec<SnapshotRequest>,
+    /// The configuration in force, when it has changed, is known to be committed now, or has not
+    /// been told since the start.
+    pub members: Option<Membership>,
     /// What happened, for logs and traces.
     pub events: Vec<Event>,
 }
@@ -79,9 +83,22 @@ pub enum Refusal {
     /// The leader changed while the read was waiting; it may be asked again.
     #[error("the leader changed")]
     LeaderChanged,
-    /// Entries of this kind cannot be proposed: the configuration is fixed.
-    #[error("configuration changes are not supported")]
+    /// Only commands and no-ops are proposed; members are changed by their own input.
+    #[error("a configuration is not proposed as a plain entry")]
     Unsupported,
+    /// Another change of members is under way: not yet committed, or joint.
+    #[error("the change of members at {index} is not finished")]
+    ChangePending {
+        /// Its entry.
+        index: Index,
+    },
+    /// This leader has not yet committed an entry of its own term, and so does not know whether its
+    /// configuration will stay.
+    #[error("the leader has only just been elected")]
+    TermNotCommitted,
+    /// The wanted configuration cannot be.
+    #[error(transparent)]
+    Change(ChangeError),
 }
 
 /// Something worth telling.
@@ -144,6 +161,21 @@ pub enum Event {
     MembersChanged {
         /// Its entry.
         index: Index,
+    },
+    /// The configuration in force is committed.
+    MembersCommitted {
+        /// Its entry.
+        index: Index,
+    },
+    /// A learner is in step and becomes a voter, as was asked for when it was added.
+    LearnerPromoted {
+        /// Who.
+        id: MemberId,
+    },
+    /// A leader has committed its own removal, or demotion, and stops.
+    Dismissed {
+        /// The term that it led.
+        term: Term,
     },
     /// A follower needs a snapshot.
     SnapshotNeeded {

@@ -34,6 +34,8 @@ pub(crate) struct Progress {
     pub(crate) answered_round: u64,
     /// The last heartbeat round when `matched` moved: answers to later ones cannot show less.
     pub(crate) matched_round: u64,
+    /// It has left, and is sent to until it knows, no longer than this.
+    pub(crate) farewell_until: Option<Instant>,
     pub(crate) state: State,
 }
 
@@ -56,6 +58,7 @@ impl Progress {
             heard: now,
             answered_round: 0,
             matched_round: 0,
+            farewell_until: None,
             state: State::Probe(Search::new(Index::ZERO, last.index.next())),
         }
     }
@@ -101,6 +104,7 @@ impl Progress {
         *self = Self {
             heard: self.heard,
             answered_round: self.answered_round,
+            farewell_until: self.farewell_until,
             ..Self::new(last, self.heard)
         };
     }

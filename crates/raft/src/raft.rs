@@ -10,8 +10,7 @@
 //! - messages that have arrived are handled before deadlines that have passed;
 //! - nothing a peer sends makes an assertion fail.
 //!
-//! What it lacks: membership changes, learners, leadership transfer and lease reads. Their places:
-//! `Core::configurations`, `quorum`, `Body`, `reads`.
+//! What it lacks: leadership transfer and lease reads.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +49,8 @@ impl Raft {
         config.validate()?;
         start.validate()?;
         let mut core = Core::new(config, start, seed, now);
-        let alone = core.peers().is_empty();
+        let id = core.id();
+        let alone = core.members().is_quorum(|voter| voter == id);
         let timeout = core.draw_timeout();
         let mut follower = Follower::new(None, now, timeout);
         if alone {
@@ -107,6 +107,10 @@ impl Raft {
                 }
             }
             Input::Disconnected { peer } => self.on_disconnected(peer),
+            Input::ChangeMembers { ticket, changes } => {
+                let result = self.change_members(&changes);
+                self.core.outbox.proposed.push((ticket, result));
+            }
         }
     }
 
@@ -123,6 +127,7 @@ impl Raft {
             Role::Follower(follower) => follower.forward_reads(&mut self.core),
             Role::PreCandidate(_) | Role::Candidate(_) => {}
         }
+        self.stop_if_dismissed();
         assert!(out.write.is_none(), "a turn's write is taken before the next turn ends");
         out.write = self.core.issue_write();
         let promises = self.core.promises.release();
@@ -134,6 +139,9 @@ impl Raft {
         out.fetches.append(&mut core.outbox.fetches);
         out.snapshots.append(&mut core.outbox.snapshots);
         out.events.append(&mut core.outbox.events);
+        if let Some(membership) = core.take_membership() {
+            out.members = Some(membership);
+        }
         core.hand_over(&mut out.committed);
         self.check();
     }
@@ -153,7 +161,7 @@ impl Raft {
     pub fn status(&self) -> Status {
         let core = &self.core;
         let peers = match &self.role {
-            Role::Leader(leader) => leader.peer_statuses(),
+            Role::Leader(leader) => leader.peer_statuses(core),
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
                 Vec::<PeerStatus>::new()
             }
@@ -170,6 +178,7 @@ impl Raft {
             applied: core.applied,
             released: core.log.released(),
             muted: core.is_muted(),
+            membership: core.membership(),
             peers,
         }
     }
@@ -210,12 +219,17 @@ impl Raft {
     fn propose(&mut self, kind: EntryKind, payload: bytes::Bytes) -> Result<Position, Refusal> {
         match &mut self.role {
             Role::Leader(leader) => leader.propose(&mut self.core, kind, payload),
-            Role::Follower(Follower { leader: Some(leader), .. }) => {
-                Err(Refusal::NotLeader { leader: Some(*leader) })
-            }
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
-                Err(self.leaderless())
+                Err(self.not_leader())
             }
+        }
+    }
+
+    /// What to say to who wants something that only a leader can do.
+    pub(crate) fn not_leader(&self) -> Refusal {
+        match self.leader() {
+            Some(leader) => Refusal::NotLeader { leader: Some(leader) },
+            None => self.leaderless(),
         }
     }
 
@@ -253,7 +267,7 @@ impl Raft {
         if to != self.core.id() {
             return self.core.ignore(from, body.name(), IgnoreReason::WrongReceiver);
         }
-        if from == to || !self.core.members().is_voter(from) {
+        if !self.listens_to(from, &body, self.core.term < term) {
             return self.core.ignore(from, body.name(), IgnoreReason::UnknownMember);
         }
         if TERM_MAX < term {
@@ -296,8 +310,9 @@ impl Raft {
     /// The sender is behind in terms. Returns whether the message is still to be handled.
     fn answer_stale(&mut self, from: MemberId, body: &Body) -> bool {
         match body {
-            // Judged by the campaign's term, not the sender's.
-            Body::PreVoteRequest { .. } => return true,
+            // Judged by the campaign's term, not the sender's: a voter that is behind in terms must
+            // be able to say yes, or a majority of such voters never has a leader again.
+            Body::PreVoteRequest { .. } | Body::PreVoteAnswer { .. } => return true,
             // Any answer tells the sender of the later term, so that it can stop.
             Body::VoteRequest { .. } => {
                 self.core.promise(from, Body::VoteAnswer { granted: false }, Index::ZERO);
@@ -305,8 +320,7 @@ impl Raft {
             Body::Append { .. } | Body::Heartbeat { .. } | Body::SnapshotNotice { .. } => {
                 self.answer_heartbeat(from, 0);
             }
-            Body::PreVoteAnswer { .. }
-            | Body::VoteAnswer { .. }
+            Body::VoteAnswer { .. }
             | Body::AppendAnswer { .. }
             | Body::HeartbeatAnswer { .. }
             | Body::CommitNotice { .. }
@@ -391,11 +405,12 @@ impl Raft {
             }
             Role::Follower(follower) if follower.deadline <= now => {
                 if self.core.can_campaign() {
-                    self.become_pre_candidate();
-                } else {
-                    self.become_follower(self.core.term, None);
-                    self.restart_timer();
+                    return self.become_pre_candidate();
                 }
+                if follower.leader.is_some() {
+                    self.become_follower(self.core.term, None);
+                }
+                self.restart_timer();
             }
             Role::PreCandidate(campaign) | Role::Candidate(campaign)
                 if campaign.deadline <= now =>

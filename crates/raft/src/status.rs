@@ -2,7 +2,9 @@
 //!
 //! Why a copy: nothing outside may hold on to the protocol's state.
 
-use kvraft_base::{HardState, Index, MemberId, Position, Term};
+use kvraft_base::{HardState, Index, MemberId, MemberRole, Position, Term};
+
+use crate::Membership;
 
 use crate::raft::Role;
 
@@ -31,6 +33,8 @@ pub struct Status {
     pub released: Position,
     /// Whether it has lost a part of its log and neither votes nor campaigns.
     pub muted: bool,
+    /// The configuration in force, committed or not.
+    pub membership: Membership,
     /// Its followers, if it leads, in order of id.
     pub peers: Vec<PeerStatus>,
 }
@@ -53,6 +57,8 @@ pub enum RoleName {
 pub struct PeerStatus {
     /// The follower.
     pub id: MemberId,
+    /// What it is in the configuration in force; `None` when it has left and is being told so.
+    pub role: Option<MemberRole>,
     /// Highest index known to match and to be durable there.
     pub matched: Index,
     /// Next index to send.

@@ -85,6 +85,9 @@ fn log_event(event: &Event) {
         | Event::CommitAdvanced { .. }
         | Event::ConflictFound { .. }
         | Event::MembersChanged { .. }
+        | Event::MembersCommitted { .. }
+        | Event::LearnerPromoted { .. }
+        | Event::Dismissed { .. }
         | Event::AppendLost { .. }
         | Event::Ignored { .. } => tracing::debug!("{event:?}"),
     }

@@ -10,6 +10,8 @@ mod inject;
 #[cfg(test)]
 mod interleavings;
 #[cfg(test)]
+mod members;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod reference;

@@ -1,10 +1,10 @@
 //! Random interleavings: everything that can be lost, repeated, delayed or crashed is, and the rules
 //! of Raft are checked at every step; then the world heals and must make progress.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use kvraft_base::{Index, MemberId, Prng};
-use kvraft_raft::{Config, Input, Raft};
+use kvraft_base::{Index, MemberId, MemberInfo, Prng};
+use kvraft_raft::{Change, Config, Input, Raft};
 use proptest::prelude::*;
 
 use crate::world::World;
@@ -13,6 +13,8 @@ use crate::world::World;
 #[derive(Clone, Debug)]
 struct Climate {
     servers: u64,
+    /// Servers that may become members.
+    spares: u64,
     seed: u64,
     steps: u64,
     loss: u64,
@@ -28,7 +30,17 @@ fn climate() -> impl Strategy<Value = Climate> {
     let weather = (0u64..20, 0u64..20, 0u64..5, any::<bool>(), 5u64..80);
     (shape, weather).prop_map(|((servers, seed, steps), weather)| {
         let (loss, duplication, crashes, small_window, pace_ms) = weather;
-        Climate { servers, seed, steps, loss, duplication, crashes, small_window, pace_ms }
+        Climate {
+            servers,
+            spares: 0,
+            seed,
+            steps,
+            loss,
+            duplication,
+            crashes,
+            small_window,
+            pace_ms,
+        }
     })
 }
 
@@ -40,6 +52,12 @@ proptest! {
     #[test]
     fn rules_hold_in_any_weather(climate in climate()) {
         run(&climate);
+    }
+
+    /// The same while servers come, go, are promoted and demoted, any number at once.
+    #[test]
+    fn rules_hold_while_members_change(climate in climate(), spares in 1u64..=4) {
+        run(&Climate { spares, ..climate });
     }
 }
 
@@ -54,7 +72,8 @@ fn run(climate: &Climate) {
             config.apply_bytes_max = 100;
         }
     };
-    let mut world = World::new(climate.servers, climate.seed, configure);
+    let Climate { servers, spares, seed, .. } = *climate;
+    let mut world = World::with_spares(servers, spares, seed, configure);
     let mut prng = Prng::new(climate.seed).fork("weather");
     for id in world.ids() {
         world.node(id).manual_disk = true;
@@ -101,8 +120,35 @@ fn step(world: &mut World, climate: &Climate, prng: &mut Prng) {
             // The process stands still for a while, and so does its view of time.
             world.now = world.now + prng.duration(Duration::ZERO, Duration::from_millis(1500));
         }
+        71..76 if 0 < climate.spares => change_members(world, leader, prng),
         _ => {}
     }
+}
+
+/// Wishes for one to four servers whatever comes to mind.
+fn change_members(world: &mut World, leader: MemberId, prng: &mut Prng) {
+    let all = world.ids();
+    let count = prng.between(1, 4);
+    let ids: BTreeSet<MemberId> = (0..count).map(|_| *prng.pick(&all).unwrap()).collect();
+    let Some(status) = world.node(leader).status() else { return };
+    let members = status.membership.members;
+    let wish = |id: MemberId, prng: &mut Prng| {
+        let info = MemberInfo { name: format!("server {id}"), ..MemberInfo::default() };
+        if members.contains(id) {
+            return match prng.below(4) {
+                0 => Change::Remove { id },
+                1 if members.is_voter(id) => Change::Demote { id },
+                1 | 2 => Change::Promote { id },
+                _ => Change::Update { id, info },
+            };
+        }
+        match prng.below(3) {
+            0 => Change::AddVoter { id, info },
+            promote => Change::AddLearner { id, info, promote: promote == 1 },
+        }
+    };
+    let changes = ids.into_iter().map(|id| wish(id, prng)).collect();
+    world.change(leader, changes);
 }
 
 fn sync_some(world: &mut World, id: MemberId, prng: &mut Prng) {
@@ -205,8 +251,10 @@ pub(crate) fn heal(world: &mut World) {
     let position = world.proposed[&ticket].expect("a healed leader takes proposals");
     assert!(position.index <= world.commit_max(), "a healed group commits");
     assert!(world.reads[&read].is_ok(), "a healed group reads");
-    for id in world.ids() {
-        assert_eq!(world.node(id).applied, position, "everyone catches up: {id}");
+    let members = world.node(leader).status().expect("it leads").membership.members;
+    assert!(!members.is_joint(), "a healed group leaves a joint configuration");
+    for id in world.ids().into_iter().filter(|id| members.contains(*id)) {
+        assert!(position.index <= world.node(id).applied.index, "everyone catches up: {id}");
     }
     world.check_log_matching();
 }

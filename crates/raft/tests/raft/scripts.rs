@@ -14,6 +14,8 @@
 //! - `hold ID`, `sync ID [COUNT]`: writes wait until they are synced; `stall ID`, `apply ID [COUNT]`:
 //!   the machine waits;
 //! - `propose ID [VALUE …]`, `batch ID [VALUE …]`: the same in one turn, `read ID`;
+//! - `change ID [voter|learner|auto|remove|promote|demote|update=ID …]`: all in one; `auto` is a
+//!   learner to be promoted when in step; spares come with `cluster N spare=M`;
 //! - `settle ID [release=I]`, `ship`: sends waiting snapshots, `ship start`, `ship end`: in two
 //!   steps, `ship repeat`: they may come again, `ship unreported`: the sender does not hear of it;
 //! - `inject FROM TO term=T BODY …`: a forged message, see `inject.rs`;
@@ -29,8 +31,8 @@ use std::{
 
 use bytes::Bytes;
 use goldenscript::{Argument, Command, Context, Runner};
-use kvraft_base::{Entry, EntryKind, Index, MemberId, Position, Term};
-use kvraft_raft::{Config, Input, Message, RoleName};
+use kvraft_base::{Entry, EntryKind, Index, MemberId, MemberInfo, Position, Term};
+use kvraft_raft::{Change, Config, Input, Message, RoleName};
 
 use crate::{inject, text::describe, world::World};
 
@@ -167,6 +169,7 @@ impl Script {
             "stall" => self.world.node(args.id(0)?).manual_machine = true,
             "sync" | "apply" | "settle" => self.progress(name, args)?,
             "propose" | "batch" | "read" => self.request(name, args)?,
+            "change" => self.change(args)?,
             "ship" => return self.ship(args),
             "inject" => {
                 let message = inject::message(args)?;
@@ -246,6 +249,27 @@ impl Script {
         Ok(())
     }
 
+    fn change(&mut self, args: &Args<'_>) -> Result<()> {
+        let mut changes = Vec::new();
+        for argument in args.0 {
+            let Argument::KeyValue(wish, id) = argument else { continue };
+            let id = MemberId(id.parse()?);
+            let info = MemberInfo { name: format!("server {id}"), ..MemberInfo::default() };
+            changes.push(match wish.as_str() {
+                "voter" => Change::AddVoter { id, info },
+                "learner" => Change::AddLearner { id, info, promote: false },
+                "auto" => Change::AddLearner { id, info, promote: true },
+                "remove" => Change::Remove { id },
+                "promote" => Change::Promote { id },
+                "demote" => Change::Demote { id },
+                "update" => Change::Update { id, info },
+                other => return Err(format!("nobody can be {other}d").into()),
+            });
+        }
+        self.world.change(args.id(0)?, changes);
+        Ok(())
+    }
+
     fn ids(&self, args: &Args<'_>) -> Result<Vec<MemberId>> {
         let plain = args.plain();
         if plain.is_empty() {
@@ -270,7 +294,8 @@ impl Script {
                 *setting = value.try_into()?;
             }
         }
-        self.world = World::new(args.id(0)?.0, 1, |own| {
+        let spare_count = args.number("spare")?.unwrap_or(0);
+        self.world = World::with_spares(args.id(0)?.0, spare_count, 1, |own| {
             *own = Config { id: own.id, ..config.clone() };
         });
         Ok(())

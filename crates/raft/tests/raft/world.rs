@@ -36,6 +36,9 @@ pub(crate) struct Node {
     pub(crate) installing: Option<Shipment>,
     pub(crate) cut: bool,
     pub(crate) lives: u64,
+    /// Its configuration when its last turn ended, and what was last traced of it.
+    pub(crate) members: Members,
+    pub(crate) members_told: String,
 }
 
 impl Node {
@@ -80,15 +83,15 @@ pub(crate) struct World {
     pub(crate) reads: BTreeMap<u64, Result<Index, Refusal>>,
     next_ticket: u64,
     seed: u64,
-    rules: Rules,
+    pub(crate) rules: Rules,
 }
 
 /// What has been seen, to be held against what comes (Raft figure 3).
 #[derive(Default)]
-struct Rules {
+pub(crate) struct Rules {
     leaders: BTreeMap<Term, MemberId>,
     votes: BTreeMap<(MemberId, Term), MemberId>,
-    committed: BTreeMap<Index, Entry>,
+    pub(crate) committed: BTreeMap<Index, Entry>,
     commit_max: Index,
     /// Commit index of the world when the read was asked.
     reads: BTreeMap<u64, Index>,
@@ -96,6 +99,16 @@ struct Rules {
 
 impl World {
     pub(crate) fn new(count: u64, seed: u64, configure: impl Fn(&mut Config)) -> Self {
+        Self::with_spares(count, 0, seed, configure)
+    }
+
+    /// Servers after the first `count` are not members yet; what they know are those who are.
+    pub(crate) fn with_spares(
+        count: u64,
+        spare_count: u64,
+        seed: u64,
+        configure: impl Fn(&mut Config),
+    ) -> Self {
         let members = Members::new((1..=count).map(MemberId)).unwrap();
         let node = |id| {
             let mut config = Config::new(MemberId(id));
@@ -119,11 +132,13 @@ impl World {
                 installing: None,
                 cut: false,
                 lives: 0,
+                members: members.clone(),
+                members_told: format!("{members} committed"),
             };
             (MemberId(id), node)
         };
         Self {
-            nodes: (1..=count).map(node).collect(),
+            nodes: (1..=count + spare_count).map(node).collect(),
             members,
             network: Vec::new(),
             shipments: Vec::new(),
@@ -150,7 +165,8 @@ impl World {
 
     /// Starts a server from its disk. The tail begins `extra` entries before what is needed.
     pub(crate) fn start(&mut self, id: MemberId, extra: u64) -> Result<(), StartError> {
-        let (members, now, seed) = (self.members.clone(), self.now, self.seed);
+        let members = self.members_at(self.nodes[&id].disk.table.index);
+        let (now, seed) = (self.now, self.seed);
         let node = self.node(id);
         node.lives += 1;
         let disk = &node.disk;
@@ -218,6 +234,9 @@ impl World {
             }
             self.network.push(message);
         }
+        if let Some(membership) = &out.members {
+            self.on_members(id, membership);
+        }
         if let Some(write) = out.write {
             let node = self.node(id);
             if node.installing.is_some() {
@@ -235,8 +254,8 @@ impl World {
                 Err(refusal) => format!("{id}: proposal {ticket} refused: {refusal}"),
             });
             self.proposed.insert(ticket.0, result);
-            if let Ok(position) = result {
-                let payload = self.payloads[&ticket.0].clone();
+            if let (Ok(position), Some(payload)) = (result, self.payloads.get(&ticket.0)) {
+                let payload = payload.clone();
                 let before = self.accepted.insert(position, payload);
                 assert_eq!(before, None, "a position is given to one proposal");
             }
@@ -391,7 +410,7 @@ impl World {
     pub(crate) fn install(&mut self, id: MemberId) -> Option<Shipment> {
         let shipment = self.node(id).installing.take()?;
         let position = shipment.position;
-        let members = self.members.clone();
+        let members = self.members_at(position.index);
         let durable = self.complete_writes(id, usize::MAX);
         let node = self.node(id);
         node.disk.released = position;
@@ -446,7 +465,7 @@ impl World {
         ticket
     }
 
-    fn ticket(&mut self) -> u64 {
+    pub(crate) fn ticket(&mut self) -> u64 {
         self.next_ticket += 1;
         self.next_ticket - 1
     }
@@ -527,8 +546,12 @@ impl World {
             let entry = journal.entries.iter().find(|e| e.index == status.commit).unwrap();
             assert_eq!(entry.term, status.term, "only entries of the own term are counted");
             let holds = |id| self.nodes[&id].disk.contains(entry.position());
-            assert!(self.members.is_quorum(holds), "committed is durable on a majority");
+            // The commitment may have let the leader append the next configuration.
+            let agreed =
+                node.members.is_quorum(holds) || status.membership.members.is_quorum(holds);
+            assert!(agreed, "committed is durable on a majority");
         }
+        self.check_members(id, status.membership.members);
     }
 
     /// Log matching: logs that share a position share everything before it (Raft §5.3).

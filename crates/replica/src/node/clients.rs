@@ -92,7 +92,10 @@ impl Node {
             }
             Refusal::Busy => reply(ticket, Outcome::Failed(Failure::Busy), out),
             Refusal::TooLarge => reply(ticket, Outcome::Failed(Failure::TooLarge), out),
-            Refusal::Unsupported => unreachable!("only commands are proposed"),
+            Refusal::Unsupported
+            | Refusal::ChangePending { .. }
+            | Refusal::TermNotCommitted
+            | Refusal::Change(_) => unreachable!("only commands are proposed"),
         }
     }
 
@@ -235,7 +238,10 @@ fn refusal_for_peer(refusal: Refusal) -> ForwardRefusal {
         Refusal::Busy => ForwardRefusal::Busy,
         Refusal::TooLarge => ForwardRefusal::TooLarge,
         Refusal::Muted => ForwardRefusal::Muted,
-        Refusal::Unsupported => unreachable!("only commands are proposed"),
+        Refusal::Unsupported
+        | Refusal::ChangePending { .. }
+        | Refusal::TermNotCommitted
+        | Refusal::Change(_) => unreachable!("only commands are proposed"),
     }
 }
 

@@ -86,6 +86,9 @@ impl Sometimes {
             | Event::VoteGranted { .. }
             | Event::CommitAdvanced { .. }
             | Event::MembersChanged { .. }
+            | Event::MembersCommitted { .. }
+            | Event::LearnerPromoted { .. }
+            | Event::Dismissed { .. }
             | Event::FollowerRegressed { .. }
             | Event::Unmuted { .. }
             | Event::Ignored { .. } => {}
