@@ -16,6 +16,7 @@ mod planted;
 mod power;
 mod processes;
 mod readme;
+mod rules;
 mod run;
 pub mod tidy;
 
@@ -26,6 +27,7 @@ pub use ci::{check_tidy, ci};
 pub use conformance::conformance;
 pub use planted::planted_bugs;
 pub use power::power_loss;
+pub use rules::rules;
 
 /// The root of the workspace that this tool was built from.
 #[must_use]

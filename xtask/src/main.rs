@@ -38,6 +38,12 @@ enum Job {
         #[arg(long, default_value_t = 2000)]
         seeds: u64,
     },
+    /// Each rule of crates/raft/testdata/RULES.md, taken out of a scratch copy, must make the
+    /// scenario fail that shows it
+    Rules {
+        /// Only scenarios whose name contains one of these
+        names: Vec<String>,
+    },
     /// etcd, kvraft and servers that do nothing, side by side: a markdown table on stdout
     BenchEtcd {
         /// Length of one run
@@ -66,6 +72,7 @@ fn main() -> Result<()> {
         Job::Conformance => xtask::conformance(&root),
         Job::PowerLoss { rounds, planted } => xtask::power_loss(&root, rounds, &planted),
         Job::PlantedBugs { seeds } => xtask::planted_bugs(&root, seeds),
+        Job::Rules { names } => xtask::rules(&root, &names),
         Job::BenchEtcd { seconds, rounds, clients, value_size, data_dir } => {
             let options =
                 BenchOptions { seconds, round_count: rounds, clients, value_size, data_dir };

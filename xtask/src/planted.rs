@@ -66,13 +66,17 @@ impl Scratch {
         Ok(Self { root: root.to_path_buf(), folder: target_folder(root)?.join("planted") })
     }
 
-    fn tree(&self) -> PathBuf {
+    pub(crate) fn tree(&self) -> PathBuf {
         self.folder.join("tree")
+    }
+
+    pub(crate) fn target(&self) -> PathBuf {
+        self.folder.join("target")
     }
 
     /// Makes the copy equal to the tracked files of the tree, writing only what differs so that
     /// builds stay short.
-    fn restore(&self) -> Result<()> {
+    pub(crate) fn restore(&self) -> Result<()> {
         let git = ["-c", "safe.directory=*", "ls-files", "-z"];
         let listing = output(Command::new("git").args(git).current_dir(&self.root))?;
         for path in listing.split('\0').filter(|path| !path.is_empty()) {
@@ -98,7 +102,7 @@ impl Scratch {
 
     /// Builds the copy with a profile of its own workspace and gives the path of the binary.
     pub(crate) fn build(&self, profile: &str) -> Result<PathBuf> {
-        let build = self.folder.join("target");
+        let build = self.target();
         let mut command = cargo(&self.tree());
         command.args(["build", "--quiet", "--profile", profile, "--locked", "--package", "kvraft"]);
         run(command.env("CARGO_TARGET_DIR", &build))?;

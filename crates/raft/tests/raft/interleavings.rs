@@ -90,7 +90,7 @@ fn shape() -> impl Strategy<Value = Shape> {
 #[test]
 fn no_interleaving_breaks_a_rule() {
     let config = ProptestConfig {
-        cases: 2000,
+        cases: 1000,
         failure_persistence: None,
         max_shrink_iters: 20_000,
         ..ProptestConfig::default()

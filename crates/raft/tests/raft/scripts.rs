@@ -12,7 +12,7 @@
 //! - `deliver`, `drop`, `repeat [type=BODY] [from=ID] [to=ID] [skip=N] [count=N]`: what is on its way
 //!   now; `repeat` delivers and keeps it; `stabilize`: delivers all, without time; `pending` lists it;
 //! - `hold ID`, `sync ID [COUNT]`: writes wait until they are synced; `stall ID`, `apply ID [COUNT]`:
-//!   the machine waits;
+//!   the machine waits; `free ID`: both keep up again;
 //! - `propose ID [VALUE …]`, `batch ID [VALUE …]`: the same in one turn, `read ID`;
 //! - `change ID [voter|learner|auto|remove|promote|demote|update=ID …]`: all in one; `auto` is a
 //!   learner to be promoted when in step; spares come with `cluster N spare=M`;
@@ -167,7 +167,7 @@ impl Script {
             }
             "hold" => self.world.node(args.id(0)?).manual_disk = true,
             "stall" => self.world.node(args.id(0)?).manual_machine = true,
-            "sync" | "apply" | "settle" => self.progress(name, args)?,
+            "sync" | "apply" | "settle" | "free" => self.progress(name, args)?,
             "propose" | "batch" | "read" => self.request(name, args)?,
             "change" => self.change(args)?,
             "ship" => return self.ship(args),
@@ -221,6 +221,14 @@ impl Script {
         if name == "settle" {
             let release = args.number("release")?.map(Index);
             self.world.settle(id, release);
+            return Ok(());
+        }
+        if name == "free" {
+            self.world.node(id).manual_disk = false;
+            self.world.node(id).manual_machine = false;
+            let inputs =
+                [self.world.complete_writes(id, usize::MAX), self.world.apply(id, usize::MAX)];
+            self.world.turn(id, inputs.into_iter().flatten().collect());
             return Ok(());
         }
         let count = args.plain().get(1).map(|count| count.parse()).transpose()?;
@@ -278,7 +286,7 @@ impl Script {
         (0..plain.len()).map(|at| args.id(at)).collect()
     }
 
-    /// Settings: `append`, `inflight`, `inflight_bytes`, `window`, `apply` and `uncommitted`.
+    /// Settings: `append`, `inflight`, `inflight_bytes`, `window`, `catch_up`, `apply` and `uncommitted`.
     fn cluster(&mut self, args: &Args<'_>) -> Result<()> {
         let mut config = Config::new(MemberId(1));
         let settings = [
@@ -286,6 +294,7 @@ impl Script {
             ("inflight", &mut config.inflight_count_max),
             ("inflight_bytes", &mut config.inflight_bytes_max),
             ("window", &mut config.window_bytes_max),
+            ("catch_up", &mut config.catch_up_bytes_min),
             ("apply", &mut config.apply_bytes_max),
             ("uncommitted", &mut config.uncommitted_bytes_max),
         ];

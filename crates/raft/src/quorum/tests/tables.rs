@@ -4,7 +4,11 @@
 //! - `reached ID=N …`: how far each voter is, 0 if it is not named; what a quorum has reached;
 //! - `vote [yes="ID …"] [no="ID …"]`: who has answered an election, and how it stands.
 
-use std::{error::Error, path::Path};
+use std::{
+    error::Error,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use goldenscript::{Argument, Command, Context, Runner};
 use kvraft_base::{MemberId, Members, MembersDraft};
@@ -15,13 +19,20 @@ use crate::quorum::{reached, tally};
 #[test]
 fn tables_say_what_is_recorded() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/tables");
-    let mut count = 0;
-    for entry in dir.read_dir().unwrap() {
-        let mut table = Table { members: Members::new([MemberId(1)]).unwrap() };
-        goldenscript::run(&mut table, entry.unwrap().path()).unwrap();
-        count += 1;
+    let mut paths: Vec<_> = dir.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(4 <= paths.len(), "the tables are there");
+    let mut failed = Vec::new();
+    for path in paths {
+        let run = || {
+            let mut table = Table { members: Members::new([MemberId(1)]).unwrap() };
+            goldenscript::run(&mut table, &path).unwrap();
+        };
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            failed.push(format!("tables/{}", path.file_stem().unwrap().to_string_lossy()));
+        }
     }
-    assert!(4 <= count, "the tables are there");
+    assert!(failed.is_empty(), "other than recorded: {}", failed.join(" "));
 }
 
 struct Table {
