@@ -18,7 +18,7 @@ use crate::{
     hash::{HashReading, hash_kv_response},
     kv::Kv,
     refused::Refused,
-    request::{Query, RangeRequest, RequestOp, TxnRequest},
+    request::{Compare, CompareTarget, Query, RangeRequest, RequestOp, TxnRequest},
     response::{Answer, RangeResponse, ResponseOp, TxnResponse},
     span::Span,
     view::{Stop, View},
@@ -148,6 +148,33 @@ impl Reading {
             RequestOp::Range(range) => Some(range),
             RequestOp::Put(_) | RequestOp::DeleteRange(_) | RequestOp::Txn(_) => None,
         }))
+    }
+}
+
+impl Query {
+    /// Bytes that it takes while it waits, about.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let range_size = |range: &RangeRequest| range.key.len() + range.range_end.len();
+        match self {
+            Self::Range(range) => range_size(range),
+            Self::Txn(txn) => {
+                let compares = txn.compare.iter().map(|compare| {
+                    let value = match &compare.target {
+                        CompareTarget::Value(value) => value.len(),
+                        _ => 0,
+                    };
+                    size_of::<Compare>() + compare.key.len() + compare.range_end.len() + value
+                });
+                let ops = txn.success.iter().chain(&txn.failure).map(|op| {
+                    let bytes =
+                        if let RequestOp::Range(range) = op { range_size(range) } else { 0 };
+                    size_of::<RequestOp>() + bytes
+                });
+                compares.chain(ops).sum()
+            }
+            Self::HashKv { .. } | Self::Hash => 0,
+        }
     }
 }
 

@@ -205,12 +205,7 @@ impl MachineLane {
         Ok(())
     }
 
-    fn take(
-        &mut self,
-        input: MachineIn,
-        cancelled: &mut BTreeSet<Ticket>,
-        out: &mut Vec<Hop>,
-    ) {
+    fn take(&mut self, input: MachineIn, cancelled: &mut BTreeSet<Ticket>, out: &mut Vec<Hop>) {
         match input {
             MachineIn::Committed(entries) => self.backlog.extend(entries),
             MachineIn::Query { ticket, at, query } => {

@@ -28,13 +28,24 @@ use kvraft_replica::{
     ClientRequest, Fatal, Frame, Hop, JournalIn, JournalLane, MachineIn, MachineLane, Node, NodeIn,
     NotSent, Now, PeerLane, Replica, Reply, TableIn, TableLane,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{
+    OwnedSemaphorePermit, Semaphore,
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    oneshot,
+};
 
 /// Inputs taken in one turn at most, so that a flood cannot starve deadlines.
 const TURN_INPUT_COUNT_MAX: usize = 4096;
 
-/// Frames from peers that may wait for the core thread. Beyond, they are dropped.
-const PEER_FRAME_COUNT_MAX: usize = 8192;
+/// Bytes of frames from peers that may wait for the core thread: a few windows of Appends. Beyond,
+/// frames are dropped.
+const PEER_FRAMES_SIZE_BYTES_MAX: usize = 64 << 20;
+
+/// What a waiting frame takes beside its bytes.
+const FRAME_OVERHEAD_BYTES: usize = 128;
+
+/// What a waiting request takes beside its bytes: its task, its stream, its place in the maps.
+pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 2048;
 
 /// The longest sleep without a deadline: bounds how late a stop is seen.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -77,9 +88,19 @@ impl Clock {
 
 /// Into the core thread.
 enum CoreIn {
+    /// A client's request, and who waits for the outcome.
+    Request(Ticket, ClientRequest, Waiter),
+    /// Nobody waits for it any more.
+    Cancel(Ticket),
     Node(NodeIn),
     Machine(MachineIn),
     Stop,
+}
+
+/// Who waits for a reply, and the memory that the request takes until then.
+struct Waiter {
+    reply: oneshot::Sender<Reply>,
+    _admission: OwnedSemaphorePermit,
 }
 
 enum JournalMsg {
@@ -92,17 +113,17 @@ enum TableMsg {
     Stop,
 }
 
-/// Requests that wait for their reply.
-type Tickets = Mutex<HashMap<Ticket, oneshot::Sender<Reply>>>;
+/// Replies of one turn on their way to those who wait for them.
+type Answers = Vec<(Waiter, Reply)>;
 
 /// The handle that the edge holds: cheap to share, never blocks.
 pub(crate) struct Driver {
     core: Sender<CoreIn>,
-    tickets: Arc<Tickets>,
     ticket_next: AtomicU64,
-    waiting: Arc<AtomicUsize>,
-    waiting_max: usize,
-    peer_frames: Arc<AtomicUsize>,
+    /// Memory that requests may still take, in bytes.
+    admission: Arc<Semaphore>,
+    /// Bytes of frames that wait for the core thread.
+    peer_frames_size: Arc<AtomicUsize>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     clock: Clock,
 }
@@ -111,7 +132,7 @@ pub(crate) struct Driver {
 #[derive(Debug)]
 pub(crate) struct Overloaded;
 
-/// Forgets a ticket when its waiter goes away, so that nothing leaks when clients give up.
+/// Tells the core when the waiter goes away, so that nothing leaks when clients give up.
 pub(crate) struct Pending<'a> {
     driver: &'a Driver,
     ticket: Ticket,
@@ -124,7 +145,6 @@ impl Pending<'_> {
         let receiver = self.receiver.take()?;
         let reply = receiver.await.ok();
         self.ticket = Ticket::ZERO; // Answered: nothing to cancel.
-        self.driver.waiting.fetch_sub(1, Ordering::Relaxed);
         reply
     }
 }
@@ -134,22 +154,19 @@ impl Drop for Pending<'_> {
         if self.ticket == Ticket::ZERO {
             return;
         }
-        let mut tickets = self.driver.tickets.lock().unwrap_or_else(PoisonError::into_inner);
-        tickets.remove(&self.ticket);
-        drop(tickets);
-        // The core releases the place when it has seen both the request and this: until then the
-        // request still takes memory.
-        self.driver.send(CoreIn::Node(NodeIn::Cancel(self.ticket)));
+        // The core gives the memory back when it has seen this: until then the request takes it.
+        self.driver.send(CoreIn::Cancel(self.ticket));
     }
 }
 
 impl Driver {
-    /// Starts the threads of a replica. `first_ticket` differs from life to life, so that a late
-    /// answer to an earlier life finds nobody.
+    /// Starts the threads of a replica, and a task of the runtime it is called in. `first_ticket`
+    /// differs from life to life, so that a late answer to an earlier life finds nobody.
+    /// `waiting_size_max` bounds the memory of waiting requests, in bytes.
     pub(crate) fn start(
         replica: Replica,
         origin: StdInstant,
-        waiting_max: usize,
+        waiting_size_max: usize,
         first_ticket: u64,
         edge: Arc<dyn Edge>,
     ) -> std::io::Result<Self> {
@@ -158,22 +175,22 @@ impl Driver {
         let (core_tx, core_rx) = channel();
         let (journal_tx, journal_rx) = channel();
         let (table_tx, table_rx) = channel();
-        let tickets = Arc::new(Tickets::default());
-        let peer_frames = Arc::new(AtomicUsize::new(0));
-        let waiting = Arc::new(AtomicUsize::new(0));
+        let (answers, answered) = unbounded_channel();
+        tokio::spawn(hand_out(answered));
+        let peer_frames_size = Arc::new(AtomicUsize::new(0));
         let core = Core {
             node: replica.node,
             machine: replica.machine,
             node_inbox: Vec::new(),
             machine_inbox: Vec::new(),
             hops: Vec::new(),
-            replies: Vec::new(),
+            answering: Vec::new(),
+            waiters: HashMap::new(),
+            answers,
             inputs: core_rx,
             journal: journal_tx,
             table: table_tx,
-            tickets: Arc::clone(&tickets),
-            peer_frames: Arc::clone(&peer_frames),
-            waiting: Arc::clone(&waiting),
+            peer_frames_size: Arc::clone(&peer_frames_size),
             edge: Arc::clone(&edge),
             clock,
         };
@@ -191,11 +208,9 @@ impl Driver {
         ];
         Ok(Self {
             core: core_tx,
-            tickets,
             ticket_next: AtomicU64::new(first_ticket),
-            waiting,
-            waiting_max,
-            peer_frames,
+            admission: Arc::new(Semaphore::new(waiting_size_max.min(Semaphore::MAX_PERMITS))),
+            peer_frames_size,
             threads: Mutex::new(threads),
             clock,
         })
@@ -211,30 +226,28 @@ impl Driver {
         drop(self.core.send(input));
     }
 
-    /// Admits a request. `make` gets the ticket, since commands carry it.
+    /// Admits a request of about this size. `make` gets the ticket, since commands carry it.
     pub(crate) fn request(
         &self,
+        size_bytes: usize,
         make: impl FnOnce(Ticket) -> ClientRequest,
     ) -> Result<Pending<'_>, Overloaded> {
-        if self.waiting_max <= self.waiting.fetch_add(1, Ordering::Relaxed) {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(Overloaded);
-        }
+        let cost = u32::try_from(REQUEST_OVERHEAD_BYTES + size_bytes).unwrap_or(u32::MAX);
+        let admission = Arc::clone(&self.admission).try_acquire_many_owned(cost);
+        let admission = admission.map_err(|_| Overloaded)?;
         let ticket = Ticket(self.ticket_next.fetch_add(1, Ordering::Relaxed));
-        let (sender, receiver) = oneshot::channel();
-        self.tickets.lock().unwrap_or_else(PoisonError::into_inner).insert(ticket, sender);
-        let input = CoreIn::Node(NodeIn::Client { ticket, request: make(ticket) });
-        if self.core.send(input).is_err() {
-            // The core has stopped: dropping the sender tells the waiter so.
-            self.tickets.lock().unwrap_or_else(PoisonError::into_inner).remove(&ticket);
-        }
+        let (reply, receiver) = oneshot::channel();
+        // When the core has stopped, the waiter is dropped here, which tells the receiver.
+        self.send(CoreIn::Request(ticket, make(ticket), Waiter { reply, _admission: admission }));
         Ok(Pending { driver: self, ticket, receiver: Some(receiver) })
     }
 
     /// A frame from a peer; dropped when too many are waiting. Returns what is to be answered then.
     pub(crate) fn on_frame(&self, from: MemberId, frame: Bytes) -> Option<Bytes> {
-        if PEER_FRAME_COUNT_MAX <= self.peer_frames.fetch_add(1, Ordering::Relaxed) {
-            self.peer_frames.fetch_sub(1, Ordering::Relaxed);
+        let size = FRAME_OVERHEAD_BYTES + frame.len();
+        let before = self.peer_frames_size.fetch_add(size, Ordering::Relaxed);
+        if PEER_FRAMES_SIZE_BYTES_MAX < before + size {
+            self.peer_frames_size.fetch_sub(size, Ordering::Relaxed);
             return Frame::answer_to_dropped(&frame);
         }
         self.send(CoreIn::Node(NodeIn::Frame { from, frame }));
@@ -258,6 +271,16 @@ impl Driver {
     }
 }
 
+/// Resolves what waits for the replies, on a thread of the runtime: waking a task is cheap there.
+async fn hand_out(mut answers: UnboundedReceiver<Answers>) {
+    while let Some(batch) = answers.recv().await {
+        for (waiter, reply) in batch {
+            // A receiver that has gone away cancels its ticket by itself.
+            drop(waiter.reply.send(reply));
+        }
+    }
+}
+
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
@@ -269,13 +292,14 @@ struct Core {
     node_inbox: Vec<NodeIn>,
     machine_inbox: Vec<MachineIn>,
     hops: Vec<Hop>,
-    replies: Vec<Reply>,
+    /// Replies of this turn.
+    answering: Answers,
+    waiters: HashMap<Ticket, Waiter>,
+    answers: UnboundedSender<Answers>,
     inputs: Receiver<CoreIn>,
     journal: Sender<JournalMsg>,
     table: Sender<TableMsg>,
-    tickets: Arc<Tickets>,
-    peer_frames: Arc<AtomicUsize>,
-    waiting: Arc<AtomicUsize>,
+    peer_frames_size: Arc<AtomicUsize>,
     edge: Arc<dyn Edge>,
     clock: Clock,
 }
@@ -288,9 +312,7 @@ impl Core {
         }
         drop(self.journal.send(JournalMsg::Stop));
         drop(self.table.send(TableMsg::Stop));
-        // First the channel, then the tickets: who comes in between finds the channel closed.
-        drop(self.inputs);
-        self.tickets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        // Whoever still waits learns from the dropped waiters that the server has stopped.
     }
 
     /// Waits for input or the next deadline, then takes what has arrived. False: stop.
@@ -321,12 +343,18 @@ impl Core {
 
     fn sort(&mut self, input: CoreIn) -> bool {
         match input {
+            CoreIn::Request(ticket, request, waiter) => {
+                self.waiters.insert(ticket, waiter);
+                self.node_inbox.push(NodeIn::Client { ticket, request });
+            }
+            CoreIn::Cancel(ticket) => {
+                self.waiters.remove(&ticket);
+                self.node_inbox.push(NodeIn::Cancel(ticket));
+            }
             CoreIn::Node(input) => {
-                if matches!(input, NodeIn::Frame { .. }) {
-                    self.peer_frames.fetch_sub(1, Ordering::Relaxed);
-                }
-                if matches!(input, NodeIn::Cancel(_)) {
-                    self.waiting.fetch_sub(1, Ordering::Relaxed);
+                if let NodeIn::Frame { frame, .. } = &input {
+                    let size = FRAME_OVERHEAD_BYTES + frame.len();
+                    self.peer_frames_size.fetch_sub(size, Ordering::Relaxed);
                 }
                 self.node_inbox.push(input);
             }
@@ -362,28 +390,23 @@ impl Core {
                         self.node_inbox.push(NodeIn::Undelivered { to, frame, reason });
                     }
                 }
-                Hop::Reply(reply) => self.replies.push(reply),
+                Hop::Reply(reply) => {
+                    // One that is not here has gone away.
+                    if let Some(waiter) = self.waiters.remove(&reply.ticket) {
+                        self.answering.push((waiter, reply));
+                    }
+                }
                 Hop::Event(event) => self.edge.on_event(&event),
                 Hop::Fatal(fatal) => self.edge.on_fatal(fatal),
             }
         }
     }
 
+    /// Crosses to the edge's threads once for all replies of a turn.
     fn answer(&mut self) {
-        if self.replies.is_empty() {
-            return;
-        }
-        let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut waiting = Vec::with_capacity(self.replies.len());
-        for reply in self.replies.drain(..) {
-            if let Some(sender) = tickets.remove(&reply.ticket) {
-                waiting.push((sender, reply));
-            }
-        }
-        drop(tickets);
-        for (sender, reply) in waiting {
-            // A receiver that has gone away cancels its ticket by itself.
-            drop(sender.send(reply));
+        if !self.answering.is_empty() {
+            // A closed channel means that the runtime is gone, and with it whoever waited.
+            drop(self.answers.send(std::mem::take(&mut self.answering)));
         }
     }
 

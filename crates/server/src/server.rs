@@ -232,7 +232,7 @@ fn start_driver(
     let board = Arc::clone(&edge.board);
     let first_ticket = 1 + (incarnation >> 3);
     let edge = Arc::clone(edge) as _;
-    let waiting = config.limits.waiting_count_max();
+    let waiting = config.limits.waiting_size_max();
     let driver = Driver::start(replica, StdInstant::now(), waiting, first_ticket, edge)
         .map_err(StartError::Thread)?;
     board.wait_for_first();

@@ -33,8 +33,9 @@ pub struct Limits {
     /// With more than this unsettled, nothing is applied until the table has caught up.
     #[serde(with = "units::size")]
     pub overlay_size: u64,
-    /// Requests of clients that may wait at once; more are refused.
-    pub waiting_requests: u64,
+    /// Memory of the requests of clients that wait, 2 KiB each beside their bytes; more are refused.
+    #[serde(with = "units::size")]
+    pub waiting_size: u64,
     /// Entries in the log and not applied, beyond which changes are refused.
     pub unapplied_entries: u64,
     /// Changes proposed and not committed, beyond which more are refused.
@@ -68,7 +69,7 @@ impl Default for Limits {
             checkpoint_size: machine.checkpoint_size_bytes as u64,
             checkpoint_interval: machine.checkpoint_interval,
             overlay_size: machine.overlay_size_bytes_max as u64,
-            waiting_requests: WAITING_REQUESTS_DEFAULT,
+            waiting_size: WAITING_SIZE_DEFAULT,
             unapplied_entries: node.unapplied_count_max,
             uncommitted_size: raft.uncommitted_bytes_max as u64,
             applying_size: raft.apply_bytes_max as u64,
@@ -87,7 +88,7 @@ impl Limits {
             ("table-cache-size", self.table_cache_size),
             ("checkpoint-size", self.checkpoint_size),
             ("overlay-size", self.overlay_size),
-            ("waiting-requests", self.waiting_requests),
+            ("waiting-size", self.waiting_size),
             ("unapplied-entries", self.unapplied_entries),
             ("uncommitted-size", self.uncommitted_size),
             ("applying-size", self.applying_size),
@@ -132,7 +133,7 @@ impl Limits {
         NodeOptions {
             // A client that goes away gives its place back to the edge at once, to the lane when
             // its request is done: the lane's bound must not be the first to be met.
-            waiting_count_max: size(self.waiting_requests.saturating_mul(4)),
+            waiting_count_max: size(self.waiting_size / WAITING_REQUEST_SIZE_MIN).saturating_mul(4),
             unapplied_count_max: self.unapplied_entries,
             retain_count: self.retained_entries,
             ..NodeOptions::default()
@@ -150,10 +151,10 @@ impl Limits {
         }
     }
 
-    /// How many requests may wait at the edge.
+    /// Memory of the requests that may wait at the edge, in bytes.
     #[must_use]
-    pub fn waiting_count_max(&self) -> usize {
-        size(self.waiting_requests)
+    pub fn waiting_size_max(&self) -> usize {
+        size(self.waiting_size)
     }
 
     /// What consensus is told.
@@ -176,8 +177,11 @@ fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// At a few hundred bytes each, and at most [`kvraft_base::limits::REQUEST_SIZE_BYTES_MAX`].
-const WAITING_REQUESTS_DEFAULT: u64 = 16_384;
+/// 32,768 small requests, or 40 of the greatest.
+const WAITING_SIZE_DEFAULT: u64 = 64 << 20;
+
+/// What a waiting request takes at least.
+const WAITING_REQUEST_SIZE_MIN: u64 = crate::driver::REQUEST_OVERHEAD_BYTES as u64;
 
 /// What the journal demands.
 const SEGMENT_SIZE_MIN: u64 = 4 * 1024;

@@ -33,8 +33,9 @@ impl Kv for Service {
     async fn put(&self, request: GrpcRequest<pb::PutRequest>) -> GrpcResult<pb::PutResponse> {
         let session = session_of(request.metadata())?;
         let put = request.into_inner();
-        check_size(&put)?;
-        match self.propose(Request::Put(convert::put_request(put)), session).await? {
+        let size_bytes = checked_size(&put)?;
+        let put = Request::Put(convert::put_request(put));
+        match self.propose(put, size_bytes, session).await? {
             Response::Put(response) => {
                 let header = self.header(response.revision);
                 Ok(tonic::Response::new(convert::put_response(response, header)))
@@ -49,8 +50,9 @@ impl Kv for Service {
     ) -> GrpcResult<pb::DeleteRangeResponse> {
         let session = session_of(request.metadata())?;
         let delete = request.into_inner();
-        check_size(&delete)?;
-        match self.propose(Request::DeleteRange(convert::delete_request(delete)), session).await? {
+        let size_bytes = checked_size(&delete)?;
+        let delete = Request::DeleteRange(convert::delete_request(delete));
+        match self.propose(delete, size_bytes, session).await? {
             Response::DeleteRange(response) => {
                 let header = self.header(response.revision);
                 Ok(tonic::Response::new(convert::delete_response(response, header)))
@@ -62,7 +64,7 @@ impl Kv for Service {
     async fn txn(&self, request: GrpcRequest<pb::TxnRequest>) -> GrpcResult<pb::TxnResponse> {
         let session = session_of(request.metadata())?;
         let txn = request.into_inner();
-        check_size(&txn)?;
+        let size_bytes = checked_size(&txn)?;
         let txn = convert::txn_request(txn).map_err(|refused| errors::refused(&refused))?;
         let response = if txn.is_readonly() {
             txn.check().map_err(|refused| errors::refused(&refused))?;
@@ -72,7 +74,7 @@ impl Kv for Service {
                 other => unreachable!("a transaction is answered by one, not {other:?}"),
             }
         } else {
-            match self.propose(Request::Txn(txn), session).await? {
+            match self.propose(Request::Txn(txn), size_bytes, session).await? {
                 Response::Txn(response) => response,
                 other => return Err(mismatch(&other)),
             }
@@ -89,7 +91,7 @@ impl Kv for Service {
         let pb::CompactionRequest { revision, physical } = request.into_inner();
         let revision = kvraft_base::Revision(revision);
         let compact = Request::Compact(CompactRequest { revision, physical });
-        match self.propose(compact, session).await? {
+        match self.propose(compact, 0, session).await? {
             Response::Compact(response) => {
                 let header = self.header(response.revision);
                 Ok(tonic::Response::new(pb::CompactionResponse { header }))
@@ -99,11 +101,12 @@ impl Kv for Service {
     }
 }
 
-fn check_size(message: &impl Message) -> Result<(), Status> {
-    if limits::REQUEST_SIZE_BYTES_MAX < message.encoded_len() {
+fn checked_size(message: &impl Message) -> Result<usize, Status> {
+    let size_bytes = message.encoded_len();
+    if limits::REQUEST_SIZE_BYTES_MAX < size_bytes {
         return Err(errors::refused(&Refused::TooLarge));
     }
-    Ok(())
+    Ok(size_bytes)
 }
 
 /// A session that reuses an operation's number for another kind of operation gets the first one's

@@ -101,15 +101,16 @@ impl Service {
         })
     }
 
-    /// Has the cluster do something.
+    /// Has the cluster do something. `size_bytes` is that of the request as it came.
     async fn propose(
         &self,
         request: Request,
+        size_bytes: usize,
         session: Option<SessionOp>,
     ) -> Result<Response, Status> {
         request.check().map_err(|refused| errors::refused(&refused))?;
         let time_ms = self.0.driver.wall_ms();
-        let pending = self.0.driver.request(|ticket| {
+        let pending = self.0.driver.request(size_bytes, |ticket| {
             let origin = Origin { member: self.0.member, incarnation: self.0.incarnation, ticket };
             let command = Command { session, ..Command::new(origin, time_ms, request) };
             ClientRequest::Propose(command.encode())
@@ -125,8 +126,9 @@ impl Service {
 
     /// Asks this server's state machine.
     async fn query(&self, query: Query, linearizable: bool) -> Result<Answer, Status> {
+        let size_bytes = query.size_bytes();
         let request = |_| ClientRequest::Query { query, linearizable };
-        let pending = self.0.driver.request(request);
+        let pending = self.0.driver.request(size_bytes, request);
         let pending = pending.map_err(|_| errors::failed(kvraft_replica::Failure::Busy))?;
         match self.wait(pending, Certainty::Failed).await?.outcome {
             Outcome::Answered(result) => result.map_err(|refused| errors::refused(&refused)),

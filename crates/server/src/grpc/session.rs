@@ -17,7 +17,7 @@ impl Session for Service {
     ) -> Result<tonic::Response<OpenResponse>, Status> {
         let ttl_ms = u64::try_from(request.into_inner().ttl_ms)
             .map_err(|_| Status::invalid_argument("kvraft: a session's ttl is not negative"))?;
-        match self.propose(Request::OpenSession { ttl_ms }, None).await? {
+        match self.propose(Request::OpenSession { ttl_ms }, 0, None).await? {
             Response::SessionOpened { revision, client } => {
                 let header = self.header(revision);
                 Ok(tonic::Response::new(OpenResponse { header, client_id: client.0 }))
@@ -31,7 +31,7 @@ impl Session for Service {
         request: tonic::Request<CloseRequest>,
     ) -> Result<tonic::Response<CloseResponse>, Status> {
         let client = ClientId(request.into_inner().client_id);
-        match self.propose(Request::CloseSession { client }, None).await? {
+        match self.propose(Request::CloseSession { client }, 0, None).await? {
             Response::SessionClosed { revision } => {
                 let header = self.header(revision);
                 Ok(tonic::Response::new(CloseResponse { header }))
