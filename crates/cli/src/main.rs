@@ -3,6 +3,7 @@
 //! Here are only the names of the commands and the way to them; each has a module of its own.
 
 mod bench;
+mod check_cmd;
 mod cluster;
 mod connection;
 mod kv_commands;
@@ -40,6 +41,7 @@ enum Command {
     Bench(bench::BenchArgs),
     Log(log_cmd::LogArgs),
     Sim(sim_cmd::SimArgs),
+    Check(check_cmd::CheckArgs),
     Completion(CompletionArgs),
     #[command(hide = true)]
     NoopServer(noop_server::NoopServerArgs),
@@ -80,6 +82,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(args) => block_on(done(bench::run(args))),
         Command::Log(args) => log_cmd::run(&args),
         Command::Sim(args) => Ok(sim_cmd::main(&args)),
+        Command::Check(args) => check_cmd::run(&args),
         Command::NoopServer(args) => block_on(noop_server::run(args)),
         Command::Completion(args) => completion(&args),
     }

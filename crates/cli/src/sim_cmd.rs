@@ -1,6 +1,7 @@
 //! `kvraft sim`: one seeded run, or a sweep over many.
 
 use std::{
+    collections::BTreeMap,
     io::IsTerminal,
     ops::Range,
     process::ExitCode,
@@ -13,7 +14,10 @@ use std::{
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kvraft_sim::{Choices, Report, Sometimes, run};
+use kvraft_sim::{
+    Choices, FaultChoice, Profile, Report, Searched, Sometimes, first_difference, run, run_bounded,
+};
+use serde_json::{Value, json};
 
 /// A run that broke a rule ends with this code; 0 is clean, 2 a wrong command line.
 const EXIT_VIOLATION: u8 = 100;
@@ -31,7 +35,8 @@ const LAST_EVENT_COUNT: usize = 60;
     after_help = "Examples:\n  \
         kvraft sim -n 5                    one run of five servers, seed drawn and printed\n  \
         kvraft sim -n 5 --seed 42          the same run again\n  \
-        kvraft sim --seeds 0..1000 --jobs 2   a sweep; each seed draws its own cluster size\n\n\
+        kvraft sim --seeds 0..1000 --jobs 2   a sweep; each seed draws its own cluster size\n  \
+        kvraft sim --seeds 0..1000 --profile disk --faults=-power   some faults only\n\n\
         Exit codes: 0 clean, 100 a rule was broken, 2 wrong arguments."
 )]
 pub(crate) struct SimArgs {
@@ -53,12 +58,73 @@ pub(crate) struct SimArgs {
     /// The greatest number of operations a client may draw
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     ops_max: u64,
+    /// Faults that a seed may draw
+    #[arg(long, default_value = "everything", value_parser = profiles())]
+    profile: String,
+    /// Faults in every seed (NAME) and in none (-NAME), separated by commas: crash, power, kill,
+    /// rolling, fuse, pause, suspend, jump, drift, slow, stall, sync-error, write-error, full,
+    /// disconnect, partition, block, clog, loss, duplicate, reorder, corrupt
+    #[arg(long, value_name = "NAMES", allow_hyphen_values = true, value_parser = parse_faults)]
+    faults: Option<String>,
+    /// Simulate only the I-th of N equal parts of the seeds, as in 1/4
+    #[arg(long, value_name = "I/N", requires = "seeds", value_parser = parse_shard)]
+    shard: Option<Shard>,
+    /// Seconds of real time for one seed of a sweep; one that takes longer counts as broken
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    seed_seconds_max: u64,
+    /// Print the outcome as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Write the history of one run to this file, for `kvraft check`
+    #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
+    history: Option<std::path::PathBuf>,
     /// Stop a sweep after this many seeds that broke a rule
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     max_fail: u64,
     /// Print every event of one run, in columns
     #[arg(long, conflicts_with = "seeds")]
     trace: bool,
+}
+
+/// Which part of a sweep: `index` of `count`, from 1.
+#[derive(Clone, Copy, Debug)]
+struct Shard {
+    index: u64,
+    count: u64,
+}
+
+fn parse_shard(text: &str) -> Result<Shard, String> {
+    let parts = text.split_once('/').and_then(|(index, count)| {
+        Some(Shard { index: index.parse().ok()?, count: count.parse().ok()? })
+    });
+    match parts {
+        Some(shard) if 1 <= shard.index && shard.index <= shard.count => Ok(shard),
+        Some(_) | None => Err("write I/N with I from 1 to N, as in 1/4".to_owned()),
+    }
+}
+
+fn profiles() -> clap::builder::PossibleValuesParser {
+    let names: Vec<_> = Profile::ALL.iter().map(|profile| profile.name()).collect();
+    clap::builder::PossibleValuesParser::new(names)
+}
+
+fn parse_faults(text: &str) -> Result<String, String> {
+    FaultChoice::default().switch(text).map(FaultChoice::switches)
+}
+
+/// One seed in so many of a sweep is run twice: the second run must be the first again.
+const REPEATED_ONE_IN: u64 = 20;
+
+impl SimArgs {
+    fn choices(&self, servers: Option<u64>, trace_line_count: usize) -> Choices {
+        let profile = self.profile.parse().expect("only names of profiles are accepted");
+        let faults = FaultChoice { profile, ..FaultChoice::default() };
+        let faults = faults
+            .switch(self.faults.as_deref().unwrap_or_default())
+            .expect("only names of faults are accepted");
+        let (clients, ops_max) = (self.clients, self.ops_max);
+        Choices { servers, clients, ops_max, faults, trace_line_count }
+    }
 }
 
 fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
@@ -90,26 +156,48 @@ fn drawn_seed() -> u64 {
 
 fn one(args: &SimArgs) -> ExitCode {
     let seed = args.seed.unwrap_or_else(drawn_seed);
-    let choices = Choices {
-        servers: args.servers.or(Some(3)),
-        clients: args.clients,
-        ops_max: args.ops_max,
-        trace_line_count: if args.trace { usize::MAX } else { LAST_EVENT_COUNT },
-    };
-    println!("seed {seed}");
+    let trace_line_count = if args.trace { usize::MAX } else { LAST_EVENT_COUNT };
+    let choices = args.choices(args.servers.or(Some(3)), trace_line_count);
+    if !args.json {
+        println!("seed {seed}");
+    }
     let began = Instant::now();
     let report = run(seed, choices);
+    if let Some(path) = &args.history
+        && let Err(error) = std::fs::write(path, report.history.to_jsonl())
+    {
+        eprintln!("error: cannot write {}: {error}", path.display());
+        return ExitCode::FAILURE;
+    }
+    if args.json {
+        println!("{}", json_of(args, choices, &report));
+        return exit_code(report.violation.is_some());
+    }
     if args.trace {
         print_lines(&report);
     }
     print_summary(&report, began.elapsed());
-    match &report.violation {
-        None => ExitCode::SUCCESS,
-        Some(_) => {
-            print_violation(args, choices, &report, !args.trace);
-            ExitCode::from(EXIT_VIOLATION)
-        }
-    }
+    print_violation(choices, &report, !args.trace);
+    exit_code(report.violation.is_some())
+}
+
+fn exit_code(is_broken: bool) -> ExitCode {
+    if is_broken { ExitCode::from(EXIT_VIOLATION) } else { ExitCode::SUCCESS }
+}
+
+fn json_of(args: &SimArgs, choices: Choices, report: &Report) -> Value {
+    json!({
+        "seed": report.seed,
+        "check": report.violation.as_ref().map(|violation| violation.check.name()),
+        "detail": report.violation.as_ref().map(|violation| violation.detail.clone()),
+        "replay": replay_command(choices, report.seed),
+        "profile": args.profile,
+        "servers": report.config.servers,
+        "events": report.event_count,
+        "operations": report.operation_count,
+        "virtual_seconds": report.virtual_time.as_secs_f64(),
+        "trace_hash": format!("{:016x}", report.trace_hash),
+    })
 }
 
 fn print_lines(report: &Report) {
@@ -137,22 +225,29 @@ fn print_summary(report: &Report, took: Duration) {
     println!("trace hash {:016x}, {verdict}", report.trace_hash);
 }
 
-fn replay_command(args: &SimArgs, choices: Choices, seed: u64) -> String {
+fn replay_command(choices: Choices, seed: u64) -> String {
     let mut command = format!("kvraft sim --seed {seed}");
     // A sweep without -n draws the size from the seed; one run has its default.
     let servers =
         choices.servers.unwrap_or_else(|| kvraft_sim::ClusterConfig::draw(seed, choices).servers);
     command.push_str(&format!(" -n {servers}"));
-    if let Some(clients) = args.clients {
+    if let Some(clients) = choices.clients {
         command.push_str(&format!(" --clients {clients}"));
     }
-    if args.ops_max != Choices::default().ops_max {
-        command.push_str(&format!(" --ops-max {}", args.ops_max));
+    if choices.ops_max != Choices::default().ops_max {
+        command.push_str(&format!(" --ops-max {}", choices.ops_max));
+    }
+    if choices.faults.profile != Profile::default() {
+        command.push_str(&format!(" --profile {}", choices.faults.profile.name()));
+    }
+    let switches = choices.faults.switches();
+    if !switches.is_empty() {
+        command.push_str(&format!(" --faults={switches}"));
     }
     command
 }
 
-fn print_violation(args: &SimArgs, choices: Choices, report: &Report, with_events: bool) {
+fn print_violation(choices: Choices, report: &Report, with_events: bool) {
     let Some(violation) = &report.violation else {
         return;
     };
@@ -161,7 +256,7 @@ fn print_violation(args: &SimArgs, choices: Choices, report: &Report, with_event
         print_lines(report);
     }
     println!("\nVIOLATION {violation}");
-    println!("replay:   {}", replay_command(args, choices, report.seed));
+    println!("replay:   {}", replay_command(choices, report.seed));
 }
 
 /// What a sweep adds up, shared by its threads.
@@ -172,20 +267,26 @@ struct Totals {
     operations: u64,
     virtual_time: Duration,
     sometimes: Sometimes,
+    /// Histories that the search took, and those of them on which its budget ran out.
+    searched: u64,
+    search_unknown: u64,
+    /// Seeds that were run twice.
+    repeated: u64,
+    /// Seeds whose second run was not the first again, with the first event that differs.
+    differing: Vec<(u64, String)>,
+    /// By check.
+    broken: BTreeMap<&'static str, u64>,
     failures: Vec<Report>,
 }
 
 fn sweep(args: &SimArgs, seeds: Range<u64>) -> ExitCode {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let jobs = args.jobs.and_then(|jobs| usize::try_from(jobs).ok()).unwrap_or(cores);
-    let choices = Choices {
-        servers: args.servers,
-        clients: args.clients,
-        ops_max: args.ops_max,
-        trace_line_count: 0,
-    };
-    let bar = progress(seeds.end - seeds.start);
-    let next = AtomicU64::new(seeds.start);
+    let choices = args.choices(args.servers, 0);
+    let Shard { index, count } = args.shard.unwrap_or(Shard { index: 1, count: 1 });
+    let first = seeds.start + (index - 1);
+    let bar = progress(seeds.end.saturating_sub(first).div_ceil(count));
+    let next = AtomicU64::new(first);
     let enough = AtomicBool::new(false);
     let totals = Mutex::new(Totals::default());
     let began = Instant::now();
@@ -193,18 +294,18 @@ fn sweep(args: &SimArgs, seeds: Range<u64>) -> ExitCode {
         for _ in 0..jobs {
             scope.spawn(|| {
                 while !enough.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let seed = next.fetch_add(count, Ordering::Relaxed);
                     if seeds.end <= seed {
                         break;
                     }
-                    let report = run(seed, choices);
+                    let one = run_one(args, choices, seed);
                     let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(violation) = &report.violation {
+                    if let Some(violation) = one.report.violation.as_ref().filter(|_| !args.json) {
                         bar.suspend(|| println!("FAIL seed {seed}: {violation}"));
                     }
-                    totals.add(report);
+                    totals.add(one);
                     bar.set_position(totals.seeds);
-                    if args.max_fail <= totals.failures.len() as u64 {
+                    if args.max_fail <= totals.failure_count() {
                         enough.store(true, Ordering::Relaxed);
                     }
                 }
@@ -213,7 +314,33 @@ fn sweep(args: &SimArgs, seeds: Range<u64>) -> ExitCode {
     });
     bar.finish_and_clear();
     let totals = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
-    totals.print(args, choices, began.elapsed())
+    if args.json {
+        println!("{}", totals.json(args, choices, began.elapsed()));
+    } else {
+        totals.print(choices, began.elapsed());
+    }
+    exit_code(0 < totals.failure_count())
+}
+
+/// What came of one seed of a sweep.
+struct One {
+    report: Report,
+    is_repeated: bool,
+    difference: Option<String>,
+}
+
+fn run_one(args: &SimArgs, choices: Choices, seed: u64) -> One {
+    let began = Instant::now();
+    let limit = Duration::from_secs(args.seed_seconds_max);
+    let report = run_bounded(seed, choices, &|| began.elapsed() < limit);
+    // Seeds in a row are as good as drawn ones: each is mixed before it is used.
+    let is_repeated = seed.is_multiple_of(REPEATED_ONE_IN) && report.violation.is_none();
+    let is_equal = !is_repeated || run(seed, choices).trace_hash == report.trace_hash;
+    let difference = (!is_equal).then(|| {
+        let found = first_difference(seed, choices);
+        found.unwrap_or_else(|| "a third and a fourth run were equal again".to_owned())
+    });
+    One { report, is_repeated, difference }
 }
 
 fn progress(count: u64) -> ProgressBar {
@@ -227,18 +354,54 @@ fn progress(count: u64) -> ProgressBar {
 }
 
 impl Totals {
-    fn add(&mut self, report: Report) {
+    fn add(&mut self, one: One) {
+        let One { report, is_repeated, difference } = one;
         self.seeds += 1;
         self.events += report.event_count;
         self.operations += report.operation_count;
         self.virtual_time += report.virtual_time;
         self.sometimes += report.sometimes;
-        if report.violation.is_some() {
+        self.repeated += u64::from(is_repeated);
+        self.differing.extend(difference.map(|text| (report.seed, text)));
+        self.searched += u64::from(report.searched.is_some());
+        self.search_unknown += u64::from(report.searched == Some(Searched::Unknown));
+        if let Some(violation) = &report.violation {
+            *self.broken.entry(violation.check.name()).or_default() += 1;
             self.failures.push(report);
         }
     }
 
-    fn print(&self, args: &SimArgs, choices: Choices, took: Duration) -> ExitCode {
+    fn failure_count(&self) -> u64 {
+        (self.failures.len() + self.differing.len()) as u64
+    }
+
+    fn never(&self) -> Vec<&'static str> {
+        let rows = self.sometimes.rows();
+        rows.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+
+    fn json(&self, args: &SimArgs, choices: Choices, took: Duration) -> Value {
+        let failures = self.failures.iter().map(|report| json_of(args, choices, report));
+        let differing =
+            self.differing.iter().map(|(seed, text)| json!({"seed": seed, "first": text}));
+        json!({
+            "seeds": self.seeds,
+            "operations": self.operations,
+            "events": self.events,
+            "virtual_seconds": self.virtual_time.as_secs_f64(),
+            "seconds": took.as_secs_f64(),
+            "searched": self.searched,
+            "search_unknown": self.search_unknown,
+            "repeated": self.repeated,
+            "differing": differing.collect::<Vec<_>>(),
+            "sometimes": self.sometimes.rows().into_iter().collect::<BTreeMap<_, _>>(),
+            "never": self.never(),
+            "broken": self.broken,
+            "failures": failures.collect::<Vec<_>>(),
+        })
+    }
+
+    fn print(&self, choices: Choices, took: Duration) {
         println!(
             "{} seeds, {} operations, {} events, {:.0} s of virtual time in {:.1} s",
             self.seeds,
@@ -248,17 +411,32 @@ impl Totals {
             took.as_secs_f64(),
         );
         for (name, count) in self.sometimes.rows() {
-            let never = if count == 0 { "  NEVER" } else { "" };
-            println!("  {count:>10}  {name}{never}");
+            println!("  {count:>10}  {name}");
         }
-        if self.failures.is_empty() {
+        println!("{} seeds run twice, {} differed", self.repeated, self.differing.len());
+        println!(
+            "{} histories searched, {} of them unknown: the budget ran out",
+            self.searched, self.search_unknown,
+        );
+        let never = self.never();
+        if !never.is_empty() {
+            println!("NEVER happened: {}", never.join(", "));
+        }
+        for (seed, text) in &self.differing {
+            println!("\nNOT DETERMINISTIC seed {seed}; the first event that differs:\n{text}");
+        }
+        if self.failure_count() == 0 {
             println!("clean");
-            return ExitCode::SUCCESS;
+            return;
         }
-        println!("\n{} seeds broke a rule:", self.failures.len());
+        if !self.failures.is_empty() {
+            println!("\n{} seeds broke a rule:", self.failures.len());
+        }
+        for (check, count) in &self.broken {
+            println!("  {count:>10}  {check}");
+        }
         for report in &self.failures {
-            print_violation(args, choices, report, false);
+            print_violation(choices, report, false);
         }
-        ExitCode::from(EXIT_VIOLATION)
     }
 }

@@ -112,6 +112,14 @@ struct Platter {
     fuse: Option<u64>,
     /// Syncs left until one fails, that one included.
     sync_failure: Option<u64>,
+    /// Writes left until one fails, that one included.
+    write_failure: Option<u64>,
+    /// An operation of this cycle was refused by an armed failure or for want of room.
+    has_failed: bool,
+    /// Every cost counts so many times.
+    slowness: u64,
+    /// What the next operation costs on top.
+    stall_ns: u64,
     capacity_bytes: Option<u64>,
     costs: DiskCosts,
     cost_ns: u64,
@@ -139,7 +147,14 @@ type Refused = (DiskErrorKind, &'static str);
 
 const SEVERED: Refused = (DiskErrorKind::Severed, "the machine has lost power");
 const NOT_FOUND: Refused = (DiskErrorKind::NotFound, "no such file or directory");
+const BROKEN: Refused = (DiskErrorKind::Failed, "input/output error");
 const FULL: Refused = (DiskErrorKind::Full, "no space left on device");
+
+/// Counts an armed failure down; true when it is this time's.
+fn is_due(left: &mut Option<u64>) -> bool {
+    *left = left.map(|left| left - 1);
+    left.take_if(|left| *left == 0).is_some()
+}
 
 /// A panicking run must still be able to sever its disks, so a poisoned lock is taken as it is.
 fn lock(platter: &Mutex<Platter>) -> MutexGuard<'_, Platter> {
@@ -160,6 +175,10 @@ impl SimDisk {
             powered: true,
             fuse: None,
             sync_failure: None,
+            write_failure: None,
+            has_failed: false,
+            slowness: 1,
+            stall_ns: 0,
             capacity_bytes: None,
             costs,
             cost_ns: 0,
@@ -216,6 +235,38 @@ impl SimDisk {
         lock(&self.platter).sync_failure = Some(sync_count);
     }
 
+    /// The `write_count`-th write from now will fail, once, and write nothing.
+    ///
+    /// # Panics
+    /// When `write_count` is 0: the past cannot fail.
+    pub fn arm_write_failure(&self, write_count: u64) {
+        assert!(0 < write_count, "a write to come fails");
+        lock(&self.platter).write_failure = Some(write_count);
+    }
+
+    /// Takes armed failures of syncs and writes back, and gives room again.
+    pub fn mend(&self) {
+        let mut platter = lock(&self.platter);
+        (platter.sync_failure, platter.write_failure) = (None, None);
+        (platter.capacity_bytes, platter.slowness, platter.stall_ns) = (None, 1, 0);
+    }
+
+    /// Since the process began, an operation failed because it was told to, or for want of room.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        lock(&self.platter).has_failed
+    }
+
+    /// From now on everything takes `factor` times as long; 1 is as before.
+    pub fn set_slowness(&self, factor: u64) {
+        lock(&self.platter).slowness = factor.max(1);
+    }
+
+    /// The next operation takes so much longer.
+    pub fn stall(&self, lasts: Duration) {
+        lock(&self.platter).stall_ns = u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX);
+    }
+
     /// Growth beyond this many bytes in all files together is refused as [`DiskErrorKind::Full`].
     pub fn set_capacity(&self, capacity_bytes: Option<u64>) {
         lock(&self.platter).capacity_bytes = capacity_bytes;
@@ -232,7 +283,9 @@ impl SimDisk {
     /// Virtual time spent in operations since the last call.
     #[must_use]
     pub fn take_cost(&self) -> Duration {
-        Duration::from_nanos(std::mem::take(&mut lock(&self.platter).cost_ns))
+        let mut platter = lock(&self.platter);
+        let cost_ns = std::mem::take(&mut platter.cost_ns);
+        Duration::from_nanos(cost_ns)
     }
 
     /// What was done so far.
@@ -263,7 +316,8 @@ impl Platter {
         self.cycle += 1;
         self.powered = true;
         self.fuse = None;
-        self.sync_failure = None;
+        (self.sync_failure, self.write_failure) = (None, None);
+        self.has_failed = false;
         for file in self.files.values_mut() {
             file.open_count = 0;
             file.sync_failed = false;
@@ -292,8 +346,13 @@ impl Platter {
             return Err(SEVERED);
         }
         let kib_cost = (bytes as u64).saturating_mul(self.costs.kib_ns) / 1024;
-        self.cost_ns += self.costs.operation_ns + kib_cost;
+        self.charge(self.costs.operation_ns + kib_cost);
+        self.cost_ns += std::mem::take(&mut self.stall_ns);
         Ok(())
+    }
+
+    fn charge(&mut self, cost_ns: u64) {
+        self.cost_ns += cost_ns.saturating_mul(self.slowness);
     }
 
     /// Entry of every operation that changes something: the fuse counts it and may blow in it.
@@ -315,23 +374,23 @@ impl Platter {
 
     fn admit_sync(&mut self, cycle: u64) -> Result<(), Refused> {
         self.admit_change(cycle)?;
-        self.cost_ns += self.costs.sync_ns;
+        self.charge(self.costs.sync_ns);
         self.stats.sync_count += 1;
-        if let Some(left) = &mut self.sync_failure {
-            *left -= 1;
-            if *left == 0 {
-                self.sync_failure = None;
-                return Err((DiskErrorKind::Failed, "input/output error"));
-            }
+        if is_due(&mut self.sync_failure) {
+            self.has_failed = true;
+            return Err(BROKEN);
         }
         Ok(())
     }
 
     /// Refuses growth of a file from `size` to `end` beyond the capacity.
-    fn admit_growth(&self, size: usize, end: usize) -> Result<(), Refused> {
+    fn admit_growth(&mut self, size: usize, end: usize) -> Result<(), Refused> {
         let growth = end.saturating_sub(size) as u64;
         match self.capacity_bytes {
-            Some(capacity) if 0 < growth && capacity < self.size_bytes() + growth => Err(FULL),
+            Some(capacity) if 0 < growth && capacity < self.size_bytes() + growth => {
+                self.has_failed = true;
+                Err(FULL)
+            }
             _ => Ok(()),
         }
     }
@@ -408,6 +467,10 @@ impl Platter {
         self.admit(handle.cycle, bytes.len())?;
         let size = self.file(handle.file).image.size();
         self.admit_growth(size, end)?;
+        if is_due(&mut self.write_failure) {
+            self.has_failed = true;
+            return Err(BROKEN);
+        }
         let blown = self.burn_fuse();
         let count = if blown { self.torn_size(offset, bytes.len()) } else { bytes.len() };
         self.stats.write_count += 1;

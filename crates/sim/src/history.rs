@@ -252,6 +252,13 @@ impl History {
         self.events.push(HistoryEvent::Placed { at, name, place });
     }
 
+    /// Operations asked for.
+    #[must_use]
+    pub fn operation_count(&self) -> u64 {
+        let is_invoked = |event: &&HistoryEvent| matches!(event, HistoryEvent::Invoked { .. });
+        self.events.iter().filter(is_invoked).count() as u64
+    }
+
     /// The events, in order.
     #[must_use]
     pub fn events(&self) -> &[HistoryEvent] {
@@ -301,16 +308,17 @@ impl History {
         episodes.iter().filter_map(Episode::to_call).collect()
     }
 
-    /// What the witness check can judge: every operation with a place, but for stale reads.
+    /// What the witness check can judge: every operation with a place. A stale read saw the store
+    /// as it was at its place, whenever that was: it is given no times.
     #[must_use]
     pub fn witnessed(&self) -> Vec<Witnessed<StoreOp>> {
         let mut all = Vec::new();
         for episode in self.episodes() {
             let Some(place) = episode.place else { continue };
-            if !matches!(episode.operation, Operation::Serializable(_)) {
-                let returned = episode.returned();
-                all.push(Witnessed { op: episode.op(), called: episode.called, returned, place });
-            }
+            let is_stale = matches!(episode.operation, Operation::Serializable(_));
+            let (called, returned) =
+                if is_stale { (0, None) } else { (episode.called, episode.returned()) };
+            all.push(Witnessed { op: episode.op(), called, returned, place });
         }
         all
     }
@@ -332,6 +340,12 @@ impl History {
 }
 
 impl Episode<'_> {
+    /// Its client saw a result.
+    #[must_use]
+    pub fn is_seen(&self) -> bool {
+        self.seen().is_some()
+    }
+
     fn seen(&self) -> Option<&Seen> {
         match self.completed {
             Some((_, Outcome::Ok(seen))) => Some(seen),

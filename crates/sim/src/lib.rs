@@ -8,10 +8,12 @@
 //!
 //! Invariant: a run is a function of its seed and its plan.
 
+mod clock;
 mod cluster;
 mod disk;
 mod heap;
 pub mod history;
+mod judge;
 mod linear;
 mod models;
 mod network;
@@ -19,15 +21,22 @@ mod plan;
 mod trace;
 mod witness;
 
-pub use cluster::{Check, Choices, ClusterConfig, Report, Sometimes, Violation, run, run_plan};
+pub use cluster::{
+    Check, Choices, ClusterConfig, Report, Sometimes, Violation, Workload, first_difference, run,
+    run_bounded, run_plan,
+};
 pub use disk::{
     ContentLoss, CrashPolicy, DiskCosts, DiskStats, NameLoss, SECTOR_SIZE_BYTES, SimDisk,
 };
 pub use heap::EventHeap;
 pub use history::History;
+pub use judge::{Judgement, Searched, judge, search};
 pub use linear::{Call, LinearVerdict, Model, check_linear, check_linear_by_key};
 pub use models::{KeyModel, KeyState, StoreModel, StoreState};
 pub use network::{Endpoint, EndpointError, Network, NetworkConfig, NetworkStats, Partition};
-pub use plan::{Fault, FaultKinds, Plan, PlanError, RunConfig, Target, TimedFault};
+pub use plan::{
+    Fault, FaultChoice, FaultKind, FaultKinds, Plan, PlanError, Profile, RATE_PPM, RunConfig,
+    Target, TimedFault,
+};
 pub use trace::{Trace, TraceHash, TraceLine, digest};
 pub use witness::{Place, Role, WitnessViolation, Witnessed, check_witness};

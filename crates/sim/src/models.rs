@@ -45,6 +45,17 @@ impl Model for StoreModel {
 }
 
 impl StoreState {
+    /// The revision: 1 in the beginning.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// Every key that is there, in order.
+    pub fn shown(&self) -> impl ExactSizeIterator<Item = &Shown> {
+        self.keys.values()
+    }
+
     /// Executes an operation and says what its client will see.
     pub fn execute(&mut self, operation: &Operation) -> Seen {
         let (succeeded, actions) = match operation {

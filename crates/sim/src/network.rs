@@ -9,8 +9,8 @@
 //! - blocking is directed: `a` may be deaf to `b` while `b` hears `a`;
 //! - with FIFO links, frames of one connection arrive in the order they left, copies apart.
 //!
-//! What it lacks: connections (who notices that a peer has gone is the world's to say), corrupted
-//! frames, and bandwidth shared between links.
+//! What it lacks: connections (who notices that a peer has gone is the world's to say), the damage
+//! itself (it says which frames are, the world has their bytes), and bandwidth shared between links.
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +23,8 @@ use std::{
 };
 
 use kvraft_base::{Instant, MemberId, Prng};
+
+use crate::plan::{FaultKind, FaultKinds};
 
 /// One end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +48,8 @@ pub struct NetworkConfig {
     pub loss_ppm: u64,
     /// Chance that a frame between servers arrives twice, each copy with its own delay.
     pub duplicate_ppm: u64,
+    /// Chance that a frame between servers is damaged, or its connection ends inside it.
+    pub corrupt_ppm: u64,
     /// Links keep the order of frames, as one TCP connection does.
     pub fifo: bool,
 }
@@ -58,26 +62,33 @@ impl NetworkConfig {
         kib_ns: 1_000,
         loss_ppm: 0,
         duplicate_ppm: 0,
+        corrupt_ppm: 0,
         fifo: true,
     };
 
-    /// The behaviour of one run: first whether each trouble exists at all, then how strong it is.
+    /// The behaviour of one run: how strong each trouble is that is among `kinds`.
     #[must_use]
-    pub fn draw(prng: &mut Prng) -> Self {
+    pub fn draw(prng: &mut Prng, kinds: FaultKinds) -> Self {
         let (min_us_max, extra_us_max) = match prng.below(3) {
             0 => (300, 500),
             1 => (3_000, 10_000),
             _ => (30_000, 60_000),
         };
-        let mut trouble = |ppm_max: u64| if prng.chance(1, 2) { prng.below(ppm_max) } else { 0 };
-        let (loss_ppm, duplicate_ppm) = (trouble(200_000), trouble(300_000));
+        let mut trouble = |kind, ppm_max| {
+            let drawn = prng.between(1, ppm_max);
+            if kinds.has(kind) { drawn } else { 0 }
+        };
+        let loss_ppm = trouble(FaultKind::Loss, 200_000);
+        let duplicate_ppm = trouble(FaultKind::Duplicate, 300_000);
+        let corrupt_ppm = trouble(FaultKind::Corrupt, 10_000);
         Self {
             delay_min: Duration::from_micros(prng.between(20, min_us_max)),
             delay_extra_mean: Duration::from_micros(prng.between(10, extra_us_max)),
             kib_ns: prng.between(100, 50_000),
             loss_ppm,
             duplicate_ppm,
-            fifo: prng.chance(1, 3),
+            corrupt_ppm,
+            fifo: !kinds.has(FaultKind::Reorder),
         }
     }
 }
@@ -188,6 +199,11 @@ impl Network {
             return vec![first, first.max(again)];
         }
         vec![first]
+    }
+
+    /// Whether a frame between servers is damaged on its way.
+    pub fn draw_damage(&mut self, prng: &mut Prng) -> bool {
+        self.is_hit(self.config.corrupt_ppm, prng)
     }
 
     /// Frames from `from` may reach `to` now.

@@ -11,6 +11,8 @@
 //!
 //! What it lacks: the operations of clients, which a workload draws.
 
+mod draw;
+mod kinds;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -21,7 +23,11 @@ use kvraft_base::{Instant, MemberId, Prng};
 
 use crate::network::{Endpoint, Partition};
 
+pub use kinds::{FaultChoice, FaultKind, FaultKinds, Profile};
 pub use text::PlanError;
+
+/// The rate of a clock that does not drift.
+pub const RATE_PPM: u64 = 1_000_000;
 
 /// Whom a fault meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,8 +58,61 @@ pub enum Fault {
     Restart(Target),
     /// A server stops executing, and notices nothing.
     Pause(Target),
-    /// A paused server goes on.
+    /// A server stops executing, and its clocks stop too.
+    Suspend(Target),
+    /// A paused or suspended server goes on.
     Resume(Target),
+    /// The wall clock jumps.
+    Jump {
+        /// Whose.
+        target: Target,
+        /// By how much, in milliseconds; back if negative.
+        by_ms: i64,
+    },
+    /// The clocks run at another rate.
+    Drift {
+        /// Whose.
+        target: Target,
+        /// Of the world's time, in parts per million. Greater than 0.
+        rate_ppm: u64,
+    },
+    /// Everything that the disk does takes longer.
+    Slow {
+        /// Whose disk.
+        target: Target,
+        /// So many times as long; 1 is as before.
+        factor: u64,
+    },
+    /// The next operation of the disk takes longer.
+    Stall {
+        /// Whose disk.
+        target: Target,
+        /// By so much.
+        lasts: Duration,
+    },
+    /// The n-th sync of the disk from now fails, once.
+    SyncError {
+        /// Whose disk.
+        target: Target,
+        /// Which sync, from 1.
+        sync_count: u64,
+    },
+    /// The n-th write of the disk from now fails, once.
+    WriteError {
+        /// Whose disk.
+        target: Target,
+        /// Which write, from 1.
+        write_count: u64,
+    },
+    /// The disk has only so much room left.
+    Full {
+        /// Whose disk.
+        target: Target,
+        /// In bytes.
+        left_bytes: u64,
+    },
+    /// The disk has room again.
+    Space(Target),
     /// Cut off from everything, clients included.
     Disconnect(Target),
     /// Undoes a disconnection.
@@ -116,27 +175,6 @@ pub struct RunConfig {
     pub leave_broken: bool,
 }
 
-/// Which kinds of fault a run has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FaultKinds {
-    /// Loss of power.
-    pub crash: bool,
-    /// End of a process.
-    pub kill: bool,
-    /// Loss of power in the middle of a change of the disk.
-    pub fuse: bool,
-    /// Processes that stop executing for a while.
-    pub pause: bool,
-    /// Servers cut off from everything.
-    pub disconnect: bool,
-    /// Partitions of every shape.
-    pub partition: bool,
-    /// Single directed links that stop.
-    pub block: bool,
-    /// Single directed links that hold back.
-    pub clog: bool,
-}
-
 /// A run's faults, sorted by time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -162,7 +200,7 @@ impl RunConfig {
     #[must_use]
     pub fn draw(prng: &mut Prng) -> Self {
         let server_count = *prng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 7]).unwrap_or(&3);
-        let kinds = FaultKinds::draw(prng, 1, 2);
+        let kinds = FaultKinds::all().draw(prng, 1, 2);
         Self {
             fault_interval_mean: prng.duration(Duration::from_millis(500), Duration::from_secs(10)),
             repair_after_max: prng.duration(Duration::from_millis(100), Duration::from_secs(10)),
@@ -175,24 +213,6 @@ impl RunConfig {
     #[must_use]
     pub fn servers(&self) -> Vec<MemberId> {
         (1..=self.server_count).map(MemberId).collect()
-    }
-}
-
-impl FaultKinds {
-    /// Each kind for itself, on with a chance of `num` in `den`.
-    #[must_use]
-    pub fn draw(prng: &mut Prng, num: u64, den: u64) -> Self {
-        let mut on = || prng.chance(num, den);
-        Self {
-            crash: on(),
-            kill: on(),
-            fuse: on(),
-            pause: on(),
-            disconnect: on(),
-            partition: on(),
-            block: on(),
-            clog: on(),
-        }
     }
 }
 
@@ -209,27 +229,17 @@ impl Plan {
     #[must_use]
     pub fn draw(config: &RunConfig, prng: &Prng) -> Self {
         let mut faults = Vec::new();
-        let kinds = config.kinds;
-        let table: [(&str, bool, Breaker); 8] = [
-            ("crash", kinds.crash, break_crash),
-            ("kill", kinds.kill, break_kill),
-            ("fuse", kinds.fuse, break_fuse),
-            ("pause", kinds.pause, break_pause),
-            ("disconnect", kinds.disconnect, break_disconnect),
-            ("partition", kinds.partition, break_partition),
-            ("block", kinds.block, break_block),
-            ("clog", kinds.clog, break_clog),
-        ];
-        for (label, is_on, breaker) in table {
-            if is_on && 0 < config.server_count {
-                draw_kind(config, &mut prng.fork(label), breaker, &mut faults);
-            }
+        for kind in config.kinds.iter().filter(|_| 0 < config.server_count) {
+            draw::draw_kind(config, &mut prng.fork(kind.name()), kind, &mut faults);
         }
         if !config.leave_broken {
             let repairs = [
                 Fault::Heal,
                 Fault::Reconnect(Target::All),
                 Fault::Resume(Target::All),
+                Fault::Drift { target: Target::All, rate_ppm: RATE_PPM },
+                Fault::Slow { target: Target::All, factor: 1 },
+                Fault::Space(Target::All),
                 Fault::Restart(Target::All),
             ];
             let at = config.faults_until;
@@ -290,113 +300,4 @@ impl Plan {
         }
         plan
     }
-}
-
-/// Draws one fault of a kind, and its repair where it needs one of its own.
-type Breaker = fn(&RunConfig, &mut Prng) -> (Fault, Option<Fault>);
-
-fn draw_kind(config: &RunConfig, prng: &mut Prng, breaker: Breaker, faults: &mut Vec<TimedFault>) {
-    let mut at = config.faults_from;
-    loop {
-        at = at + prng.duration(Duration::from_nanos(1), config.fault_interval_mean * 2);
-        if config.faults_until <= at {
-            return;
-        }
-        let (fault, repair) = breaker(config, prng);
-        faults.push(TimedFault { at, fault });
-        let repaired_at =
-            at + prng.duration(config.repair_after_max / 100, config.repair_after_max);
-        if let (Some(fault), true) = (repair, repaired_at < config.faults_until) {
-            faults.push(TimedFault { at: repaired_at, fault });
-        }
-        at = at.max(repaired_at);
-    }
-}
-
-/// Mostly some server, often the leader.
-fn draw_target(config: &RunConfig, prng: &mut Prng) -> Target {
-    if prng.chance(2, 5) { Target::Leader } else { Target::Server(draw_server(config, prng)) }
-}
-
-fn draw_server(config: &RunConfig, prng: &mut Prng) -> MemberId {
-    MemberId(prng.between(1, config.server_count))
-}
-
-/// A repair of whatever the target was then: the leader is not the leader any more.
-fn repair_target(target: Target) -> Target {
-    match target {
-        Target::Server(_) => target,
-        Target::Leader | Target::All => Target::All,
-    }
-}
-
-fn break_crash(config: &RunConfig, prng: &mut Prng) -> (Fault, Option<Fault>) {
-    // Now and then all lose power at once, as a building does.
-    let target = if prng.chance(1, 12) { Target::All } else { draw_target(config, prng) };
-    (Fault::Crash(target), Some(Fault::Restart(repair_target(target))))
-}
-
-fn break_kill(config: &RunConfig, prng: &mut Prng) -> (Fault, Option<Fault>) {
-    let target = draw_target(config, prng);
-    (Fault::Kill(target), Some(Fault::Restart(repair_target(target))))
-}
-
-fn break_fuse(config: &RunConfig, prng: &mut Prng) -> (Fault, Option<Fault>) {
-    let target = draw_target(config, prng);
-    let most = *prng.pick(&[4, 30, 300]).unwrap_or(&30);
-    let change_count = prng.between(1, most);
-    (Fault::Fuse { target, change_count }, Some(Fault::Restart(repair_target(target))))
-}
-
-fn break_pause(config: &RunConfig, prng: &mut Prng) -> (Fault, Option<Fault>) {
-    let target = draw_target(config, prng);
-    (Fault::Pause(target), Some(Fault::Resume(repair_target(target))))
-}
-
-fn break_disconnect(config: &RunConfig, prng: &mut Prng) -> (Fault, Option<Fault>) {
-    let target = draw_target(config, prng);
-    (Fault::Disconnect(target), Some(Fault::Reconnect(repair_target(target))))
-}
-
-fn break_partition(config: &RunConfig, prng: &mut Prng) -> (Fault, Option<Fault>) {
-    let server = draw_server(config, prng);
-    let partition = match prng.below(7) {
-        0 => Partition::Isolate(server),
-        1 => Partition::Deaf(server),
-        2 => Partition::Mute(server),
-        3 => Partition::Split(draw_side(config, prng)),
-        4 => Partition::OneWay(draw_side(config, prng)),
-        5 => Partition::Ring,
-        _ => Partition::Bridge(server),
-    };
-    (Fault::Partition(partition), Some(Fault::Heal))
-}
-
-/// Some of the servers: at least one, and never all unless there is only one.
-fn draw_side(config: &RunConfig, prng: &mut Prng) -> Vec<MemberId> {
-    let mut servers = config.servers();
-    let side_count = prng.between(1, (config.server_count - 1).max(1));
-    while side_count < servers.len() as u64 {
-        let out = prng.below(servers.len() as u64);
-        servers.remove(usize::try_from(out).expect("below a length"));
-    }
-    servers
-}
-
-fn draw_link(config: &RunConfig, prng: &mut Prng) -> (Endpoint, Endpoint) {
-    let from = draw_server(config, prng);
-    let distance = prng.between(1, (config.server_count - 1).max(1));
-    let to = MemberId(1 + (from.0 - 1 + distance) % config.server_count);
-    (Endpoint::Server(from), Endpoint::Server(to))
-}
-
-fn break_block(config: &RunConfig, prng: &mut Prng) -> (Fault, Option<Fault>) {
-    let (from, to) = draw_link(config, prng);
-    (Fault::Block { from, to }, Some(Fault::Unblock { from, to }))
-}
-
-fn break_clog(config: &RunConfig, prng: &mut Prng) -> (Fault, Option<Fault>) {
-    let (from, to) = draw_link(config, prng);
-    let lasts = prng.duration(Duration::from_millis(1), config.repair_after_max);
-    (Fault::Clog { from, to, lasts }, None)
 }

@@ -89,14 +89,14 @@ impl fmt::Display for WitnessViolation {
 
 impl std::error::Error for WitnessViolation {}
 
-/// Executes `operations` by place and compares; O(n log n).
+/// Executes `operations` by place and compares; O(n log n). Returns the state after the last one.
 ///
 /// # Errors
 /// The first violation in the order of places.
 pub fn check_witness<M: Model>(
     model: &M,
     operations: &[Witnessed<M::Op>],
-) -> Result<(), WitnessViolation> {
+) -> Result<M::State, WitnessViolation> {
     let mut order: Vec<usize> = (0..operations.len()).collect();
     // Lookers at one place may stand in any order among each other: by call is one that fits time.
     order.sort_by_key(|number| {
@@ -128,5 +128,5 @@ pub fn check_witness<M: Model>(
             return Err(WitnessViolation::WrongResult { operation: number });
         }
     }
-    Ok(())
+    Ok(state)
 }

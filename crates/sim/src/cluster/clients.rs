@@ -1,403 +1,349 @@
-//! Clients as values: each is pinned to one server, sends until its budget is used up, and comes
-//! back to the same server when that returns.
+//! Simulated clients: the shipped [`Session`] with a workload instead of a person, and the world
+//! instead of sockets.
+//!
+//! Each client stays with one server or roams, numbers its changes or does not, and sends until its
+//! budget is used up. What is asked again, where, when and under which number is the session's to
+//! say, as in the real client. Everything asked for and told goes into the history.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvraft_base::{ClientId, Index, Instant, MemberId, OpId, Prng, Revision, Ticket};
-use kvraft_kv::{
-    Answer, Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest, Query,
-    RangeRequest, Request, RequestOp, Response, SessionOp, TxnRequest,
+use kvraft_base::{ClientId, Index, Instant, MemberId, Prng, Ticket};
+use kvraft_kv::{Refused, Response};
+use kvraft_replica::{Failure as ReplicaFailure, Outcome as ReplicaOutcome, Reply};
+use kvraft_session::{
+    Config, Ending, EndpointId, Failure, Kind, Mode, Next, Operation as SessionOperation,
+    RetryPolicy, Session, Stamp,
 };
-use kvraft_replica::{Outcome, Reply};
 
-use super::model::OriginKey;
+use super::workload::{Author, Wish, Workload, seen_of_answer, seen_of_response};
+use crate::{
+    history::{History, OpName, Outcome, Seen},
+    witness::{Place, Role},
+};
 
-/// A client gives an attempt up after this long.
-pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// What a client wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Op {
-    OpenSession,
-    Put {
-        key: Bytes,
-        value: Bytes,
-    },
-    Delete {
-        key: Bytes,
-    },
-    /// Put only if the key was last changed at `modified`; 0: only if it is not there.
-    Swap {
-        key: Bytes,
-        modified: i64,
-        value: Bytes,
-    },
-    Get {
-        key: Bytes,
-    },
-    /// All keys.
-    Scan,
-    /// As the server has it, which may be stale.
-    Peek {
-        key: Bytes,
-    },
-}
-
-impl Op {
-    pub(crate) fn is_read(&self) -> bool {
-        matches!(self, Self::Get { .. } | Self::Scan | Self::Peek { .. })
-    }
-
-    /// A read that must reflect everything acknowledged before it.
-    pub(crate) fn is_linearizable(&self) -> bool {
-        !matches!(self, Self::Peek { .. })
-    }
-
-    /// The log command, for what goes through the log.
-    pub(crate) fn request(&self) -> Request {
-        match self {
-            Self::OpenSession => Request::OpenSession { ttl_ms: 3_600_000 },
-            Self::Put { key, value } => Request::Put(put(key, value)),
-            Self::Delete { key } => Request::DeleteRange(DeleteRangeRequest {
-                key: key.clone(),
-                ..DeleteRangeRequest::default()
-            }),
-            Self::Swap { key, modified, value } => Request::Txn(TxnRequest {
-                compare: vec![Compare {
-                    result: CompareResult::Equal,
-                    target: CompareTarget::Mod(Revision(*modified)),
-                    key: key.clone(),
-                    range_end: Bytes::new(),
-                }],
-                success: vec![RequestOp::Put(put(key, value))],
-                failure: Vec::new(),
-            }),
-            Self::Get { .. } | Self::Scan | Self::Peek { .. } => {
-                unreachable!("reads do not go through the log")
-            }
-        }
-    }
-
-    pub(crate) fn query(&self) -> Query {
-        let (key, range_end) = match self {
-            Self::Get { key } | Self::Peek { key } => (key.clone(), Bytes::new()),
-            Self::Scan => (Bytes::from_static(b"\0"), Bytes::from_static(b"\0")),
-            Self::OpenSession | Self::Put { .. } | Self::Delete { .. } | Self::Swap { .. } => {
-                unreachable!("writes are not queries")
-            }
-        };
-        Query::Range(RangeRequest { key, range_end, ..RangeRequest::default() })
-    }
-}
-
-fn put(key: &Bytes, value: &Bytes) -> PutRequest {
-    PutRequest { key: key.clone(), value: value.clone(), ..PutRequest::default() }
-}
-
-/// How an operation ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// The server's answer, and where in the log it was given.
-    Answered { index: Index, answer: Answered },
-    /// It had no effect, says the server.
-    Failed,
-    /// Nobody knows.
-    Unknown,
-}
-
-/// The part of an answer that is compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answered {
-    Opened(ClientId),
-    Changed { revision: i64, count: i64 },
-    Read { kvs: Vec<(Bytes, Bytes, i64, i64, i64)> },
-    Refused(String),
-}
-
-/// One operation from its first sending to its end.
-#[derive(Clone, Debug)]
-pub(crate) struct Record {
-    pub(crate) client: u64,
-    pub(crate) op: Op,
-    pub(crate) session: Option<(ClientId, OpId)>,
-    pub(crate) invoked: Instant,
-    pub(crate) ended: Option<(Instant, Ended)>,
-    /// Every attempt that reached a server, and whether that said "failed".
-    pub(crate) attempts: Vec<(OriginKey, bool)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Idle,
-    /// An attempt is under way; answers to other attempts are stale.
-    Waiting {
-        attempt: u64,
-        since: Instant,
-    },
-    Done,
-}
-
-/// One client.
-#[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) id: u64,
-    pub(crate) server: MemberId,
-    budget: u64,
-    exactly_once: bool,
-    session: Option<ClientId>,
-    op_next: OpId,
-    state: State,
-    attempt_next: u64,
-    current: Option<Record>,
-    prng: Prng,
-    keys: u64,
-    values: u64,
-    /// Last seen mod revision by key number, for swaps.
-    seen: Vec<i64>,
-}
+/// A server's name for an attempt: member, life, ticket.
+pub(crate) type OriginKey = (MemberId, u64, Ticket);
 
 /// One try of one operation.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) client: u64,
-    pub(crate) attempt: u64,
+    pub(crate) number: u64,
+    pub(crate) name: OpName,
     pub(crate) server: MemberId,
-    pub(crate) op: Op,
-    pub(crate) session: Option<SessionOp>,
+    pub(crate) wish: Wish,
+    pub(crate) stamp: Option<Stamp>,
+    /// When the client gives it up.
+    pub(crate) deadline: Instant,
+}
+
+/// What a client hears of an attempt.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    /// The server's word.
+    Reply(Reply),
+    /// There was no connection: nothing was sent.
+    NotConnected,
+    /// The connection broke after the request was sent, or time ran out.
+    Nothing,
+}
+
+/// What follows for the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The word came too late: the client waits for something else.
+    Stale,
+    /// The client sends again, not before this time.
+    Again(Instant),
+    /// The operation has ended.
+    Ended,
+}
+
+/// A session was opened, the client was told: to be found in the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opened {
+    pub(crate) name: OpName,
+    pub(crate) session: ClientId,
+}
+
+#[derive(Debug)]
+struct Current {
+    name: OpName,
+    wish: Wish,
+    operation: SessionOperation,
+    /// The attempt under way, where it went and until when.
+    waiting: Option<(u64, EndpointId, Instant)>,
+}
+
+/// How one client differs from another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Character {
+    pub(crate) id: u64,
+    pub(crate) home: MemberId,
+    pub(crate) servers: u64,
+    pub(crate) budget: u64,
+    pub(crate) workload: Workload,
+    /// An answer takes so long at times: who waits for less waits in vain.
+    pub(crate) patience_min: Duration,
+}
+
+/// One client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    id: u64,
+    home: MemberId,
+    is_pinned: bool,
+    budget: u64,
+    /// Set when changes are to be done exactly once.
+    session_ttl_ms: Option<u64>,
+    session: Session,
+    author: Author,
+    op_count: u64,
+    attempt_next: u64,
+    current: Option<Current>,
 }
 
 impl Client {
-    pub(crate) fn new(id: u64, server: MemberId, budget: u64, keys: u64, prng: &Prng) -> Self {
+    pub(crate) fn new(character: Character, prng: &Prng) -> Self {
+        let Character { id, home, servers, budget, workload, patience_min } = character;
         let mut prng = prng.fork(&format!("client {id}"));
+        let millis = Duration::from_millis;
+        let session_ttl_ms = prng.chance(2, 3).then(|| *prng.pick(&TTLS_MS).expect("any"));
+        // Without a number there is one try: waiting longer for its answer is only waiting.
+        let timeouts: &[Duration] = if session_ttl_ms.is_some() {
+            &[millis(3_000), millis(10_000), millis(60_000)]
+        } else {
+            &[millis(1_000), millis(3_000)]
+        };
+        let is_pinned = prng.chance(2, 3);
+        let endpoint = endpoint_of(home);
+        let config = Config {
+            endpoint_count: usize::try_from(servers).expect("at most seven servers"),
+            mode: if is_pinned { Mode::Pinned(endpoint) } else { Mode::Roaming },
+            retry: RetryPolicy {
+                pause_max: *prng.pick(&[millis(50), millis(500)]).expect("any"),
+                attempt_timeout: patience_min
+                    .max(*prng.pick(&[millis(500), millis(2_000)]).expect("any")),
+                ..RetryPolicy::default()
+            },
+            operation_timeout: patience_min.max(*prng.pick(timeouts).expect("any")),
+        };
+        let mut session = Session::new(config, prng.next_u64())
+            .expect("the drawn settings are within their bounds");
+        session.prefer(endpoint);
+        let author = Author::new(id, workload, prng);
+        let (op_count, attempt_next, current) = (0, 1, None);
         Self {
             id,
-            server,
+            home,
+            is_pinned,
             budget,
-            exactly_once: prng.chance(1, 2),
-            session: None,
-            op_next: OpId(1),
-            state: State::Idle,
-            attempt_next: 1,
-            current: None,
-            prng,
-            keys,
-            values: 0,
-            seen: vec![0; usize::try_from(keys).unwrap_or(0)],
+            session_ttl_ms,
+            session,
+            author,
+            op_count,
+            attempt_next,
+            current,
         }
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.budget == 0 && self.current.is_none()
+    }
+
+    /// The only server it asks, if it is pinned to one.
+    pub(crate) fn pinned_to(&self) -> Option<MemberId> {
+        self.is_pinned.then_some(self.home)
+    }
+
+    /// More to do.
+    pub(crate) fn grant(&mut self, operation_count: u64) {
+        self.budget += operation_count;
     }
 
     pub(crate) fn describe(&self) -> String {
-        format!(
-            "client {} of server {}: {:?}, {:?}",
-            self.id, self.server, self.state, self.current
-        )
+        let Self { id, home, budget, current, .. } = self;
+        format!("client {id} of server {home}: {budget} left, {current:?}")
     }
 
     /// Begins or repeats an operation. `None`: nothing to do now.
-    pub(crate) fn wake(&mut self, now: Instant) -> Option<Attempt> {
-        match self.state {
-            State::Done | State::Waiting { .. } => return None,
-            State::Idle => {}
+    pub(crate) fn wake(&mut self, now: Instant, history: &mut History) -> Option<Attempt> {
+        if self.current.as_ref().is_some_and(|current| current.waiting.is_some()) {
+            return None;
         }
         if self.current.is_none() {
             if self.budget == 0 {
-                self.state = State::Done;
                 return None;
             }
-            self.begin(now);
+            self.begin(now, history);
         }
-        let record = self.current.as_ref()?;
-        let attempt = self.attempt_next;
+        let current = self.current.as_mut().expect("begun above");
+        let attempt = self.session.attempt(now, &current.operation);
+        let attempt = attempt.expect("one operation at a time: its session is still there");
+        let number = self.attempt_next;
         self.attempt_next += 1;
-        self.state = State::Waiting { attempt, since: now };
-        let acked = self.op_next.prev().prev();
+        current.waiting = Some((number, attempt.endpoint, attempt.deadline));
         Some(Attempt {
             client: self.id,
-            attempt,
-            server: self.server,
-            op: record.op.clone(),
-            session: record.session.map(|(client, op)| SessionOp { client, op, acked }),
+            number,
+            name: current.name,
+            server: MemberId(attempt.endpoint.0 as u64 + 1),
+            wish: current.wish.clone(),
+            stamp: attempt.stamp,
+            deadline: attempt.deadline,
         })
     }
 
-    fn begin(&mut self, now: Instant) {
-        let op = if self.exactly_once && self.session.is_none() {
-            Op::OpenSession
-        } else {
-            self.budget -= 1;
-            self.draw()
-        };
-        let numbered = !op.is_read() && op != Op::OpenSession;
-        let session = self.session.filter(|_| numbered).map(|client| {
-            let op = self.op_next;
-            self.op_next = op.next();
-            (client, op)
-        });
-        self.current = Some(Record {
-            client: self.id,
-            op,
-            session,
-            invoked: now,
-            ended: None,
-            attempts: Vec::new(),
-        });
-    }
-
-    fn draw(&mut self) -> Op {
-        let number = self.prng.below(self.keys);
-        let key = Bytes::from(format!("k{number}"));
-        self.values += 1;
-        let value = Bytes::from(format!("c{}v{}", self.id, self.values));
-        match self.prng.below(10) {
-            0..=3 => Op::Put { key, value },
-            4 => Op::Delete { key },
-            5 => {
-                let slot = usize::try_from(number).unwrap_or(0);
-                Op::Swap { key, modified: self.seen.get(slot).copied().unwrap_or(0), value }
+    fn begin(&mut self, now: Instant, history: &mut History) {
+        self.op_count += 1;
+        let name = OpName { client: self.id, op: self.op_count };
+        let wish = match self.session_ttl_ms {
+            Some(ttl_ms) if self.session.client().is_none() => Wish::OpenSession { ttl_ms },
+            _ => {
+                self.budget -= 1;
+                Wish::Do(self.author.draw())
             }
-            6 => Op::Scan,
-            7 => Op::Peek { key },
-            _ => Op::Get { key },
-        }
+        };
+        let kind = match &wish {
+            Wish::OpenSession { .. } => Kind::Repeatable,
+            Wish::Do(operation) => {
+                history.invoke(now, name, operation.clone());
+                if operation.may_write() { Kind::Mutation } else { Kind::Repeatable }
+            }
+        };
+        let operation = self.session.begin(now, kind);
+        self.current = Some(Current { name, wish, operation, waiting: None });
     }
 
-    /// An attempt has reached its server, which will know it by this origin.
-    pub(crate) fn on_sent(&mut self, attempt: u64, origin: OriginKey) {
-        if self.waits_for(attempt)
-            && let Some(record) = &mut self.current
-        {
-            record.attempts.push((origin, false));
-        }
+    /// It waits for this attempt.
+    pub(crate) fn waits_for(&self, number: u64) -> bool {
+        self.current
+            .as_ref()
+            .and_then(|current| current.waiting)
+            .is_some_and(|(waited, _, _)| waited == number)
     }
 
-    fn waits_for(&self, number: u64) -> bool {
-        matches!(self.state, State::Waiting { attempt, .. } if attempt == number)
-    }
-
-    /// When the present attempt is given up.
-    pub(crate) fn timeout(&self) -> Option<(u64, Instant)> {
-        match self.state {
-            State::Waiting { attempt, since } => Some((attempt, since + ATTEMPT_TIMEOUT)),
-            State::Idle | State::Done => None,
-        }
-    }
-
-    /// The server's word on an attempt, or `None` when the connection broke or time ran out.
-    /// Returns the finished operation, if this ends it.
-    pub(crate) fn on_reply(
+    /// The server's word on an attempt, or that there will be none.
+    pub(crate) fn on_told(
         &mut self,
         now: Instant,
-        attempt: u64,
-        reply: Option<&Reply>,
-    ) -> Option<Record> {
-        if !self.waits_for(attempt) {
-            return None;
+        number: u64,
+        told: &Told,
+        history: &mut History,
+        opened: &mut Vec<Opened>,
+    ) -> Step {
+        if !self.waits_for(number) {
+            return Step::Stale;
         }
-        self.state = State::Idle;
-        let ended = match reply.map(|reply| (&reply.outcome, reply.index)) {
-            Some((Outcome::Done(result), index)) => {
-                let answer = match result {
-                    Ok(response) => answered(response),
-                    Err(refused) => Answered::Refused(refused.to_string()),
-                };
-                Ended::Answered { index, answer }
+        let mut current = self.current.take().expect("it waits");
+        let (_, endpoint, _) = current.waiting.take().expect("it waits");
+        let (failure, words) = match verdict_on(told) {
+            Verdict::Opened(session) => {
+                self.session.succeed(current.operation);
+                self.session.attach(session);
+                opened.push(Opened { name: current.name, session });
+                return Step::Ended;
             }
-            Some((Outcome::Answered(result), index)) => {
-                let answer = match result {
-                    Ok(answer) => read(answer),
-                    Err(refused) => Answered::Refused(refused.to_string()),
-                };
-                Ended::Answered { index, answer }
-            }
-            Some((Outcome::Failed(_), _)) => {
-                let record = self.current.as_mut()?;
-                if let Some(last) = record.attempts.last_mut() {
-                    last.1 = true;
+            Verdict::Seen { seen, index } => {
+                self.session.succeed(current.operation);
+                self.author.learn(&seen);
+                if !current.wish.is_write() {
+                    let place = Place { order: index.0, role: Role::Looked };
+                    history.place(now, current.name, place);
                 }
-                return self.after_failure(now, Ended::Failed);
+                history.complete(now, current.name, Outcome::Ok(seen));
+                return Step::Ended;
             }
-            Some((Outcome::Unknown(_), _)) | None => {
-                return self.after_failure(now, Ended::Unknown);
+            Verdict::Failure(failure, words) => (failure, words),
+        };
+        match self.session.fail(now, &mut current.operation, endpoint, failure) {
+            Next::Retry { at } => {
+                self.current = Some(current);
+                Step::Again(at)
             }
-        };
-        self.learn(&ended);
-        self.end(now, ended)
-    }
-
-    /// A numbered operation is repeated until it is answered; a read too, since it has no effect.
-    /// Anything else ends here: repeating it could do it twice.
-    fn after_failure(&mut self, now: Instant, ended: Ended) -> Option<Record> {
-        let record = self.current.as_ref()?;
-        if record.session.is_some() || record.op.is_read() {
-            return None;
-        }
-        self.end(now, ended)
-    }
-
-    fn end(&mut self, now: Instant, ended: Ended) -> Option<Record> {
-        let mut record = self.current.take()?;
-        record.ended = Some((now, ended));
-        Some(record)
-    }
-
-    fn learn(&mut self, ended: &Ended) {
-        let Ended::Answered { answer, .. } = ended else {
-            return;
-        };
-        match answer {
-            Answered::Opened(session) => self.session = Some(*session),
-            Answered::Read { kvs } => {
-                for (key, _, _, modified, _) in kvs {
-                    let number = std::str::from_utf8(&key[1..]).ok().and_then(|n| n.parse().ok());
-                    if let Some(slot) = number.and_then(|n: usize| self.seen.get_mut(n)) {
-                        *slot = *modified;
-                    }
+            Next::End(ending) => {
+                if let Wish::Do(_) = current.wish {
+                    history.complete(now, current.name, outcome_of(ending, words));
                 }
+                Step::Ended
             }
-            Answered::Changed { .. } | Answered::Refused(_) => {}
         }
     }
 
-    /// A short pause before the next try, drawn.
+    /// A short pause before the next operation, drawn.
     pub(crate) fn pause(&mut self) -> Duration {
-        self.prng.duration(Duration::from_millis(1), Duration::from_millis(50))
+        self.author.prng().duration(Duration::from_millis(1), Duration::from_millis(50))
     }
 }
 
-fn answered(response: &Response) -> Answered {
-    let revision = response.revision().0;
-    match response {
-        Response::Put(_) => Answered::Changed { revision, count: 0 },
-        Response::DeleteRange(delete) => Answered::Changed { revision, count: delete.deleted },
-        Response::Txn(txn) => Answered::Changed { revision, count: i64::from(txn.succeeded) },
-        Response::SessionOpened { client, .. } => Answered::Opened(*client),
-        Response::Compact(_) | Response::SessionClosed { .. } => {
-            unreachable!("the workload neither compacts nor closes sessions")
+/// Times to live that clients ask for: some expire in a run, some never.
+const TTLS_MS: [u64; 3] = [2_000, 10_000, 3_600_000];
+
+fn endpoint_of(server: MemberId) -> EndpointId {
+    let place = server.0.checked_sub(1).expect("servers count from 1");
+    EndpointId(usize::try_from(place).expect("at most seven servers"))
+}
+
+enum Verdict {
+    Opened(ClientId),
+    Seen { seen: Seen, index: Index },
+    Failure(Failure, String),
+}
+
+/// What the real edge and the real client make of a reply between them.
+fn verdict_on(told: &Told) -> Verdict {
+    let reply = match told {
+        Told::Reply(reply) => reply,
+        Told::NotConnected => {
+            return Verdict::Failure(Failure::NotSent, "no connection".to_owned());
         }
+        Told::Nothing => return Verdict::Failure(Failure::Unknown, "no answer".to_owned()),
+    };
+    let index = reply.index;
+    let unexpected = || unreachable!("the workload does not ask for what answers so: {reply:?}");
+    match &reply.outcome {
+        ReplicaOutcome::Done(Ok(Response::SessionOpened { client, .. })) => {
+            Verdict::Opened(*client)
+        }
+        ReplicaOutcome::Done(Ok(response)) => {
+            let seen = seen_of_response(response).unwrap_or_else(unexpected);
+            Verdict::Seen { seen, index }
+        }
+        ReplicaOutcome::Answered(Ok(answer)) => {
+            let seen = seen_of_answer(answer).unwrap_or_else(unexpected);
+            Verdict::Seen { seen, index }
+        }
+        ReplicaOutcome::Done(Err(refused)) | ReplicaOutcome::Answered(Err(refused)) => {
+            Verdict::Failure(failure_of(refused), refused.to_string())
+        }
+        ReplicaOutcome::Failed(ReplicaFailure::TooLarge) => {
+            Verdict::Failure(Failure::Refused, ReplicaFailure::TooLarge.to_string())
+        }
+        // The edge says so beside the status, and the client believes it.
+        ReplicaOutcome::Failed(failure) => Verdict::Failure(Failure::NotSent, failure.to_string()),
+        ReplicaOutcome::Unknown(failure) => Verdict::Failure(Failure::Unknown, failure.to_string()),
     }
 }
 
-fn read(answer: &Answer) -> Answered {
-    match answer {
-        Answer::Range(range) => {
-            let kvs = range.kvs.iter().map(|kv| {
-                let numbers = (kv.create_revision.0, kv.mod_revision.0, kv.version);
-                (kv.key.clone(), kv.value.clone(), numbers.0, numbers.1, numbers.2)
-            });
-            Answered::Read { kvs: kvs.collect() }
-        }
-        Answer::Txn(_) | Answer::HashKv(_) | Answer::Hash { .. } => {
-            unreachable!("the workload asks for ranges only")
-        }
+fn failure_of(refused: &Refused) -> Failure {
+    Failure::of_answer(refused.code() as u32, &refused.to_string())
+}
+
+fn outcome_of(ending: Ending, words: String) -> Outcome {
+    match ending {
+        Ending::NotDone | Ending::Refused | Ending::SessionLost => Outcome::Failed(words),
+        Ending::Unknown => Outcome::Unknown(words),
     }
 }
 
-/// A server's name for an attempt.
-pub(crate) fn origin_key(server: MemberId, incarnation: u64, ticket: Ticket) -> OriginKey {
-    (server, incarnation, ticket)
+/// The same answer, whenever it is given: what a duplicate must be answered with.
+pub(crate) fn answer_of(reply: &Reply) -> Option<Bytes> {
+    match &reply.outcome {
+        ReplicaOutcome::Done(Ok(response)) => Some(Bytes::from(format!("{response:?}"))),
+        ReplicaOutcome::Done(Err(_))
+        | ReplicaOutcome::Answered(_)
+        | ReplicaOutcome::Failed(_)
+        | ReplicaOutcome::Unknown(_) => None,
+    }
 }

@@ -10,10 +10,19 @@ use kvraft_raft::Config;
 use kvraft_replica::{MachineOptions, NodeOptions, OpenOptions};
 use kvraft_store::Options;
 
-use crate::{disk::DiskCosts, network::NetworkConfig};
+use super::workload::Workload;
+use crate::{
+    disk::DiskCosts,
+    network::NetworkConfig,
+    plan::{FaultChoice, FaultKinds},
+};
 
 /// A turn of the slowest drawn disk takes about this long: two syncs, and what waits before them.
 const DISK_TURN_MAX: Duration = Duration::from_millis(100);
+
+/// One run in so many has its history searched: the search costs more than the pass that every
+/// history gets.
+const SEARCHED_ONE_IN: u64 = 2;
 
 /// What a person may choose; the seed draws the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +33,21 @@ pub struct Choices {
     pub clients: Option<u64>,
     /// The greatest budget of operations a client may draw.
     pub ops_max: u64,
+    /// Which faults there may be.
+    pub faults: FaultChoice,
     /// Events kept as text for the report; 0 keeps none and is fastest.
     pub trace_line_count: usize,
 }
 
 impl Default for Choices {
     fn default() -> Self {
-        Self { servers: None, clients: None, ops_max: 60, trace_line_count: 0 }
+        Self {
+            servers: None,
+            clients: None,
+            ops_max: 60,
+            faults: FaultChoice::default(),
+            trace_line_count: 0,
+        }
     }
 }
 
@@ -43,10 +60,14 @@ pub struct ClusterConfig {
     pub clients: u64,
     /// Greatest budget of a client.
     pub ops_max: u64,
-    /// Keys that clients use.
-    pub keys: u64,
+    /// What clients do.
+    pub workload: Workload,
+    /// The black-box search takes this run's history too.
+    pub searched: bool,
     /// Links.
     pub network: NetworkConfig,
+    /// Which faults there are.
+    pub kinds: FaultKinds,
     /// Faults happen up to here; then everything is healed.
     pub faults_until: Duration,
     /// Mean time between faults.
@@ -78,12 +99,14 @@ impl ClusterConfig {
     #[must_use]
     pub fn draw(seed: u64, choices: Choices) -> Self {
         let mut prng = Prng::new(seed).fork("configuration");
+        let mut workload_prng = prng.fork("workload");
         let servers = prng.between(1, 7);
         let clients = prng.between(1, 8);
         let millis = Duration::from_millis;
         let election_timeout = *prng.pick(&[millis(100), millis(300), millis(1000)]).expect("any");
         let mut network_prng = prng.fork("network");
-        let network = NetworkConfig::draw(&mut network_prng);
+        let kinds = choices.faults.draw(&mut prng.fork("kinds"));
+        let network = NetworkConfig::draw(&mut network_prng, kinds);
         let free_disks = prng.chance(1, 4);
         // Raft §5.6: the broadcast time, with the disks' share in it, must be well below the
         // election timeout, or nobody leads for long and a run says nothing.
@@ -94,8 +117,14 @@ impl ClusterConfig {
             servers: choices.servers.unwrap_or(servers),
             clients: choices.clients.unwrap_or(clients),
             ops_max: choices.ops_max.max(1),
-            keys: prng.between(1, 6),
+            workload: Workload {
+                keys: prng.between(1, 6),
+                rich: workload_prng.chance(2, 3),
+                stale_reads: workload_prng.chance(2, 3),
+            },
+            searched: Prng::new(seed).fork("search").chance(1, SEARCHED_ONE_IN),
             network,
+            kinds,
             faults_until: prng.duration(millis(1_000), millis(8_000)),
             fault_pause: *prng.pick(&[millis(50), millis(200), millis(800)]).expect("any"),
             free_disks,
@@ -135,7 +164,8 @@ impl ClusterConfig {
             store,
             node: NodeOptions {
                 retain_count: self.retain_count,
-                parked_time_max: super::clients::ATTEMPT_TIMEOUT * 7 / 8,
+                // Before the least patient client gives its attempt up.
+                parked_time_max: self.election_timeout.max(Duration::from_millis(500)) * 7 / 8,
                 ..NodeOptions::default()
             },
             machine: MachineOptions {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     network::Endpoint,
-    plan::{Fault, FaultKinds, Plan, RunConfig, Target},
+    plan::{Fault, Plan, RATE_PPM, RunConfig, Target},
 };
 
 /// Every lane, in the order in which a resumed process finds work.
@@ -23,7 +23,6 @@ const FUSE_PATIENCE: Duration = Duration::from_millis(500);
 /// The faults of a seed.
 pub(crate) fn draw(seed: u64, config: &ClusterConfig) -> Plan {
     let mut prng = Prng::new(seed).fork("faults");
-    let kinds = FaultKinds::draw(&mut prng, 2, 3);
     let until = u64::try_from(config.faults_until.as_nanos()).unwrap_or(u64::MAX);
     let run = RunConfig {
         server_count: config.servers,
@@ -31,7 +30,7 @@ pub(crate) fn draw(seed: u64, config: &ClusterConfig) -> Plan {
         faults_until: Instant(until),
         fault_interval_mean: config.fault_pause,
         repair_after_max: prng.duration(Duration::from_millis(10), Duration::from_secs(2)),
-        kinds,
+        kinds: config.kinds,
         leave_broken: true,
     };
     Plan::draw(&run, &prng)
@@ -65,11 +64,28 @@ impl World {
 
     fn inject(&mut self, fault: &Fault) {
         match fault {
-            Fault::Crash(target) => self.each(*target, Self::crash),
+            Fault::Crash(target) => {
+                self.sometimes.power_losses += u64::from(*target == Target::All);
+                self.each(*target, Self::crash);
+            }
             Fault::Kill(target) => self.each(*target, Self::kill),
             Fault::Restart(target) => self.each(*target, Self::start),
             Fault::Pause(target) => self.each(*target, Self::pause),
+            Fault::Suspend(target) => self.each(*target, Self::suspend),
             Fault::Resume(target) => self.each(*target, Self::resume),
+            Fault::Jump { target, by_ms } => self.each(*target, |world, id| {
+                world.sometimes.jumps += 1;
+                world.server(id).clock.jump(*by_ms);
+            }),
+            Fault::Drift { target, rate_ppm } => {
+                self.each(*target, |world, id| world.set_rate(id, *rate_ppm));
+            }
+            Fault::Slow { .. }
+            | Fault::Stall { .. }
+            | Fault::SyncError { .. }
+            | Fault::WriteError { .. }
+            | Fault::Full { .. }
+            | Fault::Space(_) => self.inject_disk(fault),
             Fault::Disconnect(target) => self.each(*target, Self::disconnect),
             Fault::Reconnect(target) => self.each(*target, Self::reconnect),
             Fault::Fuse { target, change_count } => {
@@ -82,9 +98,15 @@ impl World {
                 let servers = self.server_ids();
                 self.network.partition(partition, &servers);
             }
-            Fault::Block { from, to } => self.network.block(*from, *to),
+            Fault::Block { from, to } => {
+                self.sometimes.blocks += 1;
+                self.network.block(*from, *to);
+            }
             Fault::Unblock { from, to } => self.network.unblock(*from, *to),
-            Fault::Clog { from, to, lasts } => self.network.clog(*from, *to, self.now + *lasts),
+            Fault::Clog { from, to, lasts } => {
+                self.sometimes.clogs += 1;
+                self.network.clog(*from, *to, self.now + *lasts);
+            }
             Fault::Heal => self.network.heal(),
         }
     }
@@ -92,6 +114,34 @@ impl World {
     fn each(&mut self, target: Target, act: impl Fn(&mut Self, MemberId)) {
         for id in self.targets(target) {
             act(self, id);
+        }
+    }
+
+    fn inject_disk(&mut self, fault: &Fault) {
+        match fault {
+            Fault::Slow { target, factor } => self.each(*target, |world, id| {
+                world.sometimes.slow_disks += u64::from(1 < *factor);
+                world.servers[&id].disk.set_slowness(*factor);
+            }),
+            Fault::Stall { target, lasts } => self.each(*target, |world, id| {
+                world.sometimes.stalls += 1;
+                world.servers[&id].disk.stall(*lasts);
+            }),
+            Fault::SyncError { target, sync_count } => self.each(*target, |world, id| {
+                world.servers[&id].disk.arm_sync_failure(*sync_count);
+            }),
+            Fault::WriteError { target, write_count } => self.each(*target, |world, id| {
+                world.servers[&id].disk.arm_write_failure(*write_count);
+            }),
+            Fault::Full { target, left_bytes } => self.each(*target, |world, id| {
+                world.sometimes.full_disks += 1;
+                let disk = &world.servers[&id].disk;
+                disk.set_capacity(Some(disk.size_bytes() + left_bytes));
+            }),
+            Fault::Space(target) => self.each(*target, |world, id| {
+                world.servers[&id].disk.set_capacity(None);
+            }),
+            _ => unreachable!("only faults of disks come here: {fault:?}"),
         }
     }
 
@@ -105,12 +155,40 @@ impl World {
         }
     }
 
-    fn pause(&mut self, id: MemberId) {
+    pub(crate) fn pause(&mut self, id: MemberId) {
         self.sometimes.pauses += 1;
         self.server(id).paused = true;
     }
 
+    /// The machine stops: its clocks show the same time when it goes on.
+    fn suspend(&mut self, id: MemberId) {
+        self.sometimes.suspends += 1;
+        let now = self.now;
+        let server = self.server(id);
+        server.paused = true;
+        server.clock.set_stopped(now, true);
+    }
+
+    /// From now on time passes at another rate for this server; its deadlines move with it.
+    pub(crate) fn set_rate(&mut self, id: MemberId, rate_ppm: u64) {
+        self.sometimes.drifts += u64::from(rate_ppm != RATE_PPM);
+        let now = self.now;
+        self.server(id).clock.set_rate(now, rate_ppm);
+        self.replan_wakes(id);
+    }
+
+    fn replan_wakes(&mut self, id: MemberId) {
+        if let Some(lanes) = self.server(id).lanes.as_mut() {
+            lanes.wake_at.clear();
+        }
+        for lane in LANES {
+            self.schedule_wake(id, lane);
+        }
+    }
+
     pub(crate) fn resume(&mut self, id: MemberId) {
+        let now = self.now;
+        self.server(id).clock.set_stopped(now, false);
         if !std::mem::replace(&mut self.server(id).paused, false) {
             return;
         }
@@ -122,11 +200,11 @@ impl World {
             if ready {
                 self.run_lane(id, lane);
             }
-            self.schedule_wake(id, lane);
         }
+        self.replan_wakes(id);
     }
 
-    fn disconnect(&mut self, id: MemberId) {
+    pub(crate) fn disconnect(&mut self, id: MemberId) {
         self.sometimes.disconnects += 1;
         self.notify_peers(id, false);
         self.network.disconnect(Endpoint::Server(id));
@@ -139,18 +217,22 @@ impl World {
         }
     }
 
-    /// The second phase: no more faults, everybody comes back.
-    pub(crate) fn heal_all(&mut self) {
+    /// No more faults from the plan; links among servers work again.
+    pub(crate) fn end_plan(&mut self) {
         self.healed = true;
         self.trace.record(self.now, None, "heal", 0, String::new);
         self.network.heal();
-        for id in self.server_ids() {
-            self.network.reconnect(Endpoint::Server(id));
-            self.servers[&id].disk.disarm_fuse();
-            self.resume(id);
-            self.start(id);
-            self.notify_peers(id, true);
-        }
+    }
+
+    /// Whatever is wrong with a server is put right, and it runs.
+    pub(crate) fn mend(&mut self, id: MemberId) {
+        self.network.reconnect(Endpoint::Server(id));
+        self.servers[&id].disk.disarm_fuse();
+        self.servers[&id].disk.mend();
+        self.resume(id);
+        self.set_rate(id, RATE_PPM);
+        self.start(id);
+        self.notify_peers(id, true);
     }
 
     /// Ends every process without a trace on its disk.

@@ -3,18 +3,20 @@
 mod checks;
 mod clients;
 mod config;
+mod core;
 mod faults;
 mod mirror;
-mod model;
 mod run;
 mod server;
 mod sometimes;
 mod syncing;
 mod verdict;
 mod violation;
+mod workload;
 mod world;
 
 pub use config::{Choices, ClusterConfig};
-pub use run::{Report, run, run_plan};
+pub use run::{Report, first_difference, run, run_bounded, run_plan};
 pub use sometimes::Sometimes;
 pub use violation::{Check, Violation};
+pub use workload::Workload;

@@ -14,9 +14,15 @@ use super::{
     sometimes::Sometimes,
     verdict,
     violation::{Check, Violation},
+    workload::shown,
     world::{Happening, World},
 };
-use crate::plan::Plan;
+use crate::{
+    history::History,
+    judge::{Searched, search},
+    models::StoreState,
+    plan::Plan,
+};
 
 /// Slow checks look this often.
 const TICK: Duration = Duration::from_millis(100);
@@ -24,6 +30,15 @@ const TICK: Duration = Duration::from_millis(100);
 /// After healing, everybody must agree and every client be served within this time. Generous: the
 /// slowest drawn disks and links need tens of election timeouts for a backlog.
 const CONVERGENCE_MAX: Duration = Duration::from_secs(120);
+
+/// The search takes this much of a history.
+const SEARCH_EVENT_COUNT_MAX: usize = 600;
+
+/// The search tries this many operations before it gives up.
+const SEARCH_STEP_COUNT_MAX: u64 = 10_000;
+
+/// How often the embedding program is asked whether the run may go on.
+const EVENTS_BETWEEN_LOOKS: u64 = 4_096;
 
 /// A run that takes more events than this does not end by itself.
 const EVENT_COUNT_MAX: u64 = 5_000_000;
@@ -47,6 +62,10 @@ pub struct Report {
     pub entry_count: u64,
     /// Elections won.
     pub leader_count: u64,
+    /// What the black-box search said, if it took this run's history.
+    pub searched: Option<Searched>,
+    /// What clients asked for and were told.
+    pub history: History,
     /// What happened how often.
     pub sometimes: Sometimes,
     /// The configuration.
@@ -65,15 +84,45 @@ pub fn run(seed: u64, choices: Choices) -> Report {
     run_plan(seed, config, plan)
 }
 
+/// Runs a seed as [`run`] does and asks now and then whether it may go on: the embedding program
+/// has a clock, the simulator has none.
+#[must_use]
+pub fn run_bounded(seed: u64, choices: Choices, may_go_on: &dyn Fn() -> bool) -> Report {
+    let config = ClusterConfig::draw(seed, choices);
+    let plan = faults::draw(seed, &config);
+    run_world(seed, config, plan, may_go_on)
+}
+
 /// Runs a configuration and a plan, drawn or edited.
 #[must_use]
 pub fn run_plan(seed: u64, config: ClusterConfig, plan: Plan) -> Report {
+    run_world(seed, config, plan, &|| true)
+}
+
+/// Where two runs of one seed part: the first event that differs, as each has it. `None`: they are
+/// the same, which is a promise.
+#[must_use]
+pub fn first_difference(seed: u64, choices: Choices) -> Option<String> {
+    let choices = Choices { trace_line_count: usize::MAX, ..choices };
+    let (left, right) = (run(seed, choices), run(seed, choices));
+    difference(&left, &right)
+}
+
+fn difference(left: &Report, right: &Report) -> Option<String> {
+    let (left, right) = (&left.last_events, &right.last_events);
+    let parted = (0..left.len().max(right.len())).find(|at| left.get(*at) != right.get(*at))?;
+    let none = "(nothing more)".to_owned();
+    let of = |lines: &Vec<String>| lines.get(parted).unwrap_or(&none).clone();
+    Some(format!("{}\n{}", of(left), of(right)))
+}
+
+fn run_world(seed: u64, config: ClusterConfig, plan: Plan, may_go_on: &dyn Fn() -> bool) -> Report {
     let mut world = match World::new(config.clone(), seed, plan.clone()) {
         Ok(world) => world,
         Err(violation) => return Report::of_nothing(seed, config, plan, violation),
     };
     // A sweep survives its first finding: a panic is a violation like any other.
-    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let result = catch_unwind(AssertUnwindSafe(|| world.run(may_go_on)));
     let violation = result.unwrap_or_else(|panic| Err(of_panic(panic.as_ref()))).err();
     if violation.is_some() {
         // Dropping a table writes; a dead server's disk must not be written to.
@@ -85,9 +134,11 @@ pub fn run_plan(seed: u64, config: ClusterConfig, plan: Plan) -> Report {
         trace_hash: world.trace.hash(),
         event_count: world.event_count,
         virtual_time: world.now.since(Instant::ZERO),
-        operation_count: world.records.len() as u64,
+        operation_count: world.evidence.history.operation_count(),
         entry_count: world.checks.agreed().len() as u64,
         leader_count: world.checks.leader_count() as u64,
+        searched: world.searched,
+        history: world.evidence.history,
         sometimes: world.sometimes,
         config,
         plan,
@@ -106,6 +157,8 @@ impl Report {
             operation_count: 0,
             entry_count: 0,
             leader_count: 0,
+            searched: None,
+            history: History::new(),
             sometimes: Sometimes::default(),
             config,
             plan,
@@ -125,7 +178,7 @@ fn of_panic(panic: &(dyn std::any::Any + Send)) -> Violation {
 
 impl World {
     /// The whole life of a world.
-    fn run(&mut self) -> Result<(), Violation> {
+    fn run(&mut self, may_go_on: &dyn Fn() -> bool) -> Result<(), Violation> {
         for id in self.server_ids() {
             self.start(id);
         }
@@ -135,12 +188,22 @@ impl World {
         self.schedule_plan();
         self.after(TICK, Happening::Tick);
         let faults_until = Instant::ZERO + self.config.faults_until;
-        self.run_until(|world| faults_until <= world.now)?;
-        self.heal_all();
+        self.run_until(may_go_on, |world| faults_until <= world.now)?;
+        let mut core_prng = self.core_prng.clone();
+        self.begin_core(&mut core_prng);
         let limit = self.now + CONVERGENCE_MAX;
-        self.run_until(|world| limit <= world.now || world.has_converged())?;
+        self.run_until(may_go_on, |world| limit <= world.now || world.has_core_progressed())?;
+        if !self.has_core_progressed() {
+            return Err(self.no_progress());
+        }
+        self.end_plan();
+        for id in self.server_ids() {
+            self.mend(id);
+        }
+        let limit = self.now + CONVERGENCE_MAX;
+        self.run_until(may_go_on, |world| limit <= world.now || world.has_converged())?;
         if !self.has_converged() {
-            return Err(Violation::new(Check::Convergence, self.why_not_converged()));
+            return Err(Violation::new(Check::Convergence, self.describe_state()));
         }
         self.judge()
     }
@@ -149,16 +212,23 @@ impl World {
         self.servers.keys().copied().collect()
     }
 
-    fn run_until(&mut self, mut done: impl FnMut(&Self) -> bool) -> Result<(), Violation> {
+    fn run_until(
+        &mut self,
+        may_go_on: &dyn Fn() -> bool,
+        mut done: impl FnMut(&Self) -> bool,
+    ) -> Result<(), Violation> {
         while !done(self) {
             if !self.step() {
-                return Err(Violation::new(Check::Convergence, "nothing is left to happen"));
+                return Err(Violation::new(Check::RunEnds, "nothing is left to happen"));
             }
             if let Some(violation) = self.checks.first_violation() {
                 return Err(violation);
             }
             if EVENT_COUNT_MAX < self.event_count {
-                return Err(Violation::new(Check::Convergence, "the run does not end"));
+                return Err(Violation::new(Check::RunEnds, "too many events"));
+            }
+            if self.event_count.is_multiple_of(EVENTS_BETWEEN_LOOKS) && !may_go_on() {
+                return Err(Violation::new(Check::RunEnds, "the time for one seed is over"));
             }
         }
         Ok(())
@@ -182,9 +252,9 @@ impl World {
             })
     }
 
-    fn why_not_converged(&self) -> String {
+    pub(crate) fn describe_state(&self) -> String {
         let end = self.checks.agreed().len();
-        let mut text = format!("{CONVERGENCE_MAX:?} after healing, {end} entries are agreed on;");
+        let mut text = format!("after {CONVERGENCE_MAX:?} {end} entries are agreed on;");
         for server in self.servers.values() {
             match &server.lanes {
                 None => text.push_str(&format!(" server {} is down;", server.id)),
@@ -203,7 +273,35 @@ impl World {
 
     /// The verdict over the finished history and the final states.
     fn judge(&mut self) -> Result<(), Violation> {
-        let model = verdict::check(self.checks.agreed(), &self.records)?;
+        self.sometimes.on_history(&self.evidence.history);
+        let judged = verdict::check(self.checks.agreed(), &mut self.evidence, self.now)?;
+        self.sometimes.duplicates += judged.duplicate_count;
+        self.sometimes.expired += judged.expired_count;
+        self.search()?;
+        self.judge_states(&judged.state)
+    }
+
+    /// The black-box search over the beginning of the history: a prefix of a linearizable history
+    /// is one itself.
+    fn search(&mut self) -> Result<(), Violation> {
+        if !self.config.searched {
+            return Ok(());
+        }
+        self.sometimes.searched += 1;
+        let history = self.evidence.history.prefix(SEARCH_EVENT_COUNT_MAX);
+        let searched = search(&history, SEARCH_STEP_COUNT_MAX);
+        let result = match &searched {
+            Searched::Violation(detail) => {
+                Err(Violation::new(Check::LinearizableSearch, detail.clone()))
+            }
+            Searched::Linearizable | Searched::Unknown => Ok(()),
+        };
+        self.searched = Some(searched);
+        result
+    }
+
+    /// Every server's store is what the operations of the history make of an empty one.
+    fn judge_states(&self, expected: &StoreState) -> Result<(), Violation> {
         let mut hashes = Vec::new();
         for server in self.servers.values() {
             let Some(lanes) = &server.lanes else { continue };
@@ -217,11 +315,9 @@ impl World {
             let range =
                 RangeRequest { key: all.clone(), range_end: all, ..RangeRequest::default() };
             if let Ok(Answer::Range(range)) = ask(&Query::Range(range))? {
-                let equal = range.kvs.len() == model.map.len()
-                    && range.kvs.iter().zip(&model.map).all(|(kv, (key, v))| {
-                        kv.key == *key && kv.value == v.value && kv.mod_revision.0 == v.modified
-                    });
-                if !equal || range.revision.0 != model.revision {
+                let is_equal = range.kvs.len() == expected.shown().len()
+                    && range.kvs.iter().map(shown).zip(expected.shown()).all(|(l, r)| l == *r);
+                if !is_equal || range.revision.0 != expected.revision() {
                     let detail = format!("server {} differs from the replayed log", server.id);
                     return Err(Violation::new(Check::Convergence, detail));
                 }
@@ -237,5 +333,28 @@ impl World {
                 Err(Violation::new(Check::Convergence, detail))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Choices, difference, first_difference, run, run_bounded};
+
+    /// Equal runs have no difference; of unequal ones the first event that differs is shown.
+    #[test]
+    fn difference_shows_the_first_event_that_differs() {
+        let choices = Choices { ops_max: 3, ..Choices::default() };
+        assert_eq!(first_difference(1, choices), None);
+        let choices = Choices { trace_line_count: 100, ..choices };
+        let shown = difference(&run(1, choices), &run(2, choices)).expect("two seeds differ");
+        assert_eq!(shown.lines().count(), 2);
+    }
+
+    /// A seed that takes too long is ended and says so.
+    #[test]
+    fn run_ends_when_it_may_not_go_on() {
+        let choices = Choices { ops_max: 60, servers: Some(5), ..Choices::default() };
+        let ended = (0..10).filter_map(|seed| run_bounded(seed, choices, &|| false).violation);
+        assert!(ended.into_iter().any(|violation| violation.check.name() == "run-ends"));
     }
 }

@@ -1,6 +1,6 @@
 //! One simulated server: the production lanes over a simulated disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kvraft_base::{Disk, Index, Instant, MemberId, Members, Position, Term, Ticket, Write};
 use kvraft_replica::{
@@ -9,7 +9,10 @@ use kvraft_replica::{
 };
 use kvraft_store::Identity;
 
-use crate::disk::SimDisk;
+use crate::{clock::Clock, disk::SimDisk, history::OpName};
+
+/// The wall clock at the start of a run: any will do, the same every time.
+const WALL_ORIGIN_MS: i64 = 1_700_000_000_000;
 
 /// The four lanes, as actors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,8 +69,12 @@ pub(crate) struct Server {
     pub(crate) boot: u64,
     pub(crate) lanes: Option<Lanes>,
     /// Which client attempt waits for which ticket.
-    pub(crate) tickets: BTreeMap<Ticket, (u64, u64)>,
+    pub(crate) tickets: BTreeMap<Ticket, (u64, u64, OpName)>,
+    /// Tickets of this life of which an answer may still come though nobody waits: the client has
+    /// stopped, or was told that nobody knows.
+    pub(crate) released: BTreeSet<Ticket>,
     ticket_next: Ticket,
+    pub(crate) clock: Clock,
     /// Stopped for a while: its process exists and does nothing.
     pub(crate) paused: bool,
 }
@@ -94,9 +101,16 @@ impl Server {
             boot: 0,
             lanes: None,
             tickets: BTreeMap::new(),
+            released: BTreeSet::new(),
             ticket_next: Ticket(1),
+            clock: Clock::new(WALL_ORIGIN_MS),
             paused: false,
         }
+    }
+
+    /// Both clocks, as this server sees them.
+    pub(crate) fn now(&self, world: Instant) -> Now {
+        Now { instant: self.clock.monotonic(world), wall_ms: self.clock.wall_ms(world) }
     }
 
     /// Formats the disk of a new server.
@@ -135,10 +149,13 @@ impl Server {
     pub(crate) fn stop(&mut self) -> Vec<(u64, u64)> {
         self.lanes = None;
         self.paused = false;
-        std::mem::take(&mut self.tickets).into_values().collect()
+        self.released.clear();
+        let tickets = std::mem::take(&mut self.tickets);
+        tickets.into_values().map(|(client, attempt, _)| (client, attempt)).collect()
     }
 
-    pub(crate) fn ticket(&mut self, attempt: (u64, u64)) -> Ticket {
+    /// A ticket for a client's attempt at an operation.
+    pub(crate) fn ticket(&mut self, attempt: (u64, u64, OpName)) -> Ticket {
         let ticket = self.ticket_next;
         self.ticket_next = ticket.next();
         self.tickets.insert(ticket, attempt);

@@ -5,7 +5,7 @@ use std::ops::AddAssign;
 
 use kvraft_raft::Event;
 
-use super::clients::{Ended, Record};
+use crate::history::{History, HistoryEvent, Outcome};
 
 macro_rules! sometimes {
     ($($(#[$doc:meta])* $field:ident: $name:literal,)*) => {
@@ -54,8 +54,32 @@ sometimes! {
     crash_in_recovery: "crash during recovery",
     /// A server's process was killed.
     kills: "kill",
+    /// All servers lost power at once.
+    power_losses: "power lost everywhere",
     /// A server stood still for a while.
     pauses: "pause",
+    /// A machine stood still for a while, its clocks too.
+    suspends: "suspend",
+    /// A wall clock jumped.
+    jumps: "wall clock jumped",
+    /// A server's clocks ran at another rate.
+    drifts: "clock drifted",
+    /// A disk became slower.
+    slow_disks: "disk slowed",
+    /// An operation of a disk took very long.
+    stalls: "disk stalled",
+    /// A disk had no room left.
+    full_disks: "disk filled",
+    /// A server ended itself because its disk had failed.
+    disk_failures: "stop after a disk failure",
+    /// A frame was damaged on its way.
+    damaged_frames: "frame damaged",
+    /// A directed link was stopped.
+    blocks: "link blocked",
+    /// A directed link held everything back.
+    clogs: "link clogged",
+    /// A server stayed broken while the others had to make progress.
+    left_behind: "server left broken",
     /// A server was cut off.
     disconnects: "server disconnected",
     /// The network was divided.
@@ -66,8 +90,16 @@ sometimes! {
     failed: "operation failed",
     /// An operation's outcome stayed unknown.
     unknown: "operation unknown",
-    /// An operation was sent more than once.
+    /// An operation was sent once more.
     repeated: "operation repeated",
+    /// A client stopped waiting, and its server heard of it.
+    cancelled: "request cancelled",
+    /// A numbered operation reached the log again after it had been done.
+    duplicates: "duplicate in the log",
+    /// An operation came after its session had expired.
+    expired: "session expired",
+    /// The black-box search took the history.
+    searched: "history searched",
 }
 
 impl Sometimes {
@@ -95,14 +127,15 @@ impl Sometimes {
         }
     }
 
-    pub(crate) fn on_record(&mut self, record: &Record) {
-        match record.ended {
-            Some((_, Ended::Answered { .. })) => self.answered += 1,
-            Some((_, Ended::Failed)) => self.failed += 1,
-            Some((_, Ended::Unknown)) | None => self.unknown += 1,
-        }
-        if 1 < record.attempts.len() {
-            self.repeated += 1;
+    /// Counts how the operations of a finished run ended.
+    pub(crate) fn on_history(&mut self, history: &History) {
+        for event in history.events() {
+            match event {
+                HistoryEvent::Completed { outcome: Outcome::Ok(_), .. } => self.answered += 1,
+                HistoryEvent::Completed { outcome: Outcome::Failed(_), .. } => self.failed += 1,
+                HistoryEvent::Completed { outcome: Outcome::Unknown(_), .. } => self.unknown += 1,
+                HistoryEvent::Invoked { .. } | HistoryEvent::Placed { .. } => {}
+            }
         }
     }
 }

@@ -1,192 +1,240 @@
 //! The verdict over a finished run: what clients were told, against the log that was agreed on.
 //!
-//! Linear in the length of the history: every answer names the log index at which it was given, so
-//! the model is replayed once and each answer is compared where it belongs; then real-time order is
-//! checked against index order.
+//! The log says where each change took effect, so the history is completed with those places and
+//! then judged like any other: by the order that the servers say (`witness`), and by a search that
+//! believes only what clients saw (`judge`).
+//!
+//! Sessions are replayed here a second time, in a few lines of their own: which of several entries
+//! of one numbered operation counts is a question that the servers must not answer alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kvraft_base::{EntryKind, Index, Instant};
-use kvraft_kv::Command;
+use kvraft_base::{ClientId, EntryKind, Index, Instant, OpId};
+use kvraft_kv::{Command, Request, SessionOp};
 
 use super::{
     checks::Agreed,
-    clients::{Answered, Ended, Op, Record},
-    model::{Effect, Model, OriginKey},
+    clients::{Opened, OriginKey},
     violation::{Check, Violation},
 };
+use crate::{
+    history::{History, HistoryEvent, OpName, Operation},
+    models::{StoreModel, StoreState},
+    witness::{Place, Role, WitnessViolation, Witnessed, check_witness},
+};
 
-/// Replays the agreed log and compares.
+/// An attempt that reached a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) name: OpName,
+    /// The server said that it failed.
+    pub(crate) failed: bool,
+}
+
+/// What clients did, as the world saw it.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    pub(crate) history: History,
+    pub(crate) sent: BTreeMap<OriginKey, Sent>,
+    pub(crate) opened: Vec<Opened>,
+}
+
+/// What a judged run came to.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    /// The store after everything.
+    pub(crate) state: StoreState,
+    /// Entries of numbered operations that had been done already.
+    pub(crate) duplicate_count: u64,
+    /// Entries whose session had expired.
+    pub(crate) expired_count: u64,
+}
+
+/// Places every operation, then judges the history.
 ///
 /// # Errors
 /// The first rule that was broken.
-pub(crate) fn check(agreed: &[Agreed], records: &[Record]) -> Result<Model, Violation> {
-    let mut reads: BTreeMap<Index, Vec<&Record>> = BTreeMap::new();
-    for record in records {
-        if let Some((_, Ended::Answered { index, .. })) = &record.ended
-            && record.op.is_read()
-        {
-            reads.entry(*index).or_default().push(record);
-        }
+pub(crate) fn check(
+    agreed: &[Agreed],
+    evidence: &mut Evidence,
+    at: Instant,
+) -> Result<Judged, Violation> {
+    let replayed = replay(agreed, evidence)?;
+    for (name, index) in &replayed.places {
+        evidence.history.place(at, *name, Place { order: index.0, role: Role::Executed });
     }
-    let mut model = Model::new();
-    let mut origins = BTreeSet::new();
-    for record in reads.remove(&Index::ZERO).unwrap_or_default() {
-        check_read(&model, record)?;
+    check_opened(&replayed, evidence)?;
+    check_read_indexes(agreed, &evidence.history)?;
+    if let Some(name) = evidence.history.dishonest().first() {
+        let executed = replayed.places.get(name);
+        let check = if executed.is_some() { Check::FailedIsHonest } else { Check::Linearizable };
+        let detail = format!("{}: the log has it at {executed:?}", describe(evidence, *name));
+        return Err(Violation::new(check, detail));
     }
+    let state = check_order(&replayed, evidence)?;
+    let Replayed { duplicate_count, expired_count, .. } = replayed;
+    Ok(Judged { state, duplicate_count, expired_count })
+}
+
+/// One session as the log has it.
+#[derive(Debug, Default)]
+struct Replica {
+    ttl_ms: u64,
+    expires_ms: u64,
+    acked: OpId,
+    done: BTreeSet<OpId>,
+}
+
+#[derive(Debug, Default)]
+struct Replayed {
+    /// The greatest time that any command has carried.
+    clock_ms: u64,
+    sessions: BTreeMap<ClientId, Replica>,
+    /// Where each change of the store took effect.
+    places: BTreeMap<OpName, Index>,
+    opened: BTreeMap<ClientId, OpName>,
+    numbered: BTreeSet<OpName>,
+    origins: BTreeSet<OriginKey>,
+    duplicate_count: u64,
+    expired_count: u64,
+}
+
+fn replay(agreed: &[Agreed], evidence: &Evidence) -> Result<Replayed, Violation> {
+    let mut replayed = Replayed::default();
     for (slot, entry) in agreed.iter().enumerate() {
-        let index = Index(slot as u64 + 1);
         if entry.kind == EntryKind::Command {
+            let index = Index(slot as u64 + 1);
             let command = Command::decode(entry.payload.clone()).map_err(|error| {
                 Violation::new(Check::Recovery, format!("entry {index} cannot be decoded: {error}"))
             })?;
-            let origin = &command.origin;
-            note_origin(&mut origins, (origin.member, origin.incarnation, origin.ticket), index)?;
-            model.apply(index, &command);
-        }
-        for record in reads.remove(&index).unwrap_or_default() {
-            check_read(&model, record)?;
+            replayed.apply(index, &command, evidence)?;
         }
     }
-    if let Some((index, early)) = reads.into_iter().next() {
-        let detail = format!("{:?} was answered at index {index}, not committed", early[0].op);
-        return Err(Violation::new(Check::Linearizable, detail));
-    }
-    check_writes(&model, records)?;
-    check_failed(&origins, records)?;
-    check_real_time(&model, records)?;
-    Ok(model)
+    Ok(replayed)
 }
 
-/// One attempt is one entry: a message that arrives twice must not be appended twice.
-fn note_origin(
-    origins: &mut BTreeSet<OriginKey>,
-    origin: OriginKey,
-    index: Index,
-) -> Result<(), Violation> {
-    if origins.insert(origin) {
-        return Ok(());
-    }
-    let detail = format!("the attempt {origin:?} is in the log twice, again at {index}");
-    Err(Violation::new(Check::ExactlyOnce, detail))
-}
-
-fn check_read(model: &Model, record: &Record) -> Result<(), Violation> {
-    let Some((_, Ended::Answered { index, answer })) = &record.ended else {
-        return Ok(());
-    };
-    let row = |key: &bytes::Bytes, v: &super::model::Versioned| {
-        (key.clone(), v.value.clone(), v.create, v.modified, v.version)
-    };
-    let expected: Vec<_> = match &record.op {
-        Op::Get { key } | Op::Peek { key } => {
-            model.map.get(key).map(|v| row(key, v)).into_iter().collect()
-        }
-        Op::Scan => model.map.iter().map(|(key, v)| row(key, v)).collect(),
-        Op::OpenSession | Op::Put { .. } | Op::Delete { .. } | Op::Swap { .. } => return Ok(()),
-    };
-    if *answer == (Answered::Read { kvs: expected.clone() }) {
-        return Ok(());
-    }
-    let detail = format!(
-        "client {} read {:?} at index {index}: {answer:?}, the log says {expected:?}",
-        record.client, record.op
-    );
-    Err(Violation::new(Check::Linearizable, detail))
-}
-
-fn effect_of<'a>(model: &'a Model, record: &Record) -> Option<&'a (Index, Effect)> {
-    if let Some(key) = record.session {
-        return model.executed.get(&key);
-    }
-    record.attempts.iter().find_map(|(origin, _)| model.effects.get(origin))
-}
-
-fn check_writes(model: &Model, records: &[Record]) -> Result<(), Violation> {
-    for record in records {
-        let Some((_, Ended::Answered { index, answer })) = &record.ended else {
-            continue;
-        };
-        if record.op.is_read() {
-            continue;
-        }
-        let Some((_, effect)) = effect_of(model, record) else {
-            let detail = format!(
-                "client {} was told that {:?} is done at {index}, it is nowhere in the log",
-                record.client, record.op
-            );
+impl Replayed {
+    fn apply(
+        &mut self,
+        index: Index,
+        command: &Command,
+        evidence: &Evidence,
+    ) -> Result<(), Violation> {
+        let origin = &command.origin;
+        let key = (origin.member, origin.incarnation, origin.ticket);
+        let Some(sent) = evidence.sent.get(&key) else {
+            let detail = format!("entry {index} is of {key:?}, which no client has sent");
             return Err(Violation::new(Check::Linearizable, detail));
         };
-        let matches = match (effect, answer) {
-            (Effect::Changed { revision, count }, Answered::Changed { revision: r, count: c }) => {
-                revision == r && count == c
-            }
-            (Effect::Opened(client), Answered::Opened(answered)) => client == answered,
-            (Effect::Changed { .. } | Effect::Opened(_) | Effect::Other, _) => false,
+        if !self.origins.insert(key) {
+            let detail = format!("the attempt {key:?} is in the log twice, again at {index}");
+            return Err(Violation::new(Check::ExactlyOnce, detail));
+        }
+        if sent.failed {
+            let what = describe(evidence, sent.name);
+            let detail = format!("{what}: an attempt was said to have failed, it is at {index}");
+            return Err(Violation::new(Check::FailedIsHonest, detail));
+        }
+        self.clock_ms = self.clock_ms.max(command.time_ms);
+        if let Request::OpenSession { ttl_ms } = command.request {
+            let expires_ms = self.clock_ms.saturating_add(ttl_ms);
+            let session = Replica { ttl_ms, expires_ms, ..Replica::default() };
+            self.sessions.insert(ClientId(index.0), session);
+            self.opened.insert(ClientId(index.0), sent.name);
+            return Ok(());
+        }
+        if command.session.is_some() {
+            self.numbered.insert(sent.name);
+        }
+        if command.session.is_some_and(|session| !self.admit(session)) {
+            return Ok(());
+        }
+        if let Some(first) = self.places.insert(sent.name, index) {
+            let what = describe(evidence, sent.name);
+            let detail = format!("{what} was done at {first} and again at {index}");
+            return Err(Violation::new(Check::ExactlyOnce, detail));
+        }
+        Ok(())
+    }
+
+    /// Whether a numbered operation is done here, and not before or never.
+    fn admit(&mut self, wanted: SessionOp) -> bool {
+        let clock_ms = self.clock_ms;
+        let known = self.sessions.get_mut(&wanted.client).filter(|s| clock_ms < s.expires_ms);
+        let Some(session) = known else {
+            self.expired_count += 1;
+            return false;
         };
-        if !matches {
-            let check =
-                if record.session.is_some() { Check::ExactlyOnce } else { Check::Linearizable };
-            let detail = format!(
-                "client {}, {:?} at {index}: told {answer:?}, the log says {effect:?}",
-                record.client, record.op
-            );
-            return Err(Violation::new(check, detail));
+        session.expires_ms = clock_ms.saturating_add(session.ttl_ms);
+        session.acked = session.acked.max(wanted.acked);
+        if wanted.op <= session.acked {
+            return false;
+        }
+        let is_new = session.done.insert(wanted.op);
+        self.duplicate_count += u64::from(!is_new);
+        is_new
+    }
+}
+
+/// A session that a client was told of is the one that its entry opened.
+fn check_opened(replayed: &Replayed, evidence: &Evidence) -> Result<(), Violation> {
+    for Opened { name, session } in &evidence.opened {
+        if replayed.opened.get(session) != Some(name) {
+            let detail = format!("{name:?} was told of session {session}, not its own");
+            return Err(Violation::new(Check::ExactlyOnce, detail));
         }
     }
     Ok(())
 }
 
-fn check_failed(origins: &BTreeSet<OriginKey>, records: &[Record]) -> Result<(), Violation> {
-    for record in records {
-        for (origin, failed) in &record.attempts {
-            if *failed && origins.contains(origin) {
-                let detail = format!(
-                    "client {} was told that {:?} failed, it is in the log",
-                    record.client, record.op
-                );
-                return Err(Violation::new(Check::FailedIsHonest, detail));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Who began after another had ended must come after it.
-fn check_real_time(model: &Model, records: &[Record]) -> Result<(), Violation> {
-    let mut ends: Vec<(Instant, Index)> = Vec::new();
-    let mut begins: Vec<(Instant, Index, &Record)> = Vec::new();
-    for record in records {
-        let Some((at, Ended::Answered { index, .. })) = &record.ended else {
-            continue;
-        };
-        if !record.op.is_linearizable() {
-            continue;
-        }
-        let place = if record.op.is_read() {
-            *index
-        } else {
-            effect_of(model, record).map_or(*index, |(index, _)| *index)
-        };
-        ends.push((*at, place));
-        begins.push((record.invoked, place, record));
-    }
-    ends.sort_unstable();
-    begins.sort_unstable_by_key(|(at, place, _)| (*at, *place));
-    let mut ends = ends.into_iter().peekable();
-    let mut latest = Index::ZERO;
-    for (began, place, record) in begins {
-        while let Some((_, ended)) = ends.next_if(|(at, _)| *at < began) {
-            latest = latest.max(ended);
-        }
-        let stale = if record.op.is_read() { place < latest } else { place <= latest };
-        if stale && latest != Index::ZERO {
-            let detail = format!(
-                "client {}, {:?} took place at {place}, after {latest} had been acknowledged",
-                record.client, record.op
-            );
+/// Nobody reads what is not committed.
+fn check_read_indexes(agreed: &[Agreed], history: &History) -> Result<(), Violation> {
+    let end = agreed.len() as u64;
+    for event in history.events() {
+        if let HistoryEvent::Placed { name, place, .. } = event
+            && end < place.order
+        {
+            let detail =
+                format!("{name:?} was answered at index {}, {end} is committed", place.order);
             return Err(Violation::new(Check::Linearizable, detail));
         }
     }
     Ok(())
+}
+
+fn check_order(replayed: &Replayed, evidence: &Evidence) -> Result<StoreState, Violation> {
+    let witnessed = evidence.history.witnessed();
+    check_witness(&StoreModel, &witnessed).map_err(|violation| {
+        let (check, numbers) = match violation {
+            WitnessViolation::WrongResult { operation }
+                if replayed.numbered.contains(&witnessed[operation].op.name) =>
+            {
+                (Check::ExactlyOnce, vec![operation])
+            }
+            WitnessViolation::WrongResult { operation } => (Check::Linearizable, vec![operation]),
+            WitnessViolation::OutOfTime { ordered_first, ordered_second } => {
+                (Check::Linearizable, vec![ordered_first, ordered_second])
+            }
+            WitnessViolation::SharedPlace { first, second } => {
+                (Check::Linearizable, vec![first, second])
+            }
+        };
+        let mut detail = violation.to_string();
+        for number in numbers {
+            let Witnessed { op, place, .. } = &witnessed[number];
+            detail.push_str(&format!("; operation {number} at {place:?}: {op:?}"));
+        }
+        Violation::new(check, detail)
+    })
+}
+
+fn describe(evidence: &Evidence, name: OpName) -> String {
+    let operation = evidence.history.events().iter().find_map(|event| match event {
+        HistoryEvent::Invoked { name: other, operation, .. } if *other == name => Some(operation),
+        HistoryEvent::Invoked { .. }
+        | HistoryEvent::Completed { .. }
+        | HistoryEvent::Placed { .. } => None,
+    });
+    let operation: Option<&Operation> = operation;
+    format!("operation {} of client {}, {operation:?}", name.op, name.client)
 }

@@ -27,10 +27,18 @@ pub enum Check {
     LogsKeepSyncing,
     /// Answers are those of one store that everyone uses one after another.
     Linearizable,
+    /// The same, found by a search that believes only what clients saw.
+    LinearizableSearch,
     /// A numbered operation takes effect once.
     ExactlyOnce,
     /// What was said to have failed has no effect.
     FailedIsHonest,
+    /// A damaged frame is seen as such.
+    DamageIsCaught,
+    /// A majority that can talk makes progress, whatever is wrong with the others.
+    Progress,
+    /// A run comes to its end in the events and the time that it is given.
+    RunEnds,
     /// After the faults end everybody agrees, and every client is served.
     Convergence,
     /// Nothing panics.
@@ -53,8 +61,12 @@ impl Check {
             Self::Recovery => "recovery",
             Self::LogsKeepSyncing => "logs-keep-syncing",
             Self::Linearizable => "linearizable",
+            Self::LinearizableSearch => "linearizable-search",
             Self::ExactlyOnce => "exactly-once",
             Self::FailedIsHonest => "failed-is-honest",
+            Self::DamageIsCaught => "damage-is-caught",
+            Self::Progress => "progress",
+            Self::RunEnds => "run-ends",
             Self::Convergence => "convergence",
             Self::NoPanic => "no-panic",
         }

@@ -3,29 +3,37 @@
 //! Invariants: one thread; every event is ordered by (time, number); nothing outside the seed, the
 //! configuration and the plan has a say; the servers' code is the shipped one.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use kvraft_base::{ClusterId, Index, Instant, MemberId, Position, Prng, Term, Ticket};
-use kvraft_kv::{Command, Origin};
+use kvraft_kv::{Command, Origin, SessionOp};
 use kvraft_raft::{Event, Message, RoleName};
 use kvraft_replica::{
-    ClientRequest, Fatal, Frame, Hop, NodeIn, Now, OpenOptions, PeerLane, ReplicaError, Reply,
+    ClientRequest, Fatal, Frame, Hop, NodeIn, OpenOptions, Outcome, PeerLane, ReplicaError, Reply,
 };
+use kvraft_session::Stamp;
 use kvraft_store::Identity;
 
 use super::{
     checks::Checks,
-    clients::{Attempt, Client, Record, origin_key},
+    clients::{Attempt, Character, Client, Step, Told, answer_of},
     config::ClusterConfig,
     server::{LaneId, LaneIn, Server, members},
     sometimes::Sometimes,
     syncing::Syncing,
+    verdict::{Evidence, Sent},
     violation::{Check, Violation},
+    workload::{self, Wish},
 };
 use crate::{
     disk::{CrashPolicy, SimDisk},
     heap::EventHeap,
+    history::OpName,
+    judge::Searched,
     network::{Endpoint, Network},
     plan::Plan,
     trace::Trace,
@@ -34,14 +42,14 @@ use crate::{
 /// All simulated servers are of this cluster.
 pub(crate) const CLUSTER: ClusterId = ClusterId(0x5eed);
 
-/// The wall clock at the start of a run: any will do, the same every time.
-const WALL_ORIGIN_MS: u64 = 1_700_000_000_000;
-
 /// A hop between two lanes of a server.
 const HOP: Duration = Duration::from_micros(2);
 
 /// How long a closed connection takes to be noticed, at most.
 const NOTICE_MAX: Duration = Duration::from_millis(5);
+
+/// Who ended itself because of its disk is started again after this time at least.
+const RESTART_MIN: Duration = Duration::from_millis(50);
 
 /// What can happen.
 #[derive(Debug)]
@@ -54,12 +62,16 @@ pub(crate) enum Happening {
     Wake { server: MemberId, boot: u64, lane: LaneId },
     /// A frame arrives.
     Frame { from: MemberId, to: MemberId, bytes: Bytes },
+    /// A frame arrives that is not what was sent.
+    Damaged { from: MemberId, to: MemberId, bytes: Bytes },
     /// A client may act.
     ClientWake { client: u64 },
     /// An attempt arrives at its server.
     Request(Attempt),
-    /// A reply arrives at a client; `None`: the connection broke.
-    Response { client: u64, attempt: u64, reply: Option<Reply> },
+    /// A client hears of an attempt.
+    Response { client: u64, attempt: u64, told: Told },
+    /// A server hears that a client has stopped waiting.
+    Cancel { server: MemberId, boot: u64, ticket: Ticket },
     /// A client's patience ends.
     Timeout { client: u64, attempt: u64 },
     /// An item of the plan.
@@ -79,15 +91,21 @@ pub(crate) struct World {
     pub(crate) heap: EventHeap<Happening>,
     pub(crate) servers: BTreeMap<MemberId, Server>,
     pub(crate) clients: BTreeMap<u64, Client>,
-    pub(crate) records: Vec<Record>,
+    pub(crate) evidence: Evidence,
+    /// The first answer to each change: a second one must be the same.
+    answers: BTreeMap<OpName, Bytes>,
     pub(crate) network: Network,
     pub(crate) checks: Checks,
+    pub(crate) searched: Option<Searched>,
     pub(crate) trace: Trace,
     pub(crate) sometimes: Sometimes,
     pub(crate) net_prng: Prng,
     pub(crate) crash_prng: Prng,
     pub(crate) seed_prng: Prng,
     pub(crate) healed: bool,
+    /// In the second phase: who must make progress.
+    pub(crate) core: BTreeSet<MemberId>,
+    pub(crate) core_prng: Prng,
     pub(crate) syncing: Syncing,
     pub(crate) plan: Plan,
     hops: Vec<Hop>,
@@ -113,32 +131,35 @@ impl World {
         let clients = (1..=config.clients).map(|id| {
             let server = MemberId((id - 1) % config.servers + 1);
             let budget = budget_prng.between(1, config.ops_max);
-            (id, Client::new(id, server, budget, config.keys, &client_prng))
+            let (servers, workload) = (config.servers, config.workload);
+            let patience_min = config.election_timeout;
+            let character = Character { id, home: server, servers, budget, workload, patience_min };
+            (id, Client::new(character, &client_prng))
         });
         Ok(Self {
             now: Instant::ZERO,
             heap: EventHeap::new(),
             clients: clients.collect(),
-            records: Vec::new(),
+            evidence: Evidence::default(),
+            answers: BTreeMap::new(),
             network: Network::new(config.network),
             checks: Checks::new(servers.keys().copied()),
             servers,
+            searched: None,
             trace: Trace::new(config.trace_line_count),
             sometimes: Sometimes::default(),
             net_prng: root.fork("network"),
             crash_prng: root.fork("crashes"),
             seed_prng: root.fork("timeouts"),
             healed: false,
+            core: BTreeSet::new(),
+            core_prng: root.fork("core"),
             syncing: Syncing::default(),
             plan,
             hops: Vec::new(),
             event_count: 0,
             config,
         })
-    }
-
-    pub(crate) fn clock(&self) -> Now {
-        Now { instant: self.now, wall_ms: WALL_ORIGIN_MS + self.now.0 / 1_000_000 }
     }
 
     pub(crate) fn after(&mut self, delay: Duration, happening: Happening) {
@@ -158,12 +179,14 @@ impl World {
             Happening::Free { server, boot, lane } => self.on_free(server, boot, lane),
             Happening::Wake { server, boot, lane } => self.on_wake(server, boot, lane),
             Happening::Frame { from, to, bytes } => self.on_frame(from, to, bytes),
+            Happening::Damaged { from, to, bytes } => self.on_damaged(from, to, &bytes),
             Happening::ClientWake { client } => self.on_client_wake(client),
             Happening::Request(attempt) => self.on_request(attempt),
-            Happening::Response { client, attempt, reply } => {
-                self.on_response(client, attempt, reply.as_ref());
+            Happening::Response { client, attempt, told } => {
+                self.on_response(client, attempt, &told);
             }
-            Happening::Timeout { client, attempt } => self.on_response(client, attempt, None),
+            Happening::Timeout { client, attempt } => self.on_timeout(client, attempt),
+            Happening::Cancel { server, boot, ticket } => self.on_cancel(server, boot, ticket),
             Happening::Fault(item) => self.on_fault(item),
             Happening::Restart { server } => self.start(server),
             Happening::Blow { server, boot } => {
@@ -229,7 +252,7 @@ impl World {
         if server.paused {
             return; // Looked at again when it resumes.
         }
-        if lanes.deadline(lane) <= now && !lanes.busy.contains_key(&lane) {
+        if lanes.deadline(lane) <= server.clock.monotonic(now) && !lanes.busy.contains_key(&lane) {
             self.run_lane(id, lane);
         } else {
             self.schedule_wake(id, lane);
@@ -238,9 +261,10 @@ impl World {
 
     /// Steps a lane, pays for it, and sends its hops on their way.
     pub(crate) fn run_lane(&mut self, id: MemberId, lane: LaneId) {
-        let clock = self.clock();
+        let now = self.now;
         let mut hops = std::mem::take(&mut self.hops);
         let server = self.server(id);
+        let clock = server.now(now);
         let lanes = server.lanes.as_mut().expect("only running servers step");
         let synced = lanes.step(lane, clock, &mut hops);
         let cost = server.disk.take_cost();
@@ -259,8 +283,12 @@ impl World {
             return;
         }
         self.check_turn(id, lane);
+        let boot = self.servers[&id].boot;
         for hop in hops.drain(..) {
-            self.on_hop(id, cost, hop);
+            // A process that has ended itself says nothing more.
+            if self.servers[&id].boot == boot && self.servers[&id].is_up() {
+                self.on_hop(id, cost, hop);
+            }
         }
         self.hops = hops;
         if cost != Duration::ZERO && self.servers[&id].is_up() {
@@ -293,7 +321,7 @@ impl World {
         let Some(lanes) = server.lanes.as_mut() else {
             return;
         };
-        let deadline = lanes.deadline(lane);
+        let deadline = server.clock.world_at(lanes.deadline(lane));
         if deadline == Instant::NEVER {
             return;
         }
@@ -333,6 +361,10 @@ impl World {
     }
 
     fn on_fatal(&mut self, id: MemberId, fatal: &Fatal) {
+        if self.servers[&id].disk.has_failed() {
+            self.stop_on_failure(id);
+            return;
+        }
         self.checks.fail(Check::Recovery, format!("server {id} gave up: {fatal}"));
     }
 
@@ -397,7 +429,47 @@ impl World {
             arrivals.truncate(1);
         }
         for at in arrivals {
-            self.heap.push(at, Happening::Frame { from, to, bytes: bytes.clone() });
+            if self.network.draw_damage(&mut self.net_prng) {
+                self.heap.push(at, Happening::Damaged { from, to, bytes: bytes.clone() });
+            } else {
+                self.heap.push(at, Happening::Frame { from, to, bytes: bytes.clone() });
+            }
+        }
+    }
+
+    /// A frame arrives with flipped bits or cut short. The connection's checksum catches it, and
+    /// the connection is made anew: what else was on it may be lost, which is drawn apart. What the
+    /// checksum would not catch must still not bring a server down.
+    fn on_damaged(&mut self, from: MemberId, to: MemberId, bytes: &Bytes) {
+        if !self.network.is_open(Endpoint::Server(from), Endpoint::Server(to)) {
+            return;
+        }
+        self.sometimes.damaged_frames += 1;
+        let sealed = kvraft_base::checksum_seeded(self.event_count, bytes);
+        let mut damaged = bytes.to_vec();
+        if self.net_prng.chance(1, 4) {
+            let left = self.net_prng.below(damaged.len() as u64);
+            damaged.truncate(usize::try_from(left).expect("below a length"));
+        } else {
+            for _ in 0..self.net_prng.between(1, 3) {
+                let bit = usize::try_from(self.net_prng.below(damaged.len() as u64 * 8));
+                let bit = bit.expect("below a length");
+                damaged[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+        let _whatever_it_says = Frame::decode(Bytes::from(damaged.clone()));
+        let is_whole = damaged == *bytes;
+        let is_caught = kvraft_base::checksum_seeded(self.event_count, &damaged) != sealed;
+        if !is_whole && !is_caught {
+            let detail = format!("a frame from {from} to {to} was damaged, its checksum fits");
+            self.checks.fail(Check::DamageIsCaught, detail);
+        }
+        for (at, peer) in [(from, to), (to, from)] {
+            if self.servers[&at].is_up() {
+                self.deliver_to(at, HOP, LaneIn::Node(NodeIn::Disconnected(peer)));
+                let delay = self.net_prng.duration(HOP * 2, NOTICE_MAX * 10);
+                self.deliver_to(at, delay, LaneIn::Node(NodeIn::Connected(peer)));
+            }
         }
     }
 
@@ -450,8 +522,9 @@ impl World {
         }
         let incarnation = self.servers[&id].boot + 1;
         let options = self.open_options(id, incarnation);
-        let clock = self.clock();
-        let started = self.server(id).start(options, clock);
+        let now = self.now;
+        let server = self.server(id);
+        let started = server.start(options, server.now(now));
         let cost = self.server(id).disk.take_cost();
         let node = Some(Endpoint::Server(id));
         self.trace
@@ -483,7 +556,32 @@ impl World {
             self.after(cost + Duration::from_millis(50), Happening::Restart { server: id });
             return;
         }
+        if self.servers[&id].disk.has_failed() {
+            self.stop_on_failure(id);
+            return;
+        }
         self.checks.fail(Check::Recovery, format!("server {id} cannot start: {error}"));
+    }
+
+    /// A disk has failed as it was told to, and the process has ended itself as it must. What was
+    /// not synced may be lost now: nobody knows what a failed sync leaves in the page cache.
+    fn stop_on_failure(&mut self, id: MemberId) {
+        let node = Some(Endpoint::Server(id));
+        self.trace.record(self.now, node, "stop", id.0, || "its disk has failed".to_owned());
+        self.sometimes.disk_failures += 1;
+        let was_up = self.servers[&id].is_up();
+        if self.crash_prng.chance(1, 2) {
+            self.lose_power(id);
+        } else {
+            self.servers[&id].disk.sever();
+            self.end_process(id);
+        }
+        if was_up {
+            self.checks.on_crash(id);
+            self.notify_peers(id, false);
+        }
+        let pause = self.crash_prng.duration(RESTART_MIN, RESTART_MIN * 20);
+        self.after(pause, Happening::Restart { server: id });
     }
 
     /// Ends a server's process with a loss of power: what was not synced may be lost or torn.
@@ -529,7 +627,7 @@ impl World {
         let _: Duration = server.disk.take_cost();
         for (client, attempt) in broken {
             let delay = self.net_prng.duration(Duration::ZERO, NOTICE_MAX);
-            self.after(delay, Happening::Response { client, attempt, reply: None });
+            self.after(delay, Happening::Response { client, attempt, told: Told::Nothing });
         }
     }
 
@@ -538,12 +636,11 @@ impl World {
     fn on_client_wake(&mut self, id: u64) {
         let now = self.now;
         let client = self.clients.get_mut(&id).expect("only clients of this run are used");
-        let Some(attempt) = client.wake(now) else {
+        let Some(attempt) = client.wake(now, &mut self.evidence.history) else {
             return;
         };
-        if let Some((number, at)) = client.timeout() {
-            self.heap.push(at, Happening::Timeout { client: id, attempt: number });
-        }
+        let happening = Happening::Timeout { client: id, attempt: attempt.number };
+        self.heap.push(attempt.deadline, happening);
         let ends = (Endpoint::Client(id), Endpoint::Server(attempt.server));
         let prng = &mut self.net_prng;
         for at in self.network.send(self.now, ends.0, ends.1, 100, prng) {
@@ -552,33 +649,40 @@ impl World {
     }
 
     fn on_request(&mut self, attempt: Attempt) {
-        let (client, number, id) = (attempt.client, attempt.attempt, attempt.server);
+        let Attempt { client, number, name, server: id, .. } = attempt;
         if !self.network.is_open(Endpoint::Client(client), Endpoint::Server(id)) {
             return;
         }
-        let wall_ms = self.clock().wall_ms;
+        let now = self.now;
         let server = self.server(id);
+        let wall_ms = server.clock.wall_ms(now);
         if !server.is_up() {
-            // Connection refused.
-            let response = Happening::Response { client, attempt: number, reply: None };
-            self.after(NOTICE_MAX, response);
+            let told = Told::NotConnected;
+            self.after(NOTICE_MAX, Happening::Response { client, attempt: number, told });
             return;
         }
-        let ticket = server.ticket((client, number));
+        let ticket = server.ticket((client, number, name));
         let boot = server.boot;
         let node = Some(Endpoint::Client(client));
         self.trace.record(self.now, node, "request", ticket.0, || {
-            format!("to s{id} ticket {ticket} {:?} {:?}", attempt.op, attempt.session)
+            format!("to s{id} ticket {ticket} {:?} {:?}", attempt.wish, attempt.stamp)
         });
-        if let Some(client) = self.clients.get_mut(&client) {
-            client.on_sent(number, origin_key(id, boot, ticket));
-        }
-        let request = request_of(&attempt, id, boot, ticket, wall_ms);
+        let origin = Origin { member: id, incarnation: boot, ticket };
+        self.evidence.sent.insert((id, boot, ticket), Sent { name, failed: false });
+        let request = request_of(&attempt, origin, wall_ms);
         self.deliver_to(id, HOP, LaneIn::Node(NodeIn::Client { ticket, request }));
     }
 
     fn send_reply(&mut self, id: MemberId, reply: Reply) {
-        let Some((client, attempt)) = self.server(id).tickets.remove(&reply.ticket) else {
+        let boot = self.servers[&id].boot;
+        let Some((client, attempt, name)) = self.server(id).tickets.remove(&reply.ticket) else {
+            // Machine and node answer apart: one may give up while the other has the answer on its
+            // way. Two answers that both claim to know would be one too many.
+            let is_known = !matches!(reply.outcome, Outcome::Unknown(_));
+            if is_known && !self.servers[&id].released.contains(&reply.ticket) {
+                let detail = format!("server {id} answers ticket {} again", reply.ticket);
+                self.checks.fail(Check::ExactlyOnce, detail);
+            }
             return;
         };
         let node = Some(Endpoint::Server(id));
@@ -586,25 +690,83 @@ impl World {
         self.trace.record(self.now, node, "reply", digest, || {
             format!("to c{client} ticket {} {:?}", reply.ticket, reply.outcome)
         });
+        match reply.outcome {
+            Outcome::Done(_) | Outcome::Answered(_) => {}
+            // The machine may have the answer on its way while the node gives up.
+            Outcome::Unknown(_) => {
+                self.server(id).released.insert(reply.ticket);
+            }
+            Outcome::Failed(_) => {
+                let sent = self.evidence.sent.get_mut(&(id, boot, reply.ticket));
+                sent.expect("every ticket was sent").failed = true;
+            }
+        }
+        self.check_answer(name, &reply);
         let ends = (Endpoint::Server(id), Endpoint::Client(client));
         let prng = &mut self.net_prng;
         for at in self.network.send(self.now, ends.0, ends.1, 100, prng) {
-            let reply = Some(reply.clone());
-            self.heap.push(at, Happening::Response { client, attempt, reply });
+            let told = Told::Reply(reply.clone());
+            self.heap.push(at, Happening::Response { client, attempt, told });
         }
     }
 
-    fn on_response(&mut self, id: u64, attempt: u64, reply: Option<&Reply>) {
+    /// However often a numbered change is sent, and by whom ever it is answered, the answer is one.
+    fn check_answer(&mut self, name: OpName, reply: &Reply) {
+        let is_opening =
+            matches!(reply.outcome, Outcome::Done(Ok(kvraft_kv::Response::SessionOpened { .. })));
+        let Some(answer) = answer_of(reply).filter(|_| !is_opening) else {
+            return;
+        };
+        let first = self.answers.entry(name).or_insert_with(|| answer.clone());
+        if *first == answer {
+            return;
+        }
+        let detail = format!("{name:?} was answered {first:?} and then {answer:?}");
+        self.checks.fail(Check::ExactlyOnce, detail);
+    }
+
+    fn on_timeout(&mut self, id: u64, number: u64) {
+        let waits = self.clients.get(&id).is_some_and(|client| client.waits_for(number));
+        if !waits {
+            return;
+        }
+        let waited = self.servers.values().find_map(|server| {
+            let found = server.tickets.iter().find(|(_, (c, n, _))| (*c, *n) == (id, number));
+            found.map(|(ticket, _)| (server.id, server.boot, *ticket))
+        });
+        if let Some((server, boot, ticket)) = waited {
+            // The stream is closed; if that gets through, the server drops what it can.
+            let ends = (Endpoint::Client(id), Endpoint::Server(server));
+            for at in self.network.send(self.now, ends.0, ends.1, 0, &mut self.net_prng) {
+                self.heap.push(at, Happening::Cancel { server, boot, ticket });
+            }
+        }
+        self.on_response(id, number, &Told::Nothing);
+    }
+
+    fn on_cancel(&mut self, id: MemberId, boot: u64, ticket: Ticket) {
+        let server = self.server(id);
+        if server.boot == boot && server.tickets.remove(&ticket).is_some() {
+            server.released.insert(ticket);
+            self.sometimes.cancelled += 1;
+            self.on_deliver(id, boot, LaneIn::Node(NodeIn::Cancel(ticket)));
+        }
+    }
+
+    fn on_response(&mut self, id: u64, attempt: u64, told: &Told) {
         let now = self.now;
         let client = self.clients.get_mut(&id).expect("only clients of this run are used");
-        let waited = client.timeout().is_some_and(|(number, _)| number == attempt);
-        if let Some(record) = client.on_reply(now, attempt, reply) {
-            self.sometimes.on_record(&record);
-            self.records.push(record);
-        }
-        if waited {
-            let pause = self.clients.get_mut(&id).map(Client::pause).unwrap_or_default();
-            self.after(pause, Happening::ClientWake { client: id });
+        let Evidence { history, opened, .. } = &mut self.evidence;
+        match client.on_told(now, attempt, told, history, opened) {
+            Step::Stale => {}
+            Step::Again(at) => {
+                self.sometimes.repeated += 1;
+                self.heap.push(at.max(now), Happening::ClientWake { client: id });
+            }
+            Step::Ended => {
+                let pause = client.pause();
+                self.after(pause, Happening::ClientWake { client: id });
+            }
         }
     }
 
@@ -619,20 +781,16 @@ impl World {
     }
 }
 
-fn request_of(
-    attempt: &Attempt,
-    member: MemberId,
-    incarnation: u64,
-    ticket: Ticket,
-    wall_ms: u64,
-) -> ClientRequest {
-    if attempt.op.is_read() {
-        let linearizable = attempt.op.is_linearizable();
-        return ClientRequest::Query { query: attempt.op.query(), linearizable };
+fn request_of(attempt: &Attempt, origin: Origin, wall_ms: u64) -> ClientRequest {
+    if let Wish::Do(operation) = &attempt.wish
+        && !operation.may_write()
+    {
+        let (query, linearizable) = workload::query(operation);
+        return ClientRequest::Query { query, linearizable };
     }
-    let origin = Origin { member, incarnation, ticket };
-    let mut command = Command::new(origin, wall_ms, attempt.op.request());
-    command.session = attempt.session;
+    let mut command = Command::new(origin, wall_ms, workload::request(&attempt.wish));
+    command.session =
+        attempt.stamp.map(|Stamp { client, op, acked }| SessionOp { client, op, acked });
     ClientRequest::Propose(command.encode())
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use kvraft_base::{Instant, MemberId, Prng};
 
+use crate::plan::FaultKinds;
+
 use super::{Endpoint, Network, NetworkConfig, Partition, exponential};
 
 const WILD: NetworkConfig = NetworkConfig {
@@ -12,6 +14,7 @@ const WILD: NetworkConfig = NetworkConfig {
     kib_ns: 0,
     loss_ppm: 200_000,
     duplicate_ppm: 100_000,
+    corrupt_ppm: 0,
     fifo: false,
 };
 
@@ -153,7 +156,7 @@ fn exponential_is_nearly_exponential() {
 fn network_is_a_function_of_its_seed() {
     let run = || {
         let mut prng = Prng::new(77);
-        let mut network = Network::new(NetworkConfig::draw(&mut prng));
+        let mut network = Network::new(NetworkConfig::draw(&mut prng, FaultKinds::all()));
         let mut all = Vec::new();
         for number in 0..200 {
             all.push(network.send(Instant(number), server(1), server(2), 64, &mut prng));

@@ -3,7 +3,7 @@
 use kvraft_base::{Instant, Prng};
 use proptest::prelude::*;
 
-use super::{Fault, FaultKinds, Plan, RunConfig, Target};
+use super::{Fault, FaultChoice, FaultKind, FaultKinds, Plan, Profile, RunConfig, Target};
 
 const EVERYTHING: &str = "\
 at 0.000s crash 3
@@ -25,6 +25,15 @@ at 4.000s block s1 s2
 at 4.000s unblock s1 c2
 at 4.000s clog s2 s1 0.350s
 at 5.000s heal
+at 5.000s suspend all
+at 5.000s jump leader -7200000
+at 5.000s drift 2 250000
+at 5.000s slow 1 50
+at 5.000s stall 1 2.500s
+at 5.000s sync-error leader 3
+at 5.000s write-error 3 30
+at 5.000s full 2 0
+at 5.000s space all
 ";
 
 /// Every fault reads back as it prints. Lines are sorted by time; the order of equals stays.
@@ -72,17 +81,7 @@ fn errors_name_the_line() {
 }
 
 fn wild() -> RunConfig {
-    let kinds = FaultKinds {
-        crash: true,
-        kill: true,
-        fuse: true,
-        pause: true,
-        disconnect: true,
-        partition: true,
-        block: true,
-        clog: true,
-    };
-    RunConfig { kinds, ..RunConfig::calm(5) }
+    RunConfig { kinds: FaultKinds::all(), ..RunConfig::calm(5) }
 }
 
 /// A plan is a function of its seed, ends repaired, and stays within its time.
@@ -93,13 +92,13 @@ fn drawn_plans_are_repaired_and_bounded() {
     assert_eq!(plan, Plan::draw(&config, &Prng::new(1)));
     assert_ne!(plan, Plan::draw(&config, &Prng::new(2)));
     assert!(20 < plan.len());
-    let (body, repairs) = plan.faults().split_at(plan.len() - 4);
+    let (body, repairs) = plan.faults().split_at(plan.len() - 7);
     assert!(
         body.iter()
             .all(|timed| { config.faults_from <= timed.at && timed.at < config.faults_until })
     );
     assert!(repairs.iter().all(|timed| timed.at == config.faults_until));
-    assert_eq!(repairs[3].fault, Fault::Restart(Target::All));
+    assert_eq!(repairs[6].fault, Fault::Restart(Target::All));
     let broken = Plan::draw(&RunConfig { leave_broken: true, ..config }, &Prng::new(1));
     assert_eq!(broken.faults(), body);
 }
@@ -109,7 +108,7 @@ fn drawn_plans_are_repaired_and_bounded() {
 fn kinds_do_not_disturb_each_other() {
     let config = wild();
     let all = Plan::draw(&config, &Prng::new(3));
-    let kinds = FaultKinds { partition: false, ..config.kinds };
+    let kinds = config.kinds.without(FaultKind::Partition);
     let some = Plan::draw(&RunConfig { kinds, ..config }, &Prng::new(3));
     assert!(some.len() < all.len());
     assert!(some.faults().iter().all(|timed| all.faults().contains(timed)));
@@ -131,6 +130,23 @@ fn shrinking_leaves_what_matters() {
     assert!(has(&small, "crash") && has(&small, "partition") && run_count < 200, "{run_count}");
     assert_eq!(plan.shrink(0, |_| panic!("no run is allowed")), plan);
     assert!(plan.shrink(1_000, |_| true).is_empty());
+}
+
+/// Faults are switched by name, and print as they are read.
+#[test]
+fn kinds_are_switched_by_name() {
+    let choice = FaultChoice::default().switch("+crash,-jump,full").unwrap();
+    assert_eq!(choice.switches(), "+crash,+full,-jump");
+    assert_eq!(FaultChoice::default().switch(&choice.switches()).unwrap(), choice);
+    for seed in 0..50 {
+        let kinds = choice.draw(&mut Prng::new(seed));
+        assert!(kinds.has(FaultKind::Crash) && kinds.has(FaultKind::Full));
+        assert!(!kinds.has(FaultKind::Jump));
+    }
+    assert!(choice.switch("-crsh").unwrap_err().starts_with("no such kind of fault: crsh"));
+    let quiet = FaultChoice { profile: Profile::Quiet, ..FaultChoice::default() };
+    assert_eq!(quiet.draw(&mut Prng::new(1)), FaultKinds::NONE);
+    assert!("disk".parse() == Ok(Profile::Disk) && "cake".parse::<Profile>().is_err());
 }
 
 proptest! {

@@ -89,7 +89,23 @@ impl fmt::Display for Fault {
             Self::Fuse { target, change_count } => write!(f, "fuse {target} {change_count}"),
             Self::Restart(target) => write!(f, "restart {target}"),
             Self::Pause(target) => write!(f, "pause {target}"),
+            Self::Suspend(target) => write!(f, "suspend {target}"),
             Self::Resume(target) => write!(f, "resume {target}"),
+            Self::Jump { target, by_ms } => write!(f, "jump {target} {by_ms}"),
+            Self::Drift { target, rate_ppm } => write!(f, "drift {target} {rate_ppm}"),
+            Self::Slow { target, factor } => write!(f, "slow {target} {factor}"),
+            Self::Stall { target, lasts } => {
+                write!(f, "stall {target} ")?;
+                write_seconds(f, u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX))
+            }
+            Self::SyncError { target, sync_count } => {
+                write!(f, "sync-error {target} {sync_count}")
+            }
+            Self::WriteError { target, write_count } => {
+                write!(f, "write-error {target} {write_count}")
+            }
+            Self::Full { target, left_bytes } => write!(f, "full {target} {left_bytes}"),
+            Self::Space(target) => write!(f, "space {target}"),
             Self::Disconnect(target) => write!(f, "disconnect {target}"),
             Self::Reconnect(target) => write!(f, "reconnect {target}"),
             Self::Partition(partition) => write!(f, "partition {partition}"),
@@ -174,6 +190,13 @@ impl<'a> Words<'a> {
         word.parse().map_err(|_| format!("not a {what}: {word}"))
     }
 
+    fn positive(&mut self, what: &str) -> Result<u64, String> {
+        match self.number(what)? {
+            0 => Err(format!("a {what} counts from 1")),
+            number => Ok(number),
+        }
+    }
+
     fn server(&mut self) -> Result<MemberId, String> {
         self.number("server").map(MemberId)
     }
@@ -204,15 +227,33 @@ impl<'a> Words<'a> {
             "crash" => Fault::Crash(self.target()?),
             "kill" => Fault::Kill(self.target()?),
             "fuse" => {
-                let (target, change_count) = (self.target()?, self.number("count of changes")?);
-                if change_count == 0 {
-                    return Err("a fuse blows in a change to come: 1 or more".to_owned());
-                }
-                Fault::Fuse { target, change_count }
+                Fault::Fuse { target: self.target()?, change_count: self.positive("change")? }
             }
             "restart" => Fault::Restart(self.target()?),
             "pause" => Fault::Pause(self.target()?),
+            "suspend" => Fault::Suspend(self.target()?),
             "resume" => Fault::Resume(self.target()?),
+            "jump" => {
+                let (target, word) = (self.target()?, self.next("milliseconds")?);
+                let by_ms = word.parse().map_err(|_| format!("not milliseconds: {word}"))?;
+                Fault::Jump { target, by_ms }
+            }
+            "drift" => Fault::Drift { target: self.target()?, rate_ppm: self.positive("rate")? },
+            "slow" => Fault::Slow { target: self.target()?, factor: self.positive("factor")? },
+            "stall" => {
+                let (target, nanos) = (self.target()?, self.nanos()?);
+                Fault::Stall { target, lasts: Duration::from_nanos(nanos) }
+            }
+            "sync-error" => {
+                Fault::SyncError { target: self.target()?, sync_count: self.positive("sync")? }
+            }
+            "write-error" => {
+                Fault::WriteError { target: self.target()?, write_count: self.positive("write")? }
+            }
+            "full" => {
+                Fault::Full { target: self.target()?, left_bytes: self.number("count of bytes")? }
+            }
+            "space" => Fault::Space(self.target()?),
             "disconnect" => Fault::Disconnect(self.target()?),
             "reconnect" => Fault::Reconnect(self.target()?),
             "partition" => Fault::Partition(self.partition()?),

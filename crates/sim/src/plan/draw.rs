@@ -1,0 +1,232 @@
+//! Drawing faults: when one of a kind comes, whom it meets, how strong it is, what repairs it.
+
+use std::time::Duration;
+
+use kvraft_base::{Instant, MemberId, Prng};
+
+use super::{Fault, FaultKind, RATE_PPM, RunConfig, Target, TimedFault};
+use crate::network::{Endpoint, Partition};
+
+/// A fault and its repair, where it needs one of its own.
+type Broken = (Fault, Option<Fault>);
+
+/// The faults of one kind over a whole run, with the kind's own generator.
+pub(super) fn draw_kind(
+    config: &RunConfig,
+    prng: &mut Prng,
+    kind: FaultKind,
+    faults: &mut Vec<TimedFault>,
+) {
+    let Some(breaker) = breaker_of(kind) else { return };
+    // How strong a kind is in a run: how often it comes.
+    let rarity = *prng.pick(&[1, 2, 6]).expect("any");
+    let interval = config.fault_interval_mean * (rarity * weight(kind));
+    let mut at = config.faults_from;
+    loop {
+        at = at + prng.duration(Duration::from_nanos(1), interval * 2);
+        if config.faults_until <= at {
+            return;
+        }
+        let repaired_at =
+            at + prng.duration(config.repair_after_max / 100, config.repair_after_max);
+        let mut push = |at: Instant, fault| {
+            if at < config.faults_until {
+                faults.push(TimedFault { at, fault });
+            }
+        };
+        if kind == FaultKind::Rolling {
+            let pause = repaired_at.since(at) / 4;
+            for (number, server) in config.servers().into_iter().enumerate() {
+                let down = at + pause * 2 * u32::try_from(number).expect("at most seven");
+                push(down, Fault::Kill(Target::Server(server)));
+                push(down + pause, Fault::Restart(Target::Server(server)));
+            }
+        } else {
+            let (fault, repair) = breaker(config, prng);
+            push(at, fault);
+            if let Some(repair) = repair {
+                push(repaired_at, repair);
+            }
+        }
+        at = at.max(repaired_at);
+    }
+}
+
+/// Kinds that concern everybody, or end a process, come more rarely.
+fn weight(kind: FaultKind) -> u32 {
+    match kind {
+        FaultKind::Power | FaultKind::Rolling => 8,
+        FaultKind::SyncError | FaultKind::WriteError | FaultKind::Full => 3,
+        _ => 1,
+    }
+}
+
+/// How to draw one fault; `None` for kinds that are a property of links rather than an event.
+fn breaker_of(kind: FaultKind) -> Option<fn(&RunConfig, &mut Prng) -> Broken> {
+    Some(match kind {
+        FaultKind::Crash => break_crash,
+        FaultKind::Power => break_power,
+        FaultKind::Kill | FaultKind::Rolling => break_kill,
+        FaultKind::Fuse => break_fuse,
+        FaultKind::Pause => break_pause,
+        FaultKind::Suspend => break_suspend,
+        FaultKind::Jump => break_jump,
+        FaultKind::Drift => break_drift,
+        FaultKind::Slow => break_slow,
+        FaultKind::Stall => break_stall,
+        FaultKind::SyncError => break_sync,
+        FaultKind::WriteError => break_write,
+        FaultKind::Full => break_full,
+        FaultKind::Disconnect => break_disconnect,
+        FaultKind::Partition => break_partition,
+        FaultKind::Block => break_block,
+        FaultKind::Clog => break_clog,
+        FaultKind::Loss | FaultKind::Duplicate | FaultKind::Reorder | FaultKind::Corrupt => {
+            return None;
+        }
+    })
+}
+
+/// Mostly some server, often the leader.
+fn draw_target(config: &RunConfig, prng: &mut Prng) -> Target {
+    if prng.chance(2, 5) { Target::Leader } else { Target::Server(draw_server(config, prng)) }
+}
+
+fn draw_server(config: &RunConfig, prng: &mut Prng) -> MemberId {
+    MemberId(prng.between(1, config.server_count))
+}
+
+/// A repair of whatever the target was then: the leader is not the leader any more.
+fn repair_target(target: Target) -> Target {
+    match target {
+        Target::Server(_) => target,
+        Target::Leader | Target::All => Target::All,
+    }
+}
+
+fn break_crash(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let target = draw_target(config, prng);
+    (Fault::Crash(target), Some(Fault::Restart(repair_target(target))))
+}
+
+fn break_kill(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let target = draw_target(config, prng);
+    (Fault::Kill(target), Some(Fault::Restart(repair_target(target))))
+}
+
+fn break_fuse(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let target = draw_target(config, prng);
+    let most = *prng.pick(&[4, 30, 300]).unwrap_or(&30);
+    let change_count = prng.between(1, most);
+    (Fault::Fuse { target, change_count }, Some(Fault::Restart(repair_target(target))))
+}
+
+fn break_pause(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let target = draw_target(config, prng);
+    (Fault::Pause(target), Some(Fault::Resume(repair_target(target))))
+}
+
+fn break_disconnect(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let target = draw_target(config, prng);
+    (Fault::Disconnect(target), Some(Fault::Reconnect(repair_target(target))))
+}
+
+fn break_partition(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let server = draw_server(config, prng);
+    let partition = match prng.below(7) {
+        0 => Partition::Isolate(server),
+        1 => Partition::Deaf(server),
+        2 => Partition::Mute(server),
+        3 => Partition::Split(draw_side(config, prng)),
+        4 => Partition::OneWay(draw_side(config, prng)),
+        5 => Partition::Ring,
+        _ => Partition::Bridge(server),
+    };
+    (Fault::Partition(partition), Some(Fault::Heal))
+}
+
+/// Some of the servers: at least one, and never all unless there is only one.
+fn draw_side(config: &RunConfig, prng: &mut Prng) -> Vec<MemberId> {
+    let mut servers = config.servers();
+    let side_count = prng.between(1, (config.server_count - 1).max(1));
+    while side_count < servers.len() as u64 {
+        let out = prng.below(servers.len() as u64);
+        servers.remove(usize::try_from(out).expect("below a length"));
+    }
+    servers
+}
+
+fn draw_link(config: &RunConfig, prng: &mut Prng) -> (Endpoint, Endpoint) {
+    let from = draw_server(config, prng);
+    let distance = prng.between(1, (config.server_count - 1).max(1));
+    let to = MemberId(1 + (from.0 - 1 + distance) % config.server_count);
+    (Endpoint::Server(from), Endpoint::Server(to))
+}
+
+fn break_block(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let (from, to) = draw_link(config, prng);
+    (Fault::Block { from, to }, Some(Fault::Unblock { from, to }))
+}
+
+fn break_clog(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let (from, to) = draw_link(config, prng);
+    let lasts = prng.duration(Duration::from_millis(1), config.repair_after_max);
+    (Fault::Clog { from, to, lasts }, None)
+}
+
+fn break_power(_config: &RunConfig, _prng: &mut Prng) -> Broken {
+    (Fault::Crash(Target::All), Some(Fault::Restart(Target::All)))
+}
+
+fn break_suspend(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let target = draw_target(config, prng);
+    (Fault::Suspend(target), Some(Fault::Resume(repair_target(target))))
+}
+
+/// A second, a minute or an hour, either way; nobody sets it right.
+fn break_jump(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let most = *prng.pick(&[1_000, 60_000, 7_200_000]).expect("any");
+    let by_ms = i64::try_from(prng.between(1, most)).expect("hours in milliseconds");
+    let by_ms = if prng.chance(1, 2) { by_ms } else { -by_ms };
+    (Fault::Jump { target: draw_target(config, prng), by_ms }, None)
+}
+
+/// From a bad quartz to a machine that hardly gets time.
+fn break_drift(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let (low, high) = *prng
+        .pick(&[(999_500, 1_000_500), (800_000, 1_200_000), (250_000, 4_000_000)])
+        .expect("any");
+    let target = draw_target(config, prng);
+    let repaired = Fault::Drift { target: repair_target(target), rate_ppm: RATE_PPM };
+    (Fault::Drift { target, rate_ppm: prng.between(low, high) }, Some(repaired))
+}
+
+fn break_slow(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let target = draw_target(config, prng);
+    let factor = prng.between(2, *prng.clone().pick(&[5, 50]).expect("any"));
+    (Fault::Slow { target, factor }, Some(Fault::Slow { target: repair_target(target), factor: 1 }))
+}
+
+fn break_stall(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let target = draw_target(config, prng);
+    (Fault::Stall { target, lasts: prng.duration(Duration::from_millis(10), STALL_MAX) }, None)
+}
+
+fn break_sync(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let target = draw_target(config, prng);
+    (Fault::SyncError { target, sync_count: prng.between(1, 8) }, None)
+}
+
+fn break_write(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let target = draw_target(config, prng);
+    (Fault::WriteError { target, write_count: prng.between(1, 30) }, None)
+}
+
+fn break_full(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let target = draw_target(config, prng);
+    let left_bytes = prng.below(20_000);
+    (Fault::Full { target, left_bytes }, Some(Fault::Space(repair_target(target))))
+}
+
+/// The longest that one operation of a disk takes.
+const STALL_MAX: Duration = Duration::from_secs(3);
