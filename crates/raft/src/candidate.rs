@@ -36,11 +36,12 @@ impl Raft {
         self.count_vote(self.core.id(), true);
     }
 
-    /// Asks for votes once the own one is durable.
-    pub(crate) fn ask_votes(&mut self) {
+    /// Asks for votes once the own one is durable. Voters need not be loyal to a leader that wants
+    /// this itself.
+    pub(crate) fn ask_votes(&mut self, transfer: bool) {
         let last = self.core.log.last();
         for peer in self.core.other_voters() {
-            self.core.promise(peer, Body::VoteRequest { last }, Index::ZERO);
+            self.core.promise(peer, Body::VoteRequest { last, transfer }, Index::ZERO);
         }
     }
 
@@ -126,7 +127,7 @@ impl Raft {
             }
         });
         match (tally, &self.role) {
-            (Tally::Won, Role::PreCandidate(_)) => self.become_candidate(),
+            (Tally::Won, Role::PreCandidate(_)) => self.become_candidate(false),
             (Tally::Won, Role::Candidate(_)) => self.become_leader(),
             (Tally::Lost, _) => self.lose_election(),
             (Tally::Open, _) | (Tally::Won, Role::Follower(_) | Role::Leader(_)) => {}

@@ -14,7 +14,7 @@ use kvraft_base::{
 
 use crate::{
     Body, Config, Event, IgnoreReason, Membership, Message, Output, Start, log::Log,
-    promises::Promises,
+    promises::Promises, transfer::Transfer,
 };
 
 /// See the module.
@@ -47,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) down: BTreeSet<MemberId>,
     /// Until then elections hurry: the connection to the last leader has closed.
     pub(crate) hurried_until: Instant,
+    /// Leadership that is being handed over. Outlives the role, until a leader is known again.
+    pub(crate) transfer: Option<Transfer>,
     next_fetch: u64,
     next_context: u64,
     pub(crate) outbox: Output,
@@ -77,6 +79,7 @@ impl Core {
             installing: None,
             down: BTreeSet::new(),
             hurried_until: Instant::ZERO,
+            transfer: None,
             next_fetch: 1,
             next_context,
             outbox: Output::default(),

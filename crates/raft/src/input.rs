@@ -99,6 +99,14 @@ pub enum Input {
         /// All or none of them are made.
         changes: Vec<Change>,
     },
+    /// A local request wants another server to lead. Answered when that is so, or after at most an
+    /// election timeout.
+    Transfer {
+        /// Names the request in the answer.
+        ticket: Ticket,
+        /// Who; the nearest voter if `None`.
+        to: Option<MemberId>,
+    },
 }
 
 impl Input {
@@ -151,6 +159,12 @@ impl Input {
                     change.encode(writer);
                 }
             }
+            Self::Transfer { ticket, to } => {
+                writer.u8(15).u64(ticket.0).bool(to.is_some());
+                if let Some(to) = to {
+                    writer.u64(to.0);
+                }
+            }
         }
     }
 
@@ -189,6 +203,10 @@ impl Input {
             14 => Self::ChangeMembers {
                 ticket: Ticket(reader.u64("ticket")?),
                 changes: decode_changes(reader)?,
+            },
+            15 => Self::Transfer {
+                ticket: Ticket(reader.u64("ticket")?),
+                to: optional(reader, |reader| reader.u64("successor").map(MemberId))?,
             },
             other => {
                 return Err(DecodeError::Unknown { what: "input kind", value: u64::from(other) });

@@ -40,6 +40,8 @@ pub(crate) struct Leader {
     pub(crate) step_mark: Index,
     /// End of the log at the last regular heartbeat.
     step_mark_next: Index,
+    /// It has committed that it does not vote any more, and has tried to hand over.
+    pub(crate) dismissed: bool,
     /// Bytes of entries after the commit index.
     uncommitted_size_bytes: usize,
 }
@@ -60,6 +62,7 @@ impl Leader {
             heartbeat_at: core.now + core.config.heartbeat_interval,
             round: 0,
             reads: LeaderReads::default(),
+            dismissed: false,
             first_of_term: last.index.next(),
             step_mark: last.index.next(),
             step_mark_next: last.index.next(),
@@ -98,6 +101,9 @@ impl Leader {
 
     /// Why nothing can be added to the log at the moment.
     pub(crate) fn refuse_proposal(&self, core: &Core) -> Result<(), Refusal> {
+        if let Some(transfer) = &core.transfer {
+            return Err(Refusal::Transferring { to: transfer.to });
+        }
         let waiting = core.config.uncommitted_bytes_max <= self.uncommitted_size_bytes;
         if waiting || core.window_is_full() {
             return Err(Refusal::Busy);
@@ -177,6 +183,7 @@ impl Leader {
             self.broadcast_heartbeat(core);
         }
         self.tell_commit(core);
+        self.push_transfer(core, heartbeat_due);
         if heartbeat_due {
             self.end_farewells(core);
         }

@@ -35,7 +35,7 @@
 //!
 //! # Caveats
 //!
-//! - There are no leadership transfer and no lease reads yet.
+//! - There are no lease reads yet.
 //! - After a restart, terms between the journal's start and the machine's applied position are not
 //!   known; a follower whose log parts there is sent entries from the journal's start again.
 //! - A peer that lies can win an election or stop the group; it cannot break this server's own
@@ -51,6 +51,7 @@ mod leader;
 
 mod change;
 mod membership;
+mod transfer;
 
 mod progress;
 mod quorum;
@@ -73,3 +74,4 @@ pub use message::{AppendOutcome, Body, Message};
 pub use output::{Event, Fetch, IgnoreReason, Output, Refusal, SnapshotRequest};
 pub use raft::Raft;
 pub use status::{PeerState, PeerStatus, RoleName, Status};
+pub use transfer::TransferError;

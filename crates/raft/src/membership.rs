@@ -9,7 +9,8 @@
 //! - none is appended before an entry of the leader's own term is committed: else two leaders could
 //!   each build on a configuration that the other does not know (Ongaro 2015);
 //! - a joint configuration, once committed, is left without being asked, by whoever leads;
-//! - a leader that removes itself does not count itself any more, commits its removal, and stops;
+//! - a leader that removes itself does not count itself any more, commits its removal, hands over,
+//!   and stops;
 //! - who is removed may campaign until it knows that its removal is committed: until then its log
 //!   may be the only one that is long enough.
 //!
@@ -119,7 +120,8 @@ impl Leader {
     pub(crate) fn tend_members(&mut self, core: &mut Core) {
         self.progress
             .retain(|_, progress| progress.farewell_until.is_none_or(|until| core.now < until));
-        if !self.has_committed(core) || core.commit < core.members_index() {
+        let settled = core.members_index() <= core.commit && core.transfer.is_none();
+        if !settled || !self.has_committed(core) {
             return;
         }
         if core.members().is_joint() {
@@ -164,16 +166,6 @@ impl Raft {
         }
     }
 
-    /// A leader that has removed itself stops as soon as that is committed and told.
-    pub(crate) fn stop_if_dismissed(&mut self) {
-        if let Role::Leader(leader) = &self.role
-            && leader.is_dismissed(&self.core)
-        {
-            self.core.event(Event::Dismissed { term: self.core.term });
-            self.become_follower(self.core.term, None);
-        }
-    }
-
     /// Whether a message from this sender is looked at. Leaders and candidates are heard whether
     /// this server's configuration names them or not: it may be out of date (Raft §6). Whoever is
     /// not a member cannot answer, and so cannot depose anyone with a later term.
@@ -190,7 +182,8 @@ impl Raft {
             | Body::Append { .. }
             | Body::Heartbeat { .. }
             | Body::CommitNotice { .. }
-            | Body::SnapshotNotice { .. } => true,
+            | Body::SnapshotNotice { .. }
+            | Body::TimeoutNow => true,
             Body::AppendAnswer { .. } | Body::HeartbeatAnswer { .. } => {
                 let leader = |leader: &Leader| leader.progress.contains_key(&from);
                 !is_later && matches!(&self.role, Role::Leader(it) if leader(it))

@@ -46,6 +46,8 @@ pub enum Body {
     VoteRequest {
         /// End of the candidate's log.
         last: Position,
+        /// The leader has asked the sender to take over: loyalty to it is waived.
+        transfer: bool,
     },
     /// Answer to a [`Body::VoteRequest`] in the message's term.
     VoteAnswer {
@@ -103,6 +105,8 @@ pub enum Body {
         /// The read index; `None` when the sender does not lead.
         index: Option<Index>,
     },
+    /// The leader hands over: campaign at once. No answer.
+    TimeoutNow,
     /// A part of a snapshot is on its way beside this message: the leader lives.
     SnapshotNotice {
         /// What the snapshot contains.
@@ -170,6 +174,7 @@ impl Body {
             Self::ReadRequest { .. } => "ReadRequest",
             Self::ReadAnswer { .. } => "ReadAnswer",
             Self::SnapshotNotice { .. } => "SnapshotNotice",
+            Self::TimeoutNow => "TimeoutNow",
         }
     }
 
@@ -181,7 +186,9 @@ impl Body {
             Self::PreVoteAnswer { campaign, granted } => {
                 writer.u8(2).u64(campaign.0).bool(*granted);
             }
-            Self::VoteRequest { last } => encode_position(writer.u8(3), *last),
+            Self::VoteRequest { last, transfer } => {
+                encode_position(writer.u8(3).bool(*transfer), *last);
+            }
             Self::VoteAnswer { granted } => {
                 writer.u8(4).bool(*granted);
             }
@@ -211,6 +218,9 @@ impl Body {
                 }
             }
             Self::SnapshotNotice { position } => encode_position(writer.u8(12), *position),
+            Self::TimeoutNow => {
+                writer.u8(13);
+            }
         }
     }
 
@@ -224,7 +234,10 @@ impl Body {
                 campaign: Term(reader.u64("campaign term")?),
                 granted: reader.bool("granted")?,
             },
-            3 => Self::VoteRequest { last: decode_position(reader)? },
+            3 => {
+                let transfer = reader.bool("transfer")?;
+                Self::VoteRequest { transfer, last: decode_position(reader)? }
+            }
             4 => Self::VoteAnswer { granted: reader.bool("granted")? },
             5 => Self::Append {
                 prev: decode_position(reader)?,
@@ -246,6 +259,7 @@ impl Body {
             10 => Self::ReadRequest { context: reader.u64("context")? },
             11 => Self::decode_read_answer(reader)?,
             12 => Self::SnapshotNotice { position: decode_position(reader)? },
+            13 => Self::TimeoutNow,
             other => {
                 return Err(DecodeError::Unknown { what: "message kind", value: u64::from(other) });
             }

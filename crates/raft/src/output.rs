@@ -8,7 +8,7 @@
 
 use kvraft_base::{Entry, Index, MemberId, Position, Term, Ticket, Write};
 
-use crate::{ChangeError, Membership, message::Message};
+use crate::{ChangeError, Membership, TransferError, message::Message};
 
 /// What a turn asks for. [`Raft::finish`](crate::Raft::finish) adds to the lists and sets the
 /// write.
@@ -25,6 +25,8 @@ pub struct Output {
     pub proposed: Vec<(Ticket, Result<Position, Refusal>)>,
     /// Up to where the machine must have applied before each read is served.
     pub reads: Vec<(Ticket, Result<Index, Refusal>)>,
+    /// Who leads now, as was asked for, or why not.
+    pub transfers: Vec<(Ticket, Result<MemberId, Refusal>)>,
     /// Entries to read back from the journal.
     pub fetches: Vec<Fetch>,
     /// Followers who need a snapshot.
@@ -99,6 +101,15 @@ pub enum Refusal {
     /// The wanted configuration cannot be.
     #[error(transparent)]
     Change(ChangeError),
+    /// Leadership is being handed over; whoever leads in a moment can be asked.
+    #[error("leadership is being handed over to member {to}")]
+    Transferring {
+        /// To whom.
+        to: MemberId,
+    },
+    /// Leadership is not handed over.
+    #[error(transparent)]
+    Transfer(TransferError),
 }
 
 /// Something worth telling.
@@ -176,6 +187,21 @@ pub enum Event {
     Dismissed {
         /// The term that it led.
         term: Term,
+    },
+    /// A leader takes no more proposals and hands over.
+    TransferBegun {
+        /// To whom.
+        to: MemberId,
+    },
+    /// The server that leadership was handed over to leads.
+    TransferDone {
+        /// Who.
+        to: MemberId,
+    },
+    /// It does not, after an election timeout, or somebody else does.
+    TransferFailed {
+        /// Who does not.
+        to: MemberId,
     },
     /// A follower needs a snapshot.
     SnapshotNeeded {

@@ -10,7 +10,7 @@
 //! - messages that have arrived are handled before deadlines that have passed;
 //! - nothing a peer sends makes an assertion fail.
 //!
-//! What it lacks: leadership transfer and lease reads.
+//! What it lacks: lease reads.
 
 use std::collections::BTreeMap;
 
@@ -111,6 +111,7 @@ impl Raft {
                 let result = self.change_members(&changes);
                 self.core.outbox.proposed.push((ticket, result));
             }
+            Input::Transfer { ticket, to } => self.on_transfer(ticket, to),
         }
     }
 
@@ -136,6 +137,7 @@ impl Raft {
         out.messages.append(&mut core.outbox.messages);
         out.proposed.append(&mut core.outbox.proposed);
         out.reads.append(&mut core.outbox.reads);
+        out.transfers.append(&mut core.outbox.transfers);
         out.fetches.append(&mut core.outbox.fetches);
         out.snapshots.append(&mut core.outbox.snapshots);
         out.events.append(&mut core.outbox.events);
@@ -149,11 +151,12 @@ impl Raft {
     /// When to call [`Raft::finish`] if nothing happens before.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        match &self.role {
+        let role = match &self.role {
             Role::Follower(follower) => follower.deadline(&self.core),
             Role::PreCandidate(campaign) | Role::Candidate(campaign) => campaign.deadline,
             Role::Leader(leader) => leader.deadline(&self.core),
-        }
+        };
+        self.core.transfer.as_ref().map_or(role, |transfer| role.min(transfer.deadline))
     }
 
     /// A look at the state.
@@ -179,6 +182,7 @@ impl Raft {
             released: core.log.released(),
             muted: core.is_muted(),
             membership: core.membership(),
+            transfer: core.transfer.as_ref().map(|transfer| transfer.to),
             peers,
         }
     }
@@ -288,14 +292,15 @@ impl Raft {
         match body {
             // Changes nothing at the receiver, or a partitioned server would depose leaders.
             Body::PreVoteRequest { .. } | Body::PreVoteAnswer { granted: true, .. } => {}
-            Body::VoteRequest { .. } if self.is_loyal(from) => {
+            Body::VoteRequest { transfer: false, .. } if self.is_loyal(from) => {
                 self.core.ignore(from, body.name(), IgnoreReason::Loyal);
                 return false;
             }
             Body::Append { .. }
             | Body::Heartbeat { .. }
             | Body::CommitNotice { .. }
-            | Body::SnapshotNotice { .. } => self.become_follower(term, Some(from)),
+            | Body::SnapshotNotice { .. }
+            | Body::TimeoutNow => self.become_follower(term, Some(from)),
             Body::PreVoteAnswer { .. }
             | Body::VoteRequest { .. }
             | Body::VoteAnswer { .. }
@@ -324,6 +329,7 @@ impl Raft {
             | Body::AppendAnswer { .. }
             | Body::HeartbeatAnswer { .. }
             | Body::CommitNotice { .. }
+            | Body::TimeoutNow
             | Body::ReadRequest { .. }
             | Body::ReadAnswer { .. } => {}
         }
@@ -340,7 +346,7 @@ impl Raft {
             Body::PreVoteAnswer { campaign, granted } => {
                 self.on_pre_vote_answer(from, campaign, granted);
             }
-            Body::VoteRequest { last } => self.on_vote_request(from, last),
+            Body::VoteRequest { last, transfer: _ } => self.on_vote_request(from, last),
             Body::VoteAnswer { granted } => self.on_vote_answer(from, granted),
             Body::Append { prev, commit, entries } => {
                 if self.hear_leader(from, name) {
@@ -361,6 +367,11 @@ impl Raft {
             Body::SnapshotNotice { position } => {
                 if self.hear_leader(from, name) {
                     self.on_snapshot_notice(from, position);
+                }
+            }
+            Body::TimeoutNow => {
+                if self.hear_leader(from, name) {
+                    self.on_timeout_now();
                 }
             }
             Body::ReadAnswer { context, index } => self.on_read_answer(from, context, index),
@@ -398,6 +409,9 @@ impl Raft {
 
     fn fire_deadlines(&mut self) {
         let now = self.core.now;
+        if self.core.transfer.as_ref().is_some_and(|transfer| transfer.deadline <= now) {
+            self.end_transfer(None);
+        }
         match &self.role {
             Role::Leader(leader) if leader.quorum_deadline(&self.core) <= now => {
                 self.core.event(Event::QuorumLost { term: self.core.term });
@@ -438,6 +452,9 @@ impl Raft {
         }
         self.transition(Role::Follower(follower));
         self.core.event(Event::BecameFollower { term, leader });
+        if leader.is_some() {
+            self.end_transfer(leader);
+        }
     }
 
     fn election_deadline(&self) -> Option<Instant> {
@@ -460,15 +477,16 @@ impl Raft {
         self.ask_pre_votes();
     }
 
-    /// Campaigns in the next term.
-    pub(crate) fn become_candidate(&mut self) {
+    /// Campaigns in the next term, because a majority would vote for it or because the leader hands
+    /// over.
+    pub(crate) fn become_candidate(&mut self, transfer: bool) {
         assert!(self.core.can_campaign(), "a server without a whole log does not campaign");
         let campaign = self.new_campaign();
         self.core.set_term(self.core.term.next());
         self.core.set_vote(self.core.id());
         self.transition(Role::Candidate(campaign));
         self.core.event(Event::BecameCandidate { term: self.core.term });
-        self.ask_votes();
+        self.ask_votes(transfer);
     }
 
     fn new_campaign(&mut self) -> Campaign {
@@ -485,6 +503,7 @@ impl Raft {
         self.transition(Role::Leader(leader));
         self.core.hurried_until = Instant::ZERO;
         self.core.event(Event::BecameLeader { term: self.core.term });
+        self.end_transfer(Some(self.core.id()));
         if let Role::Leader(leader) = &mut self.role {
             leader.begin(&mut self.core);
         }

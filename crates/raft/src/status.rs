@@ -35,6 +35,8 @@ pub struct Status {
     pub muted: bool,
     /// The configuration in force, committed or not.
     pub membership: Membership,
+    /// Whom it is handing leadership over to.
+    pub transfer: Option<MemberId>,
     /// Its followers, if it leads, in order of id.
     pub peers: Vec<PeerStatus>,
 }

@@ -60,6 +60,7 @@ fn size_bytes(message: &Message) -> usize {
         | Body::CommitNotice { .. }
         | Body::ReadRequest { .. }
         | Body::ReadAnswer { .. }
+        | Body::TimeoutNow
         | Body::SnapshotNotice { .. } => FIXED_BYTES,
     }
 }

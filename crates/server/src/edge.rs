@@ -88,6 +88,9 @@ fn log_event(event: &Event) {
         | Event::MembersCommitted { .. }
         | Event::LearnerPromoted { .. }
         | Event::Dismissed { .. }
+        | Event::TransferBegun { .. }
+        | Event::TransferDone { .. }
+        | Event::TransferFailed { .. }
         | Event::AppendLost { .. }
         | Event::Ignored { .. } => tracing::debug!("{event:?}"),
     }

@@ -135,7 +135,7 @@ fn forge(prng: &mut Prng, term: Term, last: Index) -> Message {
     let body = match prng.below(14) {
         0 => Body::PreVoteRequest { campaign: Term(near(prng, term.0)), last: position(prng) },
         1 => Body::PreVoteAnswer { campaign: Term(near(prng, term.0)), granted: prng.chance(1, 2) },
-        2 => Body::VoteRequest { last: position(prng) },
+        2 => Body::VoteRequest { last: position(prng), transfer: prng.chance(1, 4) },
         3 => Body::VoteAnswer { granted: prng.chance(1, 2) },
         4..7 => forge_append(prng, term, last),
         7 | 8 => Body::AppendAnswer { outcome },
@@ -154,6 +154,7 @@ fn forge(prng: &mut Prng, term: Term, last: Index) -> Message {
                 index: prng.chance(1, 2).then(|| Index(near(prng, last.0))),
             },
         },
+        _ if prng.chance(1, 3) => Body::TimeoutNow,
         _ => Body::SnapshotNotice { position: position(prng) },
     };
     let term = if prng.chance(2, 3) { term } else { Term(near(prng, term.0)) };

@@ -56,7 +56,11 @@ fn body(kind: &str, args: &Args<'_>) -> Result<Body> {
         "notice" => Body::SnapshotNotice { position: position(args, "at")? },
         "prevote" => Body::PreVoteRequest { campaign, last: position(args, "last")? },
         "prevoted" => Body::PreVoteAnswer { campaign, granted },
-        "vote" => Body::VoteRequest { last: position(args, "last")? },
+        "vote" => {
+            let transfer = args.named("transfer") == Some("true");
+            Body::VoteRequest { last: position(args, "last")?, transfer }
+        }
+        "timeout" => Body::TimeoutNow,
         "voted" => Body::VoteAnswer { granted },
         other => return Err(format!("there is no message {other}").into()),
     })

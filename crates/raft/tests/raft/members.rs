@@ -6,6 +6,12 @@ use kvraft_raft::{Change, Input, Membership};
 use crate::world::World;
 
 impl World {
+    /// Asks for another leader.
+    pub(crate) fn transfer(&mut self, id: MemberId, to: Option<MemberId>) {
+        let ticket = Ticket(self.ticket());
+        self.turn(id, vec![Input::Transfer { ticket, to }]);
+    }
+
     /// Asks for other members.
     pub(crate) fn change(&mut self, id: MemberId, changes: Vec<Change>) -> u64 {
         let ticket = self.ticket();

@@ -121,6 +121,10 @@ fn step(world: &mut World, climate: &Climate, prng: &mut Prng) {
             world.now = world.now + prng.duration(Duration::ZERO, Duration::from_millis(1500));
         }
         71..76 if 0 < climate.spares => change_members(world, leader, prng),
+        76..79 if 0 < climate.spares => {
+            let to = prng.pick(&ids).copied().filter(|_| prng.chance(3, 4));
+            world.transfer(leader, to);
+        }
         _ => {}
     }
 }

@@ -16,6 +16,7 @@
 //! - `propose ID [VALUE …]`, `batch ID [VALUE …]`: the same in one turn, `read ID`;
 //! - `change ID [voter|learner|auto|remove|promote|demote|update=ID …]`: all in one; `auto` is a
 //!   learner to be promoted when in step; spares come with `cluster N spare=M`;
+//! - `transfer ID [SUCCESSOR]`: leadership is handed over;
 //! - `settle ID [release=I]`, `ship`: sends waiting snapshots, `ship start`, `ship end`: in two
 //!   steps, `ship repeat`: they may come again, `ship unreported`: the sender does not hear of it;
 //! - `inject FROM TO term=T BODY …`: a forged message, see `inject.rs`;
@@ -170,6 +171,7 @@ impl Script {
             "sync" | "apply" | "settle" | "free" => self.progress(name, args)?,
             "propose" | "batch" | "read" => self.request(name, args)?,
             "change" => self.change(args)?,
+            "transfer" => self.world.transfer(args.id(0)?, args.id(1).ok()),
             "ship" => return self.ship(args),
             "inject" => {
                 let message = inject::message(args)?;

@@ -32,7 +32,9 @@ pub(crate) fn describe(message: &Message) -> String {
         Body::PreVoteAnswer { campaign, granted } => {
             format!("campaign={campaign} granted={granted}")
         }
-        Body::VoteRequest { last } => format!("last={last}"),
+        Body::VoteRequest { last, transfer } => {
+            format!("last={last}{}", if *transfer { " transfer" } else { "" })
+        }
         Body::VoteAnswer { granted } => format!("granted={granted}"),
         Body::Append { prev, commit, entries } => {
             let entries: Vec<String> = entries.iter().map(|e| e.position().to_string()).collect();
@@ -57,6 +59,7 @@ pub(crate) fn describe(message: &Message) -> String {
             None => "not leading".to_owned(),
         },
         Body::SnapshotNotice { position } => format!("position={position}"),
+        Body::TimeoutNow => String::new(),
     };
-    format!("{from}→{to} t{term} {} {detail}", body.name())
+    format!("{from}→{to} t{term} {} {detail}", body.name()).trim_end().to_owned()
 }

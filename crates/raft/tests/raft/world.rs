@@ -260,6 +260,12 @@ impl World {
                 assert_eq!(before, None, "a position is given to one proposal");
             }
         }
+        for (ticket, result) in out.transfers {
+            self.trace.push(match result {
+                Ok(leader) => format!("{id}: transfer {ticket} done, {leader} leads"),
+                Err(refusal) => format!("{id}: transfer {ticket} refused: {refusal}"),
+            });
+        }
         for (ticket, result) in out.reads {
             self.on_read(id, ticket, result);
         }

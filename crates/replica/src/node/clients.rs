@@ -87,7 +87,10 @@ impl Node {
             return; // Cancelled in the meantime.
         };
         match refusal {
-            Refusal::NotLeader { .. } | Refusal::LeaderChanged | Refusal::Muted => {
+            Refusal::NotLeader { .. }
+            | Refusal::LeaderChanged
+            | Refusal::Muted
+            | Refusal::Transferring { .. } => {
                 self.pass_on(ticket, kept, out);
             }
             Refusal::Busy => reply(ticket, Outcome::Failed(Failure::Busy), out),
@@ -95,7 +98,8 @@ impl Node {
             Refusal::Unsupported
             | Refusal::ChangePending { .. }
             | Refusal::TermNotCommitted
-            | Refusal::Change(_) => unreachable!("only commands are proposed"),
+            | Refusal::Change(_)
+            | Refusal::Transfer(_) => unreachable!("only commands are proposed"),
         }
     }
 
@@ -234,14 +238,17 @@ impl Node {
 fn refusal_for_peer(refusal: Refusal) -> ForwardRefusal {
     match refusal {
         Refusal::NotLeader { leader } => ForwardRefusal::NotLeader { leader },
-        Refusal::LeaderChanged => ForwardRefusal::NotLeader { leader: None },
+        Refusal::LeaderChanged | Refusal::Transferring { .. } => {
+            ForwardRefusal::NotLeader { leader: None }
+        }
         Refusal::Busy => ForwardRefusal::Busy,
         Refusal::TooLarge => ForwardRefusal::TooLarge,
         Refusal::Muted => ForwardRefusal::Muted,
         Refusal::Unsupported
         | Refusal::ChangePending { .. }
         | Refusal::TermNotCommitted
-        | Refusal::Change(_) => unreachable!("only commands are proposed"),
+        | Refusal::Change(_)
+        | Refusal::Transfer(_) => unreachable!("only commands are proposed"),
     }
 }
 

@@ -122,6 +122,7 @@ impl Checks {
             | Body::CommitNotice { .. }
             | Body::ReadRequest { .. }
             | Body::ReadAnswer { .. }
+            | Body::TimeoutNow
             | Body::SnapshotNotice { .. } => {}
         }
     }

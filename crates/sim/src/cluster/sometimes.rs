@@ -121,6 +121,9 @@ impl Sometimes {
             | Event::MembersCommitted { .. }
             | Event::LearnerPromoted { .. }
             | Event::Dismissed { .. }
+            | Event::TransferBegun { .. }
+            | Event::TransferDone { .. }
+            | Event::TransferFailed { .. }
             | Event::FollowerRegressed { .. }
             | Event::Unmuted { .. }
             | Event::Ignored { .. } => {}
