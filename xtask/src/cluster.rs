@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -27,6 +27,24 @@ const STOP_PATIENCE: Duration = Duration::from_secs(40);
 
 /// Lines of the servers' logs that are shown when a cluster does not become healthy.
 const LOG_LINE_COUNT: usize = 12;
+
+/// What a server says of itself.
+pub(crate) struct Status {
+    pub(crate) leads: bool,
+    /// Of its store, as far as it has applied.
+    pub(crate) revision: u64,
+    /// Index of the last entry that it has applied.
+    pub(crate) applied: u64,
+}
+
+/// A server that was killed.
+pub(crate) struct Killed {
+    pub(crate) server: u16,
+    /// Just before.
+    pub(crate) at: Instant,
+    /// How to start it again.
+    pub(crate) recipe: processes::Recipe,
+}
 
 /// A running cluster and how to reach it.
 pub(crate) struct Cluster {
@@ -71,7 +89,13 @@ impl Cluster {
 
     /// `etcdctl` over all endpoints.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let endpoints: Vec<String> = (0..SERVER_COUNT).map(|n| self.endpoint(n)).collect();
+        self.command_with("", arguments)
+    }
+
+    /// `etcdctl` over all endpoints, each behind `scheme`.
+    pub(crate) fn command_with(&self, scheme: &str, arguments: &[&str]) -> Command {
+        let endpoint = |n| format!("{scheme}{}", self.endpoint(n));
+        let endpoints: Vec<String> = (0..SERVER_COUNT).map(endpoint).collect();
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", endpoints.join(",")));
         command.args(["--dial-timeout=2s", "--command-timeout=10s"]).args(arguments);
@@ -83,34 +107,29 @@ impl Cluster {
         output(&mut self.command(arguments))
     }
 
+    /// What a server says of itself.
+    pub(crate) fn status(&self, server: u16) -> Result<Status> {
+        status_of(&self.endpoint(server))
+    }
+
     /// Which server leads, as the members themselves say.
     pub(crate) fn leader(&self) -> Result<u16> {
-        for server in 0..SERVER_COUNT {
-            let mut command = Command::new("etcdctl");
-            command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", self.endpoint(server)));
-            command.args(["endpoint", "status", "--write-out=json"]);
-            let Ok(text) = output(&mut command) else { continue };
-            let answer: Value = serde_json::from_str(&text).context("endpoint status")?;
-            let status = &answer[0]["Status"];
-            let leader = status["leader"].as_u64().unwrap_or_default();
-            if leader != 0 && Some(leader) == status["header"]["member_id"].as_u64() {
-                return Ok(server);
-            }
-        }
-        bail!("no server says that it leads")
+        let leads = |server: &u16| self.status(*server).is_ok_and(|status| status.leads);
+        (0..SERVER_COUNT).find(leads).context("no server says that it leads")
     }
 
     fn pid(&self, server: u16) -> Result<u32> {
         processes::listener(self.base_port + 2 * server)
     }
 
-    /// Kills a server and gives how to start it again.
-    pub(crate) fn kill(&self, server: u16) -> Result<processes::Recipe> {
+    /// Kills a server.
+    pub(crate) fn kill(&self, server: u16) -> Result<Killed> {
         let pid = self.pid(server)?;
         let recipe = processes::recipe(pid)?;
+        let at = Instant::now();
         signal(pid, "KILL")?;
         println!("killed server {server}, process {pid}");
-        Ok(recipe)
+        Ok(Killed { server, at, recipe })
     }
 
     /// All servers and their launcher, in the order in which they are to be killed.
@@ -142,6 +161,21 @@ impl Cluster {
             Ok(())
         })
     }
+}
+
+/// What the server at `endpoint` says of itself.
+pub(crate) fn status_of(endpoint: &str) -> Result<Status> {
+    let mut command = Command::new("etcdctl");
+    command.env("ETCDCTL_API", "3").arg(format!("--endpoints={endpoint}"));
+    command.args(["--command-timeout=2s", "endpoint", "status", "--write-out=json"]);
+    let answer: Value = serde_json::from_str(&output(&mut command)?)?;
+    let status = &answer[0]["Status"];
+    let leader = status["leader"].as_u64().unwrap_or_default();
+    Ok(Status {
+        leads: leader != 0 && Some(leader) == status["header"]["member_id"].as_u64(),
+        revision: status["header"]["revision"].as_u64().unwrap_or_default(),
+        applied: status["raftAppliedIndex"].as_u64().unwrap_or_default(),
+    })
 }
 
 /// Kills all at once, and waits until they are gone.

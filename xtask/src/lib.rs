@@ -1,5 +1,5 @@
 //! Everything a maintainer runs, as one typed tool: `cargo xtask ci | tidy | conformance |
-//! power-loss | planted-bugs | bench-etcd`.
+//! power-loss | fail-over | planted-bugs | bench-etcd`.
 //!
 //! Why: no shell dialect, nothing to install, and the checks can be tested like any other code.
 //!
@@ -12,6 +12,8 @@ mod bench;
 mod ci;
 mod cluster;
 mod conformance;
+mod fail_over;
+mod kills;
 mod planted;
 mod power;
 mod processes;
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 pub use bench::{BenchOptions, bench_etcd};
 pub use ci::{check_tidy, ci};
 pub use conformance::conformance;
+pub use fail_over::fail_over;
 pub use planted::planted_bugs;
 pub use power::power_loss;
 pub use rules::rules;

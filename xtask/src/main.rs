@@ -32,6 +32,12 @@ enum Job {
         #[arg(long, value_name = "NAME", num_args = 1..)]
         planted: Vec<String>,
     },
+    /// Kills leaders at quiet moments and prints where the time went until the next had committed
+    FailOver {
+        /// How many leaders
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+        kills: u32,
+    },
     /// Each bug of bugs/*.patch, in a scratch copy, must be found by the simulator
     PlantedBugs {
         /// How many seeds the simulator may use for each bug
@@ -71,6 +77,7 @@ fn main() -> Result<()> {
         Job::Tidy => xtask::check_tidy(&root),
         Job::Conformance => xtask::conformance(&root),
         Job::PowerLoss { rounds, planted } => xtask::power_loss(&root, rounds, &planted),
+        Job::FailOver { kills } => xtask::fail_over(&root, kills as usize),
         Job::PlantedBugs { seeds } => xtask::planted_bugs(&root, seeds),
         Job::Rules { names } => xtask::rules(&root, &names),
         Job::BenchEtcd { seconds, rounds, clients, value_size, data_dir } => {

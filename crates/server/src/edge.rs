@@ -80,10 +80,12 @@ fn log_event(event: &Event) {
         Event::Unmuted { durable } => {
             tracing::info!(%durable, "the log is repaired: votes again");
         }
-        Event::BecamePreCandidate { .. }
-        | Event::VoteGranted { .. }
-        | Event::CommitAdvanced { .. }
-        | Event::ConflictFound { .. }
+        Event::BecamePreCandidate { term } => {
+            tracing::debug!(%term, "asks whether it would be elected");
+        }
+        Event::VoteGranted { term, candidate } => tracing::debug!(%term, %candidate, "votes"),
+        Event::CommitAdvanced { commit } => tracing::debug!(%commit, "committed"),
+        Event::ConflictFound { .. }
         | Event::MembersChanged { .. }
         | Event::MembersCommitted { .. }
         | Event::LearnerPromoted { .. }

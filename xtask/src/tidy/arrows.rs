@@ -19,10 +19,11 @@ use super::source::CORES;
 pub(super) type Graph = BTreeMap<String, BTreeSet<String>>;
 
 /// What a core may know of this workspace. `client`, `server` and `kvraft` are the edge: they may
-/// know any of these.
-const KNOWS: [(&str, &[&str]); 7] = [
+/// know any of these. `raft-model` is a test of `raft` that nobody ships.
+const KNOWS: [(&str, &[&str]); 8] = [
     ("base", &[]),
     ("raft", &["base"]),
+    ("raft-model", &["base", "raft"]),
     ("kv", &["base"]),
     ("store", &["base"]),
     ("session", &["base"]),
