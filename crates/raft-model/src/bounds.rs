@@ -1,0 +1,147 @@
+//! How far a search goes.
+//!
+//! Why as data: a search is exhaustive only within its bounds, so they are printed with every
+//! result.
+
+use std::fmt;
+
+/// What may happen in an explored run, at most. Losses, repetitions and delays of messages are not
+/// bounded: the network never forgets a message and delivers it any number of times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Highest term that a server campaigns in.
+    pub term_max: u64,
+    /// Client proposals over the whole run. The no-op of each leader comes in addition.
+    pub proposal_count_max: u8,
+    /// Crashes of one server.
+    pub crash_count_max: u8,
+    /// Crashes over the whole run.
+    pub crash_total_max: u8,
+    /// Whether elections are single steps, and those that nobody wins are left out.
+    pub whole_elections: bool,
+    /// Whether servers crash, too, that lose nothing but memory.
+    pub idle_crashes: bool,
+    /// Heartbeats of one leader in its term. Without any, a leader sends on proposals and answers.
+    pub heartbeat_count_max: u8,
+    /// Writes of one server under way at once; one more waits for the oldest.
+    pub write_count_max: usize,
+    /// Encoded bytes of entries in one Append. With 1, each Append carries one entry.
+    pub append_size_bytes_max: usize,
+}
+
+impl Bounds {
+    /// Every interleaving of two elections and what they append: the frame of the others.
+    const ELECTIONS: Self = Self {
+        term_max: 2,
+        proposal_count_max: 0,
+        crash_count_max: 1,
+        crash_total_max: 0,
+        idle_crashes: true,
+        whole_elections: false,
+        heartbeat_count_max: 0,
+        write_count_max: 2,
+        append_size_bytes_max: 4096,
+    };
+
+    /// What the default test run exhausts.
+    #[must_use]
+    pub fn small() -> Vec<Search> {
+        vec![
+            Search::new("two elections, every interleaving", Self::ELECTIONS),
+            Search::new(
+                "a write and a crash in one term",
+                Self { term_max: 1, proposal_count_max: 1, crash_total_max: 1, ..Self::ELECTIONS },
+            ),
+            Search::new(
+                "a write over two terms",
+                Self {
+                    proposal_count_max: 1,
+                    whole_elections: true,
+                    write_count_max: 1,
+                    ..Self::ELECTIONS
+                },
+            ),
+        ]
+    }
+
+    /// What `cargo xtask model-check` explores beside.
+    #[must_use]
+    pub fn large() -> Vec<Search> {
+        vec![
+            Search::new(
+                "three terms and a crash of each server",
+                Self {
+                    term_max: 3,
+                    crash_total_max: 3,
+                    idle_crashes: false,
+                    whole_elections: true,
+                    write_count_max: 1,
+                    ..Self::ELECTIONS
+                },
+            ),
+            Search::new(
+                "two elections with a crash, every interleaving",
+                Self { crash_total_max: 1, ..Self::ELECTIONS },
+            ),
+            Search::new(
+                "heartbeats over two terms",
+                Self { heartbeat_count_max: 1, whole_elections: true, ..Self::ELECTIONS },
+            ),
+            Search::new(
+                "a write over two terms with a crash",
+                Self {
+                    proposal_count_max: 1,
+                    crash_total_max: 1,
+                    whole_elections: true,
+                    ..Self::ELECTIONS
+                },
+            ),
+        ]
+    }
+
+    /// Where planted bugs are looked for, shallow ones first.
+    #[must_use]
+    pub fn hunt() -> Vec<Search> {
+        let crash = Self { crash_total_max: 1, ..Self::ELECTIONS };
+        vec![
+            Search::new("two elections, every interleaving", Self::ELECTIONS),
+            Search::new(
+                "two elections, one entry in an Append",
+                Self { append_size_bytes_max: 1, whole_elections: true, ..Self::ELECTIONS },
+            ),
+            Search::new("two elections with a crash, every interleaving", crash),
+        ]
+    }
+}
+
+/// Bounds with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Search {
+    /// What it is about.
+    pub name: &'static str,
+    /// How far it goes.
+    pub bounds: Bounds,
+}
+
+impl Search {
+    fn new(name: &'static str, bounds: Bounds) -> Self {
+        Self { name, bounds }
+    }
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { term_max, proposal_count_max, crash_count_max, crash_total_max, .. } = self;
+        let Self { heartbeat_count_max, write_count_max, append_size_bytes_max, .. } = self;
+        let elections = if self.whole_elections { "won elections" } else { "every election" };
+        let crashes = if self.idle_crashes { "crashes" } else { "crashes that lose a write" };
+        write!(
+            f,
+            "3 servers, {term_max} terms, {proposal_count_max} proposals beside no-ops, \
+             {crash_total_max} {crashes} ({crash_count_max} of one server), \
+             {heartbeat_count_max} heartbeats of a leader, {write_count_max} writes under way, \
+             {append_size_bytes_max} bytes in an Append, \
+             {elections}, any loss, repetition and order of messages"
+        )
+    }
+}

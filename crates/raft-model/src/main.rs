@@ -1,0 +1,61 @@
+//! Runs searches one after another and prints what each came to.
+//!
+//! Ends with 0 when each was exhausted without a find, with 100 and the name of the rule when one
+//! was broken, and with 101 when a search ran out of time.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use kvraft_raft_model::{Bounds, Order, explore};
+
+/// Model checking of the production consensus value, within bounds.
+#[derive(Parser)]
+#[command(name = "raft-model")]
+struct Arguments {
+    /// Which list of searches
+    #[arg(long, value_enum, default_value_t = List::Small)]
+    list: List,
+    /// Longest time for each search, in seconds
+    #[arg(long, default_value_t = 3600)]
+    seconds: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum List {
+    /// What the tests exhaust
+    Small,
+    /// What takes minutes to an hour each
+    Large,
+    /// Where planted bugs are looked for, in breadth
+    Hunt,
+}
+
+fn main() -> ExitCode {
+    let Arguments { list, seconds } = Arguments::parse();
+    // Failed assertions of production code are findings, and reported as such.
+    std::panic::set_hook(Box::new(|_| {}));
+    let (searches, order) = match list {
+        List::Small => (Bounds::small(), Order::Depth),
+        List::Large => (Bounds::large(), Order::Depth),
+        List::Hunt => (Bounds::hunt(), Order::Breadth),
+    };
+    let mut code = ExitCode::SUCCESS;
+    for search in searches {
+        println!("── {}", search.name);
+        let patience = Duration::from_secs(seconds);
+        let verdict = explore(search.bounds, order, patience, |line| println!("{line}"));
+        println!("{verdict}");
+        if let Some((rule, _)) = &verdict.broken {
+            println!("FAIL {}", rule.name());
+            return ExitCode::from(BROKEN);
+        }
+        if !verdict.exhausted {
+            code = ExitCode::from(TOO_LONG);
+        }
+    }
+    code
+}
+
+const BROKEN: u8 = 100;
+const TOO_LONG: u8 = 101;
