@@ -21,6 +21,15 @@ fn seeds_of_every_size_are_clean() {
     }
 }
 
+/// Seeds that once failed, and what they failed by.
+#[test]
+fn seeds_that_failed_stay_clean() {
+    // A server that was left standing still, or with a slow disk, was expected to keep up.
+    for seed in [1_482, 1_767] {
+        assert_clean(seed, Choices::default());
+    }
+}
+
 /// A seed is the whole of a run: the same seed gives the same events, to the last one.
 #[test]
 fn one_seed_gives_one_run() {

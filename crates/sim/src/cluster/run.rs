@@ -197,6 +197,7 @@ impl World {
             return Err(self.no_progress());
         }
         self.end_plan();
+        self.core.clear();
         for id in self.server_ids() {
             self.mend(id);
         }

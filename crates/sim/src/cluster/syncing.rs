@@ -47,6 +47,11 @@ impl World {
         let ends = (Endpoint::Server(leader), Endpoint::Server(follower));
         let open = self.network.is_open(ends.0, ends.1) && self.network.is_open(ends.1, ends.0);
         let lanes = |id: &MemberId| self.servers.get(id).and_then(|server| server.lanes.as_ref());
+        // Who stands still, or was left broken for good, is not connected in any useful sense.
+        let is_well = |id: &MemberId| {
+            !self.servers[id].paused && (self.core.is_empty() || self.core.contains(id))
+        };
+        let open = open && is_well(&leader) && is_well(&follower);
         let (Some(leads), Some(follows), true) = (lanes(&leader), lanes(&follower), open) else {
             self.syncing.goals.remove(&follower);
             return;
