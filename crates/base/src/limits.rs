@@ -26,3 +26,41 @@ pub const MEMBER_TEXT_SIZE_BYTES_MAX: usize = 261;
 pub const MEMBER_ADDRESSES_MAX: usize = 8;
 
 const _: () = assert!(ENTRY_SIZE_BYTES_MAX < FRAME_SIZE_BYTES_MAX, "one entry must fit in a frame");
+
+/// Most bytes that wait for one connection to a peer: a tenth of a second at 1 Gb/s, and twice what
+/// consensus lets be in flight to one follower.
+pub const PEER_QUEUE_SIZE_BYTES_MAX: usize = 16 << 20;
+
+/// Most bytes of frames from all peers that wait for the core of a server: a few windows of
+/// Appends.
+pub const PEER_INBOX_SIZE_BYTES_MAX: usize = 64 << 20;
+
+/// What a waiting frame takes beside its bytes.
+pub const PEER_FRAME_OVERHEAD_BYTES: usize = 128;
+
+/// Frames up to this size find room where greater ones are dropped: heartbeats, votes and answers
+/// are what a busy connection must not lose.
+pub const PEER_SMALL_FRAME_SIZE_BYTES_MAX: usize = 4096;
+
+/// Room that is kept for small frames at the end of every queue of peers' frames.
+pub const PEER_RESERVE_SIZE_BYTES: usize = 1 << 20;
+
+const _: () = assert!(
+    2 * FRAME_SIZE_BYTES_MAX <= PEER_QUEUE_SIZE_BYTES_MAX,
+    "the greatest frame must find room"
+);
+
+/// What a frame of this size counts while it waits.
+#[must_use]
+pub const fn peer_frame_cost(size_bytes: usize) -> usize {
+    PEER_FRAME_OVERHEAD_BYTES + size_bytes
+}
+
+/// Whether a frame of this size finds room behind what waits, in a queue of at most so many bytes
+/// beside the reserve.
+#[must_use]
+pub const fn peer_frame_finds_room(size_bytes: usize, waiting: usize, most: usize) -> bool {
+    let small = size_bytes <= PEER_SMALL_FRAME_SIZE_BYTES_MAX;
+    let reserve = if small { PEER_RESERVE_SIZE_BYTES } else { 0 };
+    waiting + peer_frame_cost(size_bytes) <= most + reserve
+}

@@ -40,8 +40,8 @@ pub enum Frame {
         /// Chunk number.
         seq: u64,
     },
-    /// A part has arrived of a snapshot whose beginning is not there: the receiver has restarted, or
-    /// has thrown away what it had.
+    /// A part has arrived of a snapshot whose beginning is not there: the receiver has restarted,
+    /// or has thrown away what it had.
     SnapshotUnknown {
         /// The snapshot.
         position: Position,

@@ -342,6 +342,14 @@ pub enum Fatal {
     /// Writing the table failed.
     #[error("table: {0}")]
     Table(#[from] TableError),
+    /// Another process runs as this member, has started later, and is connected to this peer.
+    #[error(
+        "member {peer} is connected to a later process with this server's id: only one may run"
+    )]
+    Superseded {
+        /// Who said so.
+        peer: MemberId,
+    },
     /// Installing a received snapshot failed half-way.
     #[error("snapshot: {0}")]
     Import(#[from] ImportError),

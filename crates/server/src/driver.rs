@@ -22,7 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kvraft_base::{Instant, MemberId, Ticket};
+use kvraft_base::{Instant, MemberId, Ticket, limits};
 use kvraft_raft::{Event, Status};
 use kvraft_replica::{
     ClientRequest, Fatal, Frame, Hop, JournalIn, JournalLane, MachineIn, MachineLane, Node, NodeIn,
@@ -36,13 +36,6 @@ use tokio::sync::{
 
 /// Inputs taken in one turn at most, so that a flood cannot starve deadlines.
 const TURN_INPUT_COUNT_MAX: usize = 4096;
-
-/// Bytes of frames from peers that may wait for the core thread: a few windows of Appends. Beyond,
-/// frames are dropped.
-const PEER_FRAMES_SIZE_BYTES_MAX: usize = 64 << 20;
-
-/// What a waiting frame takes beside its bytes.
-const FRAME_OVERHEAD_BYTES: usize = 128;
 
 /// What a waiting request takes beside its bytes: its task, its stream, its place in the maps.
 pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 2048;
@@ -242,16 +235,18 @@ impl Driver {
         Ok(Pending { driver: self, ticket, receiver: Some(receiver) })
     }
 
-    /// A frame from a peer; dropped when too many are waiting. Returns what is to be answered then.
-    pub(crate) fn on_frame(&self, from: MemberId, frame: Bytes) -> Option<Bytes> {
-        let size = FRAME_OVERHEAD_BYTES + frame.len();
+    /// A frame from a peer; false when there is no room for it.
+    pub(crate) fn on_frame(&self, from: MemberId, frame: Bytes) -> bool {
+        let size = limits::peer_frame_cost(frame.len());
         let before = self.peer_frames_size.fetch_add(size, Ordering::Relaxed);
-        if PEER_FRAMES_SIZE_BYTES_MAX < before + size {
+        let most = limits::PEER_INBOX_SIZE_BYTES_MAX;
+        let room = limits::peer_frame_finds_room(frame.len(), before, most);
+        if room {
+            self.send(CoreIn::Node(NodeIn::Frame { from, frame }));
+        } else {
             self.peer_frames_size.fetch_sub(size, Ordering::Relaxed);
-            return Frame::answer_to_dropped(&frame);
         }
-        self.send(CoreIn::Node(NodeIn::Frame { from, frame }));
-        None
+        room
     }
 
     /// A peer's connection came up or went down.
@@ -353,7 +348,7 @@ impl Core {
             }
             CoreIn::Node(input) => {
                 if let NodeIn::Frame { frame, .. } = &input {
-                    let size = FRAME_OVERHEAD_BYTES + frame.len();
+                    let size = limits::peer_frame_cost(frame.len());
                     self.peer_frames_size.fetch_sub(size, Ordering::Relaxed);
                 }
                 self.node_inbox.push(input);

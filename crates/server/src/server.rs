@@ -19,7 +19,9 @@ use std::{
 use futures::StreamExt as _;
 use kvraft_base::{Disk, DiskError, Instant};
 use kvraft_proto::etcdserverpb as pb;
-use kvraft_replica::{NodeOptions, Now, OpenOptions, PeerLane, Replica, ReplicaError};
+use kvraft_replica::{
+    Fatal, Frame, NodeOptions, Now, OpenOptions, PeerLane, Replica, ReplicaError,
+};
 use kvraft_store::{Identity, OpenError};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::transport::server::TcpIncoming;
@@ -108,7 +110,7 @@ impl Server {
         config.validate()?;
         let clients = listen("clients", config.listen_client)?;
         let peers = listen("peers", config.listen_peer)?;
-        let incarnation = draw();
+        let incarnation = draw_incarnation();
         let opening = config.clone();
         let replica = tokio::task::spawn_blocking(move || open(&opening, incarnation));
         let replica = replica.await.expect("opening does not panic: damage is an error")?;
@@ -257,17 +259,29 @@ fn start_peers(
     let driver = Arc::clone(driver);
     // The edge owns the transport, which owns this.
     let answers = Arc::downgrade(edge);
-    let net = PeerNet::start_on(listener, peers, move |event| match event {
-        PeerEvent::Connected { peer } => driver.on_connection(peer, true),
-        PeerEvent::Disconnected { peer } => driver.on_connection(peer, false),
-        PeerEvent::Frame { peer, payload, .. } => {
-            if let Some(answer) = driver.on_frame(peer, payload)
-                && let Some(edge) = answers.upgrade()
-            {
-                // Without room for this either, the peer waits for its time limit.
-                let _ = edge.send_to_peer(peer, PeerLane::Control, answer);
+    let net = PeerNet::start_on(listener, peers, move |event| {
+        match event {
+            PeerEvent::Connected { peer } => driver.on_connection(peer, true),
+            PeerEvent::Disconnected { peer } => driver.on_connection(peer, false),
+            PeerEvent::Superseded { peer, .. } => {
+                if let Some(edge) = answers.upgrade() {
+                    edge.on_fatal(Fatal::Superseded { peer });
+                }
+            }
+            PeerEvent::Frame { peer, payload, .. } => {
+                let forward = Frame::is_forward(&payload).then(|| payload.clone());
+                let taken = driver.on_frame(peer, payload);
+                if !taken
+                    && let Some(answer) = forward.and_then(|f| Frame::answer_to_dropped(&f))
+                    && let Some(edge) = answers.upgrade()
+                {
+                    // Without room for this either, the peer waits for its time limit.
+                    let _ = edge.send_to_peer(peer, PeerLane::Control, answer);
+                }
+                return taken;
             }
         }
+        true
     })?;
     edge.peers.set(net).expect("the transport is started once");
     Ok(())
@@ -343,6 +357,15 @@ async fn report_health(
             _ = stopping.wait_for(|stop| *stop) => return,
         }
     }
+}
+
+/// Names this life of a server: later than all before it, as far as the clock is right, and not the
+/// same as any other, whatever the clock says.
+fn draw_incarnation() -> u64 {
+    const DRAWN_BITS: u64 = (1 << 10) - 1;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    now & !DRAWN_BITS | draw() & DRAWN_BITS
 }
 
 /// A number that no one has drawn before: the keys of the standard library's maps are random.

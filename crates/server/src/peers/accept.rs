@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use kvraft_base::DecodeError;
+use kvraft_base::{DecodeError, MemberId};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -35,6 +36,9 @@ const STRANGER_COUNT_MAX: usize = 64;
 /// Wait after a failed accept: usually too many open files, which takes time to pass.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Wait for room in this server before a bulk frame is offered again.
+const ROOM_RETRY: Duration = Duration::from_millis(2);
+
 /// Why an incoming connection was refused or has ended.
 #[derive(Debug, thiserror::Error)]
 enum AcceptError {
@@ -58,6 +62,10 @@ enum AcceptError {
     Replaced,
     #[error("cut")]
     Kicked,
+    #[error(
+        "two processes run as member {member}: this one is earlier than {incarnation}, and refused"
+    )]
+    Superseded { member: MemberId, incarnation: u64 },
 }
 
 /// Takes connections until the server stops.
@@ -133,6 +141,11 @@ async fn greet(net: &Net, stream: TcpStream) -> Result<Greeted, AcceptError> {
             return Err(AcceptError::Refused(reason));
         }
     };
+    if let Some(incarnation) = peer.successor_of(hello.incarnation) {
+        say(&mut socket, &Answer::Superseded { incarnation }).await?;
+        time::timeout(FAREWELL_MAX, socket.close(None)).await.ok();
+        return Err(AcceptError::Superseded { member: peer.id, incarnation });
+    }
     let protocol = hello.protocol_max.min(PROTOCOL_MAX);
     let incarnation = net.config.incarnation;
     say(&mut socket, &Answer::Welcome { protocol, incarnation, features: FEATURES }).await?;
@@ -169,7 +182,9 @@ fn check(net: &Net, hello: &Hello) -> Result<Arc<Peer>, String> {
 async fn serve(net: &Net, greeted: Greeted) {
     let Greeted { mut socket, peer, lane, incarnation } = greeted;
     let mut kicked = peer.kick.subscribe();
-    let (connection, mut replacement) = peer.incoming_up(lane);
+    let Some((connection, mut replacement)) = peer.incoming_up(lane, incarnation) else {
+        return; // Its next greeting is told why.
+    };
     tracing::debug!(peer = %peer.id, lane = lane.name(), incarnation, "peer has connected");
     let end = tokio::select! {
         () = net.stopped() => {
@@ -209,7 +224,7 @@ async fn read(
             Some(Ok(Message::Binary(frame))) => {
                 number += 1;
                 match unseal(number, frame) {
-                    Ok(payload) => peer.deliver(lane, connection, payload),
+                    Ok(payload) => hand_on(net, peer, lane, connection, payload).await,
                     Err(error) => return AcceptError::BadFrame { number, error },
                 }
             }
@@ -222,6 +237,20 @@ async fn read(
             }
             Some(Err(error)) => return broken(number + 1, error),
         }
+    }
+}
+
+/// Gives a frame to the server. On the bulk lane, nothing more is read until there is room: the
+/// sender has more, and its turn to wait has come. On the control lane what finds no room is old
+/// before there is some, and is dropped.
+async fn hand_on(net: &Net, peer: &Peer, lane: Lane, connection: u64, payload: Bytes) {
+    let patience = net.config.patience(lane) / 2;
+    let deadline = time::Instant::now() + patience;
+    while !peer.deliver(lane, connection, payload.clone()) {
+        if lane == Lane::Control || deadline <= time::Instant::now() {
+            return;
+        }
+        time::sleep(ROOM_RETRY).await;
     }
 }
 

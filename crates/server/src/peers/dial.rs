@@ -51,6 +51,10 @@ enum DialError {
     WrongWay,
     #[error("cut")]
     Kicked,
+    #[error(
+        "another process runs as this member and has started later ({incarnation}): only one may"
+    )]
+    Superseded { incarnation: u64 },
 }
 
 /// Keeps a connection until the server stops.
@@ -67,6 +71,7 @@ pub(super) async fn dial(net: Arc<Net>, peer: Arc<Peer>, lane: Lane) {
 async fn keep(net: &Net, peer: &Peer, lane: Lane) {
     let mut backoff = Backoff::new(net, peer, lane);
     let mut last_problem = String::new();
+    let mut superseded_since: Option<Instant> = None;
     loop {
         let mut kicked = peer.kick.subscribe();
         let greeted = time::timeout(HANDSHAKE_MAX, greet(net, peer, lane)).await;
@@ -87,7 +92,7 @@ async fn keep(net: &Net, peer: &Peer, lane: Lane) {
                 end
             }
             Err(problem) => {
-                if matches!(problem, DialError::Refused(_)) {
+                if matches!(problem, DialError::Refused(_) | DialError::Superseded { .. }) {
                     // It will not change its mind soon.
                     backoff.slow();
                 }
@@ -95,9 +100,20 @@ async fn keep(net: &Net, peer: &Peer, lane: Lane) {
             }
         };
         tell(peer, lane, &problem, &mut last_problem);
+        if let DialError::Superseded { incarnation } = problem {
+            // The peer may only not have noticed yet that an earlier process with a clock ahead of
+            // this one is gone.
+            let since = *superseded_since.get_or_insert_with(Instant::now);
+            if net.config.patience(Lane::Bulk) * 2 <= since.elapsed() {
+                peer.superseded(incarnation);
+            }
+        } else {
+            superseded_since = None;
+        }
+        let settled = matches!(problem, DialError::Refused(_) | DialError::Superseded { .. });
         tokio::select! {
             () = time::sleep(backoff.next()) => {}
-            () = peer.nudge.notified(), if !matches!(problem, DialError::Refused(_)) => {}
+            () = peer.nudge.notified(), if !settled => {}
         }
     }
 }
@@ -140,6 +156,7 @@ async fn greet(net: &Net, peer: &Peer, lane: Lane) -> Result<(Socket, u64), Dial
     match answer {
         Answer::Welcome { incarnation, .. } => Ok((socket, incarnation)),
         Answer::Refused { reason } => Err(DialError::Refused(reason)),
+        Answer::Superseded { incarnation } => Err(DialError::Superseded { incarnation }),
     }
 }
 

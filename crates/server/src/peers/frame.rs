@@ -11,6 +11,7 @@
 //!          | u64 incarnation | u8 lane | u64 features       (later versions append; ignored here)
 //! answer   u8 0 | u32 protocol | u64 incarnation | u64 features         welcome
 //!          u8 1 | u32 length | text                                     refused
+//!          u8 2 | u64 incarnation             a later process of this member is connected
 //! ```
 //! All numbers are little-endian.
 
@@ -140,6 +141,7 @@ impl Hello {
 pub(super) enum Answer {
     Welcome { protocol: u32, incarnation: u64, features: u64 },
     Refused { reason: String },
+    Superseded { incarnation: u64 },
 }
 
 impl Answer {
@@ -155,6 +157,10 @@ impl Answer {
             Self::Refused { reason } => {
                 writer.u8(1);
                 writer.bytes(reason.as_bytes());
+            }
+            Self::Superseded { incarnation } => {
+                writer.u8(2);
+                writer.u64(*incarnation);
             }
         }
         writer.finish()
@@ -172,6 +178,7 @@ impl Answer {
                 let reason = reader.bytes("reason")?;
                 Ok(Self::Refused { reason: String::from_utf8_lossy(&reason).into_owned() })
             }
+            2 => Ok(Self::Superseded { incarnation: reader.u64("incarnation")? }),
             other => Err(DecodeError::Unknown { what: "answer", value: u64::from(other) }),
         }
     }

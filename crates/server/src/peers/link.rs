@@ -41,6 +41,8 @@ struct State {
     outgoing: bool,
     /// Number of the incoming connection in force, by lane.
     incoming: [Option<u64>; 2],
+    /// The process that they are from.
+    incarnation: u64,
     incoming_count: u64,
     /// What was last reported.
     connected: bool,
@@ -56,6 +58,7 @@ pub(super) struct Counters {
     pub(super) frames_dropped: AtomicU64,
     pub(super) connects: AtomicU64,
     pub(super) bad_frames: AtomicU64,
+    pub(super) frames_refused: AtomicU64,
 }
 
 impl Peer {
@@ -103,10 +106,29 @@ impl Peer {
         }
     }
 
+    /// The later process that is connected as this member, if there is one.
+    pub(super) fn successor_of(&self, incarnation: u64) -> Option<u64> {
+        let state = self.state();
+        let connected = state.incoming.iter().any(Option::is_some);
+        (connected && incarnation < state.incarnation).then_some(state.incarnation)
+    }
+
     /// An incoming connection was welcomed. Yields its number, and a signal that changes when a
-    /// newer one takes its place.
-    pub(super) fn incoming_up(&self, lane: Lane) -> (u64, watch::Receiver<u64>) {
+    /// newer one takes its place. `None`: a later process has come in between.
+    pub(super) fn incoming_up(
+        &self,
+        lane: Lane,
+        incarnation: u64,
+    ) -> Option<(u64, watch::Receiver<u64>)> {
         let mut state = self.state();
+        let connected = state.incoming.iter().any(Option::is_some);
+        if connected && incarnation < state.incarnation {
+            return None;
+        }
+        if connected && state.incarnation < incarnation {
+            self.end_earlier_process(&mut state);
+        }
+        state.incarnation = incarnation;
         let at = usize::from(lane.number());
         let replaced = state.incoming[at].is_some();
         state.incoming_count += 1;
@@ -124,7 +146,18 @@ impl Peer {
         }
         drop(state);
         self.nudge.notify_waiters();
-        (number, replacement)
+        Some((number, replacement))
+    }
+
+    /// A later process has greeted: the connections of the one before it end, on both lanes.
+    fn end_earlier_process(&self, state: &mut State) {
+        for at in 0..state.incoming.len() {
+            if state.incoming[at].take().is_some() {
+                state.incoming_count += 1;
+                self.incoming[at].send_replace(state.incoming_count);
+            }
+        }
+        self.report(state, false);
     }
 
     /// An incoming connection has ended.
@@ -150,16 +183,27 @@ impl Peer {
         }
     }
 
-    /// Hands a frame on, unless a newer connection has taken over.
-    pub(super) fn deliver(&self, lane: Lane, number: u64, payload: Bytes) {
+    /// Hands a frame on, unless a newer connection has taken over. False: there was no room for it.
+    pub(super) fn deliver(&self, lane: Lane, number: u64, payload: Bytes) -> bool {
         let state = self.state();
         if state.incoming[usize::from(lane.number())] != Some(number) {
-            return;
+            return true;
         }
-        self.counters.frames_received.fetch_add(1, Ordering::Relaxed);
-        self.counters.bytes_received.fetch_add(payload.len() as u64, Ordering::Relaxed);
-        (self.events)(PeerEvent::Frame { peer: self.id, lane, payload });
+        let size = payload.len() as u64;
+        let taken = (self.events)(PeerEvent::Frame { peer: self.id, lane, payload });
         drop(state);
+        if taken {
+            self.counters.frames_received.fetch_add(1, Ordering::Relaxed);
+            self.counters.bytes_received.fetch_add(size, Ordering::Relaxed);
+        } else {
+            self.counters.frames_refused.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// This process has been told again and again that a later one runs as the same member.
+    pub(super) fn superseded(&self, incarnation: u64) {
+        (self.events)(PeerEvent::Superseded { peer: self.id, incarnation });
     }
 
     /// Reports a change, once, while the state is locked, so that reports keep their order.
@@ -170,11 +214,11 @@ impl Peer {
         state.connected = connected;
         state.disconnected_at = (!connected).then(Instant::now);
         let peer = self.id;
-        (self.events)(if connected {
-            PeerEvent::Connected { peer }
-        } else {
-            PeerEvent::Disconnected { peer }
-        });
+        let event = match connected {
+            true => PeerEvent::Connected { peer },
+            false => PeerEvent::Disconnected { peer },
+        };
+        (self.events)(event);
     }
 
     pub(super) fn counts(&self) -> PeerCounts {
@@ -188,6 +232,9 @@ impl Peer {
             frames_dropped: read(&self.counters.frames_dropped),
             connects: read(&self.counters.connects),
             bad_frames: read(&self.counters.bad_frames),
+            frames_refused: read(&self.counters.frames_refused),
+            control_bytes_waiting: self.queue(Lane::Control).size_bytes(),
+            bulk_bytes_waiting: self.queue(Lane::Bulk).size_bytes(),
         }
     }
 }

@@ -44,7 +44,8 @@ pub struct PeerConfig {
     pub cluster: ClusterId,
     /// This server.
     pub me: MemberId,
-    /// Names this run of this server; told to peers, who log it.
+    /// Names this run of this server; a later run has a greater one. Of two processes that run as
+    /// one member, peers keep the later.
     pub incarnation: u64,
     /// Where peers are listened for. Port 0 lets the system choose.
     pub listen: SocketAddr,
@@ -106,6 +107,14 @@ pub enum PeerEvent {
     Disconnected {
         /// The peer.
         peer: MemberId,
+    },
+    /// Another process runs as this member, has started later, and is the one that counts: this
+    /// one must end.
+    Superseded {
+        /// Who said so.
+        peer: MemberId,
+        /// The other process.
+        incarnation: u64,
     },
     /// A checked frame.
     Frame {
@@ -170,9 +179,15 @@ pub struct PeerCounts {
     pub connects: u64,
     /// Incoming frames that were not believed; each has cost its connection.
     pub bad_frames: u64,
+    /// Incoming frames that found no room in this server.
+    pub frames_refused: u64,
+    /// Bytes that wait for the control connection now.
+    pub control_bytes_waiting: u64,
+    /// Bytes that wait for the bulk connection now.
+    pub bulk_bytes_waiting: u64,
 }
 
-type Events = Arc<dyn Fn(PeerEvent) + Send + Sync>;
+type Events = Arc<dyn Fn(PeerEvent) -> bool + Send + Sync>;
 
 /// What all tasks share.
 struct Net {
@@ -209,13 +224,13 @@ impl fmt::Debug for PeerNet {
 impl PeerNet {
     /// Listens on the configured address and begins to dial. Must be called within a tokio runtime.
     /// `events` is called from the tasks of the connections, sometimes with a lock held: it must
-    /// return at once.
+    /// return at once. False of a frame says that there was no room for it.
     ///
     /// # Errors
     /// [`PeerError`] when the address cannot be listened on.
     pub fn start(
         config: PeerConfig,
-        events: impl Fn(PeerEvent) + Send + Sync + 'static,
+        events: impl Fn(PeerEvent) -> bool + Send + Sync + 'static,
     ) -> Result<Self, PeerError> {
         let address = config.listen;
         let listener =
@@ -230,7 +245,7 @@ impl PeerNet {
     pub fn start_on(
         listener: TcpListener,
         config: PeerConfig,
-        events: impl Fn(PeerEvent) + Send + Sync + 'static,
+        events: impl Fn(PeerEvent) -> bool + Send + Sync + 'static,
     ) -> Result<Self, PeerError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| PeerError::NoRuntime)?;
         let address = config.listen;

@@ -1,7 +1,8 @@
 //! The frames that wait for a connection: bounded, never blocking.
 //!
 //! Invariants:
-//! - at most [`FRAME_COUNT_MAX`] frames and [`SIZE_BYTES_MAX`] bytes wait, whatever the peer does;
+//! - at most [`limits::PEER_QUEUE_SIZE_BYTES_MAX`] wait, whatever the peer does, and a reserve
+//!   beyond for small frames: the newest heartbeat is sent when data has filled the queue;
 //! - nothing waits while there is no connection: a frame goes out on the connection that is up, or
 //!   it is dropped and counted. Old news would only delay the new after a reconnect.
 
@@ -11,19 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use kvraft_base::limits::FRAME_SIZE_BYTES_MAX;
+use kvraft_base::limits;
 use tokio::sync::Notify;
 
 use super::SendError;
-
-/// Most frames that wait for one connection.
-pub(super) const FRAME_COUNT_MAX: usize = 8192;
-
-/// Most bytes that wait for one connection: a tenth of a second at 1 Gb/s, and always several
-/// frames of the greatest size.
-pub(super) const SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-const _: () = assert!(2 * FRAME_SIZE_BYTES_MAX <= SIZE_BYTES_MAX, "the greatest frame must fit");
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -62,11 +54,11 @@ impl Queue {
         if !waiting.open {
             return Err(SendError::Closed);
         }
-        let size_bytes = waiting.size_bytes + frame.len();
-        if FRAME_COUNT_MAX <= waiting.frames.len() || SIZE_BYTES_MAX < size_bytes {
+        let most = limits::PEER_QUEUE_SIZE_BYTES_MAX;
+        if !limits::peer_frame_finds_room(frame.len(), waiting.size_bytes, most) {
             return Err(SendError::Full);
         }
-        waiting.size_bytes = size_bytes;
+        waiting.size_bytes += limits::peer_frame_cost(frame.len());
         waiting.frames.push_back(frame);
         drop(waiting);
         self.arrived.notify_one();
@@ -78,16 +70,22 @@ impl Queue {
     pub(super) fn take(&self, size_bytes_max: usize) -> Vec<Bytes> {
         let mut waiting = self.waiting();
         let mut taken = Vec::new();
-        let mut size_bytes = 0;
+        let (mut size_bytes, mut waiting_bytes) = (0, 0);
         while let Some(frame) = waiting.frames.front() {
             if !taken.is_empty() && size_bytes_max < size_bytes + frame.len() {
                 break;
             }
             size_bytes += frame.len();
+            waiting_bytes += limits::peer_frame_cost(frame.len());
             taken.extend(waiting.frames.pop_front());
         }
-        waiting.size_bytes -= size_bytes;
+        waiting.size_bytes -= waiting_bytes;
         taken
+    }
+
+    /// Bytes that wait now, with what each frame takes beside its own.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.waiting().size_bytes as u64
     }
 
     /// Lets the next `arrived` return at once if frames are still waiting.

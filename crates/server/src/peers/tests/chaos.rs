@@ -33,6 +33,7 @@ impl Seen {
         match event {
             PeerEvent::Connected { .. } => self.on_change(true),
             PeerEvent::Disconnected { .. } => self.on_change(false),
+            PeerEvent::Superseded { .. } => panic!("there is one process for each member"),
             PeerEvent::Frame { lane, payload, .. } => {
                 let (number, intact) = check(&payload);
                 if !intact {
@@ -91,7 +92,11 @@ fn load(net: Arc<PeerNet>, to: MemberId, stop: Arc<AtomicBool>) -> std::thread::
 fn begin(listener: std::net::TcpListener, config: PeerConfig) -> (Arc<PeerNet>, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
     let heard = Arc::clone(&seen);
-    let net = PeerNet::start_on(listener, config, move |event| heard.on_event(event)).unwrap();
+    let net = PeerNet::start_on(listener, config, move |event| {
+        heard.on_event(event);
+        true
+    })
+    .unwrap();
     (Arc::new(net), seen)
 }
 

@@ -16,6 +16,7 @@ mod chaos;
 mod proxy;
 mod refusals;
 mod traffic;
+mod twins;
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
 const A: MemberId = MemberId(1);
@@ -60,9 +61,7 @@ fn config(me: MemberId, peers: &[(MemberId, SocketAddr)]) -> PeerConfig {
 
 fn start(listener: TcpListener, config: PeerConfig) -> Server {
     let (sender, events) = unbounded_channel();
-    let net = PeerNet::start_on(listener, config, move |event| {
-        sender.send(event).ok();
-    });
+    let net = PeerNet::start_on(listener, config, move |event| sender.send(event).is_ok());
     Server { net: Arc::new(net.unwrap()), events }
 }
 

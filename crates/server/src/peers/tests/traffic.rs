@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kvraft_base::limits::FRAME_SIZE_BYTES_MAX;
+use kvraft_base::limits::{
+    FRAME_SIZE_BYTES_MAX, PEER_FRAME_OVERHEAD_BYTES, PEER_QUEUE_SIZE_BYTES_MAX,
+    PEER_RESERVE_SIZE_BYTES,
+};
 
 use super::{A, B, C, Lane, PeerEvent, Server, config, listener, pair, start};
-use crate::peers::{
-    SendError,
-    queue::{FRAME_COUNT_MAX, SIZE_BYTES_MAX},
-};
+use crate::peers::SendError;
 
 /// Sends until the lane's connection is up, since there is no event for the bulk lane.
 async fn send_until_sent(from: &Server, to: kvraft_base::MemberId, lane: Lane, payload: &Bytes) {
@@ -115,7 +115,14 @@ async fn slow_peer_does_not_block_another() {
         // Lets the connection swallow what it can.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    assert!(sent * payload.len() < 4 * SIZE_BYTES_MAX && sent < FRAME_COUNT_MAX);
+    assert!(sent * payload.len() < 4 * PEER_QUEUE_SIZE_BYTES_MAX);
+    // What is small and urgent still finds room, and that has an end as well.
+    let mut tiny = || a.net.send(B, Lane::Control, Bytes::from_static(b"!"));
+    let tiny = std::iter::repeat_with(&mut tiny).take_while(Result::is_ok).count();
+    let most = (PEER_RESERVE_SIZE_BYTES + payload.len()) / PEER_FRAME_OVERHEAD_BYTES;
+    assert!(1000 < tiny && tiny <= most, "{tiny}");
+    let waiting = a.net.counts()[&B].control_bytes_waiting;
+    assert!(waiting <= (PEER_QUEUE_SIZE_BYTES_MAX + PEER_RESERVE_SIZE_BYTES) as u64);
     for round in 0..100_u8 {
         let payload = Bytes::from(vec![round]);
         send_until_sent(&a, C, Lane::Control, &payload).await;
