@@ -2,13 +2,15 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use kvraft_server::{ConfigFile, LogFormat, MemberEntry, Server, ServerConfig, parse_time};
+use kvraft_server::{
+    ConfigFile, LogFormat, MemberEntry, Server, ServerConfig, StartError, parse_time,
+};
 use tokio::io::AsyncReadExt as _;
 
 use crate::signals::Stop;
@@ -98,8 +100,9 @@ pub(crate) async fn run(args: ServerArgs) -> Result<ExitCode> {
     kvraft_server::start_logs(config.log_format, &config.log_level)?;
     end_process_on_panic();
     let mut stop = Stop::listen();
+    let data_dir = config.data_dir.clone();
     let server = tokio::select! {
-        started = Server::start(config) => started?,
+        started = Server::start(config) => started.map_err(|error| in_data_dir(error, &data_dir))?,
         // Nothing was promised to anyone yet; what is on the disk is as after a crash.
         _ = stop.asked() => bail!("stopped while starting"),
     };
@@ -109,6 +112,16 @@ pub(crate) async fn run(args: ServerArgs) -> Result<ExitCode> {
     }
     server.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is wrong with a file of the data directory names the file; this names the directory.
+fn in_data_dir(error: StartError, path: &Path) -> anyhow::Error {
+    match error {
+        StartError::Disk(_) | StartError::Format(_) | StartError::Replica(_) => {
+            anyhow::Error::new(error).context(format!("data directory {}", path.display()))
+        }
+        other => other.into(),
+    }
 }
 
 /// The file, overlaid by the flags; or the flags over the defaults.
