@@ -4,8 +4,10 @@
 //! panic.
 
 use bytes::Bytes;
-use kvraft_base::{DecodeError, Index, MemberId, Position, Reader, Term, Ticket, Writer, limits};
-use kvraft_raft::Message;
+use kvraft_base::{
+    DecodeError, Entry, Index, MemberId, Position, Reader, Term, Ticket, Writer, limits,
+};
+use kvraft_raft::{Body, Message};
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +97,8 @@ impl Frame {
     /// Bytes to hand to the transport.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut writer = Writer::new();
+        // In one piece from the start: growing copies what is there again and again.
+        let mut writer = Writer::with_capacity(self.size_bytes_max());
         match self {
             Self::Raft(messages) => {
                 writer.u8(1).count(messages.len());
@@ -125,6 +128,21 @@ impl Frame {
             }
         }
         writer.finish()
+    }
+
+    /// The encoding is not longer, and about as long when it is long.
+    fn size_bytes_max(&self) -> usize {
+        const FIXED_BYTES: usize = 64;
+        FIXED_BYTES
+            + match self {
+                Self::Raft(messages) => messages.iter().map(message_size_bytes_max).sum(),
+                Self::Forward { command, .. } => command.len(),
+                Self::SnapshotChunk(chunk) => chunk.bytes.len(),
+                Self::ForwardRefused { .. }
+                | Self::ForwardLost { .. }
+                | Self::SnapshotTaken { .. }
+                | Self::SnapshotUnknown { .. } => 0,
+            }
     }
 
     /// Reads a frame.
@@ -254,4 +272,26 @@ fn decode_position(reader: &mut Reader) -> Result<Position, DecodeError> {
     let term = Term(reader.u64("position term")?);
     let index = Index(reader.u64("position index")?);
     Ok(Position::new(term, index))
+}
+
+/// No less than the encoded size of a message, and near to it for what can be large.
+pub(crate) fn message_size_bytes_max(message: &Message) -> usize {
+    const FIXED_BYTES: usize = 96;
+    match &message.body {
+        Body::Append { entries, .. } => {
+            FIXED_BYTES + entries.iter().map(Entry::size_bytes).sum::<usize>()
+        }
+        Body::PreVoteRequest { .. }
+        | Body::PreVoteAnswer { .. }
+        | Body::VoteRequest { .. }
+        | Body::VoteAnswer { .. }
+        | Body::AppendAnswer { .. }
+        | Body::Heartbeat { .. }
+        | Body::HeartbeatAnswer { .. }
+        | Body::CommitNotice { .. }
+        | Body::ReadRequest { .. }
+        | Body::ReadAnswer { .. }
+        | Body::TimeoutNow
+        | Body::SnapshotNotice { .. } => FIXED_BYTES,
+    }
 }

@@ -6,7 +6,7 @@ use kvraft_base::{MemberId, limits};
 use kvraft_raft::{Body, Message, Raft};
 
 use crate::{
-    frame::Frame,
+    frame::{Frame, message_size_bytes_max},
     hop::{Hop, PeerLane},
 };
 
@@ -20,7 +20,7 @@ pub(crate) fn send_messages(messages: Vec<Message>, raft: &Raft, out: &mut Vec<H
     let mut by_peer: BTreeMap<(MemberId, PeerLane), (usize, Vec<Message>)> = BTreeMap::new();
     for message in messages {
         let (to, lane) = (message.to, lane_of(&message, raft));
-        let size = size_bytes(&message);
+        let size = message_size_bytes_max(&message);
         let (batch_size, batch) = by_peer.entry((to, lane)).or_default();
         if limits::FRAME_SIZE_BYTES_MAX / 2 < *batch_size + size && !batch.is_empty() {
             send(to, lane, &Frame::Raft(std::mem::take(batch)), out);
@@ -40,27 +40,5 @@ fn lane_of(message: &Message, raft: &Raft) -> PeerLane {
             PeerLane::Bulk
         }
         _ => PeerLane::Control,
-    }
-}
-
-/// About the encoded size: exact for what can be large.
-fn size_bytes(message: &Message) -> usize {
-    const FIXED_BYTES: usize = 96;
-    match &message.body {
-        Body::Append { entries, .. } => {
-            FIXED_BYTES + entries.iter().map(kvraft_base::Entry::size_bytes).sum::<usize>()
-        }
-        Body::PreVoteRequest { .. }
-        | Body::PreVoteAnswer { .. }
-        | Body::VoteRequest { .. }
-        | Body::VoteAnswer { .. }
-        | Body::AppendAnswer { .. }
-        | Body::Heartbeat { .. }
-        | Body::HeartbeatAnswer { .. }
-        | Body::CommitNotice { .. }
-        | Body::ReadRequest { .. }
-        | Body::ReadAnswer { .. }
-        | Body::TimeoutNow
-        | Body::SnapshotNotice { .. } => FIXED_BYTES,
     }
 }
