@@ -333,8 +333,9 @@ fn run_one(args: &SimArgs, choices: Choices, seed: u64) -> One {
     let began = Instant::now();
     let limit = Duration::from_secs(args.seed_seconds_max);
     let report = run_bounded(seed, choices, &|| began.elapsed() < limit);
-    // Seeds in a row are as good as drawn ones: each is mixed before it is used.
-    let is_repeated = seed.is_multiple_of(REPEATED_ONE_IN) && report.violation.is_none();
+    // Drawn, and not every so many: each shard must have its share.
+    let is_drawn = kvraft_base::Prng::new(seed).fork("repeated").chance(1, REPEATED_ONE_IN);
+    let is_repeated = is_drawn && report.violation.is_none();
     let is_equal = !is_repeated || run(seed, choices).trace_hash == report.trace_hash;
     let difference = (!is_equal).then(|| {
         let found = first_difference(seed, choices);

@@ -10,7 +10,8 @@
 //! - with FIFO links, frames of one connection arrive in the order they left, copies apart.
 //!
 //! What it lacks: connections (who notices that a peer has gone is the world's to say), the damage
-//! itself (it says which frames are, the world has their bytes), and bandwidth shared between links.
+//! itself (it says which frames are damaged, the world has their bytes), and bandwidth shared
+//! between links.
 
 #[cfg(test)]
 mod tests;
