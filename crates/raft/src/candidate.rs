@@ -65,7 +65,10 @@ impl Raft {
         self.core.promise(from, Body::PreVoteAnswer { campaign, granted }, Index::ZERO);
     }
 
-    pub(crate) fn on_vote_request(&mut self, from: MemberId, last: Position) {
+    pub(crate) fn on_vote_request(&mut self, from: MemberId, last: Position, transfer: bool) {
+        if self.core.is_bound() && !transfer {
+            return self.core.ignore(from, "VoteRequest", IgnoreReason::Loyal);
+        }
         if self.core.is_muted() {
             return self.core.ignore(from, "VoteRequest", IgnoreReason::Muted);
         }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use kvraft_base::{Entry, EntryKind, HardState, Index, MemberId, Members, Position, Term, limits};
 
+use crate::LeaseReads;
+
 /// Timings and bounds of one server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
@@ -36,6 +38,10 @@ pub struct Config {
     pub apply_bytes_max: usize,
     /// Proposals that are not yet committed; further ones are refused as busy.
     pub uncommitted_bytes_max: usize,
+    /// Answer reads by lease where that is possible. The same on every server of the group, as the
+    /// election timeout is; no voter helps to elect another leader meanwhile, even if it sees the
+    /// connection to the leader close.
+    pub lease: Option<LeaseReads>,
 }
 
 impl Config {
@@ -54,7 +60,14 @@ impl Config {
             window_bytes_max: 64 * 1024 * 1024,
             apply_bytes_max: 16 * 1024 * 1024,
             uncommitted_bytes_max: 32 * 1024 * 1024,
+            lease: None,
         }
+    }
+
+    /// How long a lease lasts; `None` when reads are not answered by lease.
+    #[must_use]
+    pub fn lease_length(&self) -> Option<Duration> {
+        self.lease.and_then(|lease| lease.length(self.election_timeout))
     }
 
     /// Checks what the protocol relies on.
@@ -76,6 +89,11 @@ impl Config {
         }
         if limits::ENTRY_SIZE_BYTES_MAX < self.append_size_bytes_max {
             return Err(ConfigError::AppendTooLarge(self.append_size_bytes_max));
+        }
+        if let Some(lease) = self.lease
+            && self.lease_length().is_none_or(|length| length < self.heartbeat_interval * 2)
+        {
+            return Err(ConfigError::Lease(lease, self.election_timeout));
         }
         let bounds = [
             ("append_size_bytes_max", self.append_size_bytes_max),
@@ -111,6 +129,9 @@ pub enum ConfigError {
     /// An Append with one more entry must still fit into a frame.
     #[error("append_size_bytes_max {0} is over the size of the greatest entry")]
     AppendTooLarge(usize),
+    /// A lease must last longer than it takes to renew it.
+    #[error("of the election timeout {1:?} too little is left for a lease with {0:?}")]
+    Lease(LeaseReads, Duration),
     /// A bound of zero lets nothing through.
     #[error("{0} must not be 0")]
     Zero(&'static str),

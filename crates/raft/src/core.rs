@@ -47,6 +47,9 @@ pub(crate) struct Core {
     pub(crate) down: BTreeSet<MemberId>,
     /// Until then elections hurry: the connection to the last leader has closed.
     pub(crate) hurried_until: Instant,
+    /// Until then this server helps nobody to lead, itself neither, because a leader may answer
+    /// reads by lease. Outlives the role, and a restart.
+    pub(crate) loyal_until: Instant,
     /// Leadership that is being handed over. Outlives the role, until a leader is known again.
     pub(crate) transfer: Option<Transfer>,
     next_fetch: u64,
@@ -79,12 +82,16 @@ impl Core {
             installing: None,
             down: BTreeSet::new(),
             hurried_until: Instant::ZERO,
+            loyal_until: Instant::ZERO,
             transfer: None,
             next_fetch: 1,
             next_context,
             outbox: Output::default(),
             log: Log::new(start.released, start.applied, start.tail),
         };
+        if Term::ZERO < core.term {
+            core.promise_loyalty();
+        }
         let mut index = core.applied.next();
         while let Some(entry) = core.log.entry(index).cloned() {
             core.adopt_members(&entry);
@@ -122,6 +129,18 @@ impl Core {
 
     pub(crate) fn is_muted(&self) -> bool {
         self.repair_until.is_some()
+    }
+
+    /// A leader was heard, or may have been just before this server started.
+    pub(crate) fn promise_loyalty(&mut self) {
+        if self.config.lease.is_some() {
+            self.loyal_until = self.now + self.config.election_timeout;
+        }
+    }
+
+    /// Whether a leader may hold a lease that this server has confirmed.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.now < self.loyal_until
     }
 
     pub(crate) fn can_campaign(&self) -> bool {

@@ -96,9 +96,11 @@ impl Raft {
 
     /// Whether this server hears from a leader, and so helps nobody to depose it (Ongaro 2014,
     /// §6.2, §9.6). Only what this server itself has seen ends that: a closed connection, missing
-    /// heartbeats, or the leader asking for votes.
+    /// heartbeats, or the leader asking for votes; and nothing does while that leader may hold a
+    /// lease.
     pub(crate) fn is_loyal(&self, candidate: MemberId) -> bool {
         match &self.role {
+            _ if self.core.is_bound() => true,
             Role::Leader(_) => true,
             Role::PreCandidate(_) | Role::Candidate(_) => false,
             Role::Follower(follower) => follower.leader.is_some_and(|leader| {

@@ -20,6 +20,7 @@ use crate::{
     AppendOutcome, Body, Event, Fetch, IgnoreReason, PeerStatus, Refusal, SnapshotRequest,
     core::Core,
     follower::entries_are_sound,
+    lease::Lease,
     progress::{Inflight, Next, Progress, Search, State},
     quorum,
     reads::{LeaderReads, Reader},
@@ -34,6 +35,7 @@ pub(crate) struct Leader {
     /// The last heartbeat broadcast; the next has the next number.
     round: u64,
     pub(crate) reads: LeaderReads,
+    pub(crate) lease: Lease,
     /// The first entry of this term.
     pub(crate) first_of_term: Index,
     /// End of the log at the last regular heartbeat but one: who holds it is in step.
@@ -62,6 +64,7 @@ impl Leader {
             heartbeat_at: core.now + core.config.heartbeat_interval,
             round: 0,
             reads: LeaderReads::default(),
+            lease: Lease::default(),
             dismissed: false,
             first_of_term: last.index.next(),
             step_mark: last.index.next(),
@@ -179,6 +182,12 @@ impl Leader {
         for (peer, progress) in &mut self.progress {
             send_appends(core, *peer, progress, self.round);
         }
+        if self.may_read_by_lease(core) {
+            let index = core.commit;
+            for reader in self.reads.take_waiting() {
+                serve(core, reader, index);
+            }
+        }
         if heartbeat_due || (self.has_committed(core) && self.reads.wants_round()) {
             self.broadcast_heartbeat(core);
         }
@@ -194,12 +203,20 @@ impl Leader {
         self.first_of_term <= core.commit
     }
 
+    /// Whether no other leader can have committed anything.
+    pub(crate) fn may_read_by_lease(&self, core: &Core) -> bool {
+        core.now < self.lease.until() && self.has_committed(core) && core.transfer.is_none()
+    }
+
     fn broadcast_heartbeat(&mut self, core: &mut Core) {
         self.heartbeat_at = core.now + core.config.heartbeat_interval;
         self.round += 1;
         let round = self.round;
         if self.has_committed(core) {
             self.reads.start_round(round, core.commit);
+        }
+        if core.config.lease.is_some() {
+            self.lease.start_round(round, core.now);
         }
         for (peer, progress) in &mut self.progress {
             let commit = core.commit.min(progress.matched.index);
@@ -223,12 +240,10 @@ impl Leader {
     fn confirm_reads(&mut self, core: &mut Core) {
         let confirmed = self.reached(core, self.round, |progress| progress.answered_round);
         for (reader, index) in self.reads.confirm(confirmed) {
-            match reader {
-                Reader::Local(ticket) => core.outbox.reads.push((ticket, Ok(index))),
-                Reader::Remote { member, context } => {
-                    core.send(member, Body::ReadAnswer { context, index: Some(index) });
-                }
-            }
+            serve(core, reader, index);
+        }
+        if let Some(length) = core.config.lease_length() {
+            self.lease.confirm(confirmed, length);
         }
     }
 
@@ -421,6 +436,15 @@ impl Leader {
         for progress in self.progress.values() {
             assert!(progress.matched.index <= last, "match ran past the log");
             assert!(progress.sent.index <= last, "nothing is sent that is not in the log");
+        }
+    }
+}
+
+fn serve(core: &mut Core, reader: Reader, index: Index) {
+    match reader {
+        Reader::Local(ticket) => core.outbox.reads.push((ticket, Ok(index))),
+        Reader::Remote { member, context } => {
+            core.send(member, Body::ReadAnswer { context, index: Some(index) });
         }
     }
 }

@@ -35,7 +35,6 @@
 //!
 //! # Caveats
 //!
-//! - There are no lease reads yet.
 //! - After a restart, terms between the journal's start and the machine's applied position are not
 //!   known; a follower whose log parts there is sent entries from the journal's start again.
 //! - A peer that lies can win an election or stop the group; it cannot break this server's own
@@ -53,6 +52,7 @@ mod change;
 mod membership;
 mod transfer;
 
+mod lease;
 mod progress;
 mod quorum;
 mod reads;
@@ -69,6 +69,7 @@ mod status;
 pub use change::{Change, ChangeError};
 pub use config::{Config, ConfigError, Start, StartError};
 pub use input::Input;
+pub use lease::LeaseReads;
 pub use membership::Membership;
 pub use message::{AppendOutcome, Body, Message};
 pub use output::{Event, Fetch, IgnoreReason, Output, Refusal, SnapshotRequest};

@@ -68,6 +68,8 @@ impl Leader {
         let before = core.members().clone();
         let position = self.append(core, EntryKind::Config, members.encode());
         self.follow_members(core, &before);
+        // The lease was confirmed by a majority of others.
+        self.lease.doubt();
         position
     }
 

@@ -10,7 +10,7 @@
 //! - messages that have arrived are handled before deadlines that have passed;
 //! - nothing a peer sends makes an assertion fail.
 //!
-//! What it lacks: lease reads.
+//! What it lacks: any say in who takes part; that is in `membership`.
 
 use std::collections::BTreeMap;
 
@@ -65,7 +65,7 @@ impl Raft {
     /// When an input other than a message contradicts what this server knows of itself: its own
     /// parts do not lie.
     pub fn step(&mut self, now: Instant, input: Input) {
-        self.core.now = self.core.now.max(now);
+        self.pass_time(now);
         match input {
             Input::Receive(message) => self.on_message(message),
             Input::Propose { ticket, kind, payload } => {
@@ -121,7 +121,7 @@ impl Raft {
     /// # Panics
     /// When an invariant does not hold: a bug.
     pub fn finish(&mut self, now: Instant, out: &mut Output) {
-        self.core.now = self.core.now.max(now);
+        self.pass_time(now);
         self.fire_deadlines();
         match &mut self.role {
             Role::Leader(leader) => leader.finish(&mut self.core),
@@ -148,6 +148,19 @@ impl Raft {
         self.check();
     }
 
+    /// A leader is called at least at every heartbeat. If it was not, it stood still, and its clock
+    /// may have, too; a clock that goes back is no better.
+    fn pass_time(&mut self, now: Instant) {
+        let pause = now.since(self.core.now);
+        let jumps = now < self.core.now || self.core.config.heartbeat_interval * 2 < pause;
+        if let Role::Leader(leader) = &mut self.role
+            && jumps
+        {
+            leader.lease.doubt();
+        }
+        self.core.now = self.core.now.max(now);
+    }
+
     /// When to call [`Raft::finish`] if nothing happens before.
     #[must_use]
     pub fn deadline(&self) -> Instant {
@@ -163,6 +176,12 @@ impl Raft {
     #[must_use]
     pub fn status(&self) -> Status {
         let core = &self.core;
+        let lease_until = match &self.role {
+            Role::Leader(leader) if leader.may_read_by_lease(core) => Some(leader.lease.until()),
+            Role::Leader(_) | Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
+                None
+            }
+        };
         let peers = match &self.role {
             Role::Leader(leader) => leader.peer_statuses(core),
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
@@ -183,6 +202,7 @@ impl Raft {
             muted: core.is_muted(),
             membership: core.membership(),
             transfer: core.transfer.as_ref().map(|transfer| transfer.to),
+            lease_until,
             peers,
         }
     }
@@ -346,7 +366,7 @@ impl Raft {
             Body::PreVoteAnswer { campaign, granted } => {
                 self.on_pre_vote_answer(from, campaign, granted);
             }
-            Body::VoteRequest { last, transfer: _ } => self.on_vote_request(from, last),
+            Body::VoteRequest { last, transfer } => self.on_vote_request(from, last, transfer),
             Body::VoteAnswer { granted } => self.on_vote_answer(from, granted),
             Body::Append { prev, commit, entries } => {
                 if self.hear_leader(from, name) {
@@ -404,6 +424,7 @@ impl Raft {
             unreachable!("a leader's message from itself was refused as from an unknown member")
         };
         follower.hear(self.core.now);
+        self.core.promise_loyalty();
         true
     }
 
@@ -416,6 +437,12 @@ impl Raft {
             Role::Leader(leader) if leader.quorum_deadline(&self.core) <= now => {
                 self.core.event(Event::QuorumLost { term: self.core.term });
                 self.become_follower(self.core.term, None);
+            }
+            Role::Follower(follower) if follower.deadline <= now && self.core.is_bound() => {
+                let deadline = self.core.loyal_until + self.core.draw_jitter();
+                if let Role::Follower(follower) = &mut self.role {
+                    follower.deadline = deadline;
+                }
             }
             Role::Follower(follower) if follower.deadline <= now => {
                 if self.core.can_campaign() {
@@ -481,6 +508,7 @@ impl Raft {
     /// over.
     pub(crate) fn become_candidate(&mut self, transfer: bool) {
         assert!(self.core.can_campaign(), "a server without a whole log does not campaign");
+        assert!(transfer || !self.core.is_bound(), "nobody is elected during a lease");
         let campaign = self.new_campaign();
         self.core.set_term(self.core.term.next());
         self.core.set_vote(self.core.id());

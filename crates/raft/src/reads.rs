@@ -12,7 +12,7 @@
 //! - a follower's contexts only grow, and an answer serves only reads that had arrived before the
 //!   context was made.
 //!
-//! What it lacks: lease reads; every read costs a share of a round.
+//! What it lacks: knowing whether a round is needed at all; see `lease`.
 
 use std::collections::VecDeque;
 
@@ -50,6 +50,12 @@ impl LeaderReads {
     pub(crate) fn push(&mut self, reader: Reader) {
         self.count += 1;
         self.waiting.push(reader);
+    }
+
+    /// What waits is served without a round.
+    pub(crate) fn take_waiting(&mut self) -> Vec<Reader> {
+        self.count -= self.waiting.len();
+        std::mem::take(&mut self.waiting)
     }
 
     /// Whether a heartbeat should leave now for the sake of reads. With many rounds under way,

@@ -2,7 +2,7 @@
 //!
 //! Why a copy: nothing outside may hold on to the protocol's state.
 
-use kvraft_base::{HardState, Index, MemberId, MemberRole, Position, Term};
+use kvraft_base::{HardState, Index, Instant, MemberId, MemberRole, Position, Term};
 
 use crate::Membership;
 
@@ -37,6 +37,8 @@ pub struct Status {
     pub membership: Membership,
     /// Whom it is handing leadership over to.
     pub transfer: Option<MemberId>,
+    /// Until when, on its own clock, it may answer reads by lease.
+    pub lease_until: Option<Instant>,
     /// Its followers, if it leads, in order of id.
     pub peers: Vec<PeerStatus>,
 }

@@ -96,6 +96,7 @@ impl Leader {
         let has_all = self.progress.get(&to).is_some_and(|progress| progress.matched == last);
         if has_all && (again || !transfer.told) {
             transfer.told = true;
+            self.lease.give_up();
             core.send(to, Body::TimeoutNow);
         }
     }

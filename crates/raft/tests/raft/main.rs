@@ -10,6 +10,10 @@ mod inject;
 #[cfg(test)]
 mod interleavings;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
+mod liveness;
+#[cfg(test)]
 mod members;
 #[cfg(test)]
 mod random;

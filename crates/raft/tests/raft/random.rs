@@ -4,14 +4,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use kvraft_base::{Index, MemberId, MemberInfo, Prng};
-use kvraft_raft::{Change, Config, Input, Raft};
+use kvraft_raft::{Change, Config, Input, LeaseReads};
 use proptest::prelude::*;
 
 use crate::world::World;
 
 /// How rough a run is, in percent of its steps.
 #[derive(Clone, Debug)]
-struct Climate {
+pub(crate) struct Climate {
     servers: u64,
     /// Servers that may become members.
     spares: u64,
@@ -21,6 +21,8 @@ struct Climate {
     duplication: u64,
     crashes: u64,
     small_window: bool,
+    /// Reads by lease, and clocks that differ by nearly as much as is allowed.
+    lease: bool,
     /// Longest time between two steps.
     pace_ms: u64,
 }
@@ -39,6 +41,7 @@ fn climate() -> impl Strategy<Value = Climate> {
             duplication,
             crashes,
             small_window,
+            lease: false,
             pace_ms,
         }
     })
@@ -53,45 +56,83 @@ proptest! {
     fn rules_hold_in_any_weather(climate in climate()) {
         run(&climate);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The same while servers come, go, are promoted and demoted, any number at once.
     #[test]
     fn rules_hold_while_members_change(climate in climate(), spares in 1u64..=4) {
         run(&Climate { spares, ..climate });
     }
+
+    /// Reads by lease miss nothing, whatever the clocks do within their bound.
+    #[test]
+    fn rules_hold_with_leases(climate in climate(), spares in 0u64..=2) {
+        run(&Climate { spares, lease: true, ..climate });
+    }
+}
+
+impl Climate {
+    /// Short and rough.
+    pub(crate) fn rough(servers: u64, seed: u64, steps: u64, lease: bool) -> Self {
+        Self {
+            servers,
+            spares: 0,
+            seed,
+            steps,
+            loss: 10,
+            duplication: 5,
+            crashes: 3,
+            small_window: false,
+            lease,
+            pace_ms: 40,
+        }
+    }
+
+    /// A world that has been through it.
+    pub(crate) fn play(&self) -> World {
+        let (small, lease) = (self.small_window, self.lease);
+        let configure = move |config: &mut Config| {
+            let leases = LeaseReads { drift_ppm_max: 20_000, margin: Duration::ZERO };
+            config.lease = lease.then_some(leases);
+            if small {
+                config.window_bytes_max = 200;
+                config.append_size_bytes_max = 100;
+                config.inflight_count_max = 3;
+                config.inflight_bytes_max = 300;
+                config.apply_bytes_max = 100;
+            }
+        };
+        let Self { servers, spares, seed, .. } = *self;
+        let mut world = World::with_spares(servers, spares, seed, configure);
+        let mut prng = Prng::new(self.seed).fork("weather");
+        for id in world.ids() {
+            world.node(id).manual_disk = true;
+            if lease {
+                world.node(id).drift_ppm = *prng.pick(&[-9_900, 0, 9_900]).unwrap();
+            }
+            world.start(id, 0).unwrap();
+        }
+        for _ in 0..self.steps {
+            step(&mut world, self, &mut prng);
+            world.trace.clear();
+        }
+        world.check_log_matching();
+        world
+    }
 }
 
 fn run(climate: &Climate) {
-    let small = climate.small_window;
-    let configure = move |config: &mut Config| {
-        if small {
-            config.window_bytes_max = 200;
-            config.append_size_bytes_max = 100;
-            config.inflight_count_max = 3;
-            config.inflight_bytes_max = 300;
-            config.apply_bytes_max = 100;
-        }
-    };
-    let Climate { servers, spares, seed, .. } = *climate;
-    let mut world = World::with_spares(servers, spares, seed, configure);
-    let mut prng = Prng::new(climate.seed).fork("weather");
-    for id in world.ids() {
-        world.node(id).manual_disk = true;
-        world.start(id, 0).unwrap();
-    }
-    for _ in 0..climate.steps {
-        step(&mut world, climate, &mut prng);
-        world.trace.clear();
-    }
-    world.check_log_matching();
-    heal(&mut world);
+    heal(&mut climate.play());
 }
 
 fn step(world: &mut World, climate: &Climate, prng: &mut Prng) {
     let ids = world.ids();
     world.now = world.now + prng.duration(Duration::ZERO, Duration::from_millis(climate.pace_ms));
     for id in &ids {
-        let deadline = world.node(*id).raft.as_ref().map(Raft::deadline);
+        let deadline = world.due(*id);
         if deadline.is_some_and(|at| at <= world.now) && prng.chance(3, 4) {
             world.turn(*id, Vec::new());
         }
@@ -220,8 +261,8 @@ fn crash_or_start(world: &mut World, climate: &Climate, id: MemberId, prng: &mut
     }
 }
 
-/// Everything works again, so within a few seconds everyone has everything.
-pub(crate) fn heal(world: &mut World) {
+/// Every server runs, with a disk and a machine that work; links are as they were.
+pub(crate) fn mend_servers(world: &mut World) {
     for id in world.ids() {
         world.node(id).manual_disk = false;
         world.node(id).manual_machine = false;
@@ -242,6 +283,11 @@ pub(crate) fn heal(world: &mut World) {
             }
         }
     }
+}
+
+/// Everything works again, so within a few seconds everyone has everything.
+pub(crate) fn heal(world: &mut World) {
+    mend_servers(world);
     for _ in 0..40 {
         world.run(world.now + Duration::from_millis(500));
         for shipment in std::mem::take(&mut world.shipments) {

@@ -5,7 +5,7 @@
 //! - `cluster N [SETTING=NUMBER …]`: servers 1 to N, not yet started; see [`Script::cluster`];
 //! - `disk ID log="TERM TERMxCOUNT …" [term=T] [commit=I] [applied=I] [released=I] [attested=I]`;
 //! - `start [ID …]`, `crash ID`, `damage ID keep=I`: what was durable after there is gone;
-//! - `cut ID`, `heal ID`, `close ID PEER`, `open ID PEER`;
+//! - `block FROM TO`, `unblock FROM TO`: one direction of a link; `cut ID`, `heal ID`, `close ID PEER`, `open ID PEER`;
 //! - `elect ID`: starts who is not up, lets this server campaign and everyone answer;
 //! - `timeout ID`: time moves to this server's deadline, which fires; `run MS`: everything happens;
 //!   `pause MS`: time passes, and nobody is there to see it; `due ID`: how far its deadline is;
@@ -33,7 +33,7 @@ use std::{
 use bytes::Bytes;
 use goldenscript::{Argument, Command, Context, Runner};
 use kvraft_base::{Entry, EntryKind, Index, MemberId, MemberInfo, Position, Term};
-use kvraft_raft::{Change, Config, Input, Message, RoleName};
+use kvraft_raft::{Change, Config, Input, LeaseReads, Message, RoleName};
 
 use crate::{inject, text::describe, world::World};
 
@@ -139,6 +139,8 @@ impl Script {
                 let keep = Index(args.number("keep")?.ok_or("what is left?")?);
                 self.world.node(args.id(0)?).disk.entries.retain(|entry| entry.index <= keep);
             }
+            "block" => drop(self.world.blocked.insert((args.id(0)?, args.id(1)?))),
+            "unblock" => drop(self.world.blocked.remove(&(args.id(0)?, args.id(1)?))),
             "cut" => self.world.node(args.id(0)?).cut = true,
             "heal" => self.world.node(args.id(0)?).cut = false,
             "close" => {
@@ -288,7 +290,7 @@ impl Script {
         (0..plain.len()).map(|at| args.id(at)).collect()
     }
 
-    /// Settings: `append`, `inflight`, `inflight_bytes`, `window`, `catch_up`, `apply` and `uncommitted`.
+    /// Settings: `spare`, `lease` (drift in parts per million), `append`, `inflight`, `inflight_bytes`, `window`, `catch_up`, `apply` and `uncommitted`.
     fn cluster(&mut self, args: &Args<'_>) -> Result<()> {
         let mut config = Config::new(MemberId(1));
         let settings = [
@@ -304,6 +306,10 @@ impl Script {
             if let Some(value) = args.number(name)? {
                 *setting = value.try_into()?;
             }
+        }
+        if let Some(ppm) = args.number("lease")? {
+            let drift_ppm_max = ppm.try_into()?;
+            config.lease = Some(LeaseReads { drift_ppm_max, margin: Duration::ZERO });
         }
         let spare_count = args.number("spare")?.unwrap_or(0);
         self.world = World::with_spares(args.id(0)?.0, spare_count, 1, |own| {

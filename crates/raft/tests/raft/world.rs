@@ -4,7 +4,7 @@
 //! Every input is encoded and decoded before it is given to a server, so that the encoding is tested
 //! with everything else.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use kvraft_base::{
@@ -36,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) installing: Option<Shipment>,
     pub(crate) cut: bool,
     pub(crate) lives: u64,
+    /// How much faster its clock goes than the world's, in parts per million.
+    pub(crate) drift_ppm: i64,
     /// Its configuration when its last turn ended, and what was last traced of it.
     pub(crate) members: Members,
     pub(crate) members_told: String,
@@ -70,6 +72,8 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<MemberId, Node>,
     pub(crate) members: Members,
     pub(crate) network: Vec<Message>,
+    /// Links on which nothing arrives, from whom to whom.
+    pub(crate) blocked: BTreeSet<(MemberId, MemberId)>,
     pub(crate) shipments: Vec<Shipment>,
     pub(crate) now: Instant,
     /// What happened since it was last taken, as text.
@@ -132,6 +136,7 @@ impl World {
                 installing: None,
                 cut: false,
                 lives: 0,
+                drift_ppm: 0,
                 members: members.clone(),
                 members_told: format!("{members} committed"),
             };
@@ -141,6 +146,7 @@ impl World {
             nodes: (1..=count + spare_count).map(node).collect(),
             members,
             network: Vec::new(),
+            blocked: BTreeSet::new(),
             shipments: Vec::new(),
             now: Instant::ZERO,
             trace: Vec::new(),
@@ -159,6 +165,25 @@ impl World {
         self.nodes.get_mut(&id).expect("the script names an existing server")
     }
 
+    /// What a server's clock shows.
+    pub(crate) fn clock(&self, id: MemberId) -> Instant {
+        let ppm = i128::from(self.nodes[&id].drift_ppm);
+        let now = i128::from(self.now.0);
+        Instant(u64::try_from(now + now * ppm / 1_000_000).unwrap())
+    }
+
+    /// When, in the world's time, a server's deadline passes.
+    pub(crate) fn due(&self, id: MemberId) -> Option<Instant> {
+        let node = &self.nodes[&id];
+        let deadline = node.raft.as_ref()?.deadline();
+        if node.drift_ppm == 0 || deadline == Instant::NEVER {
+            return Some(deadline);
+        }
+        let rate = 1_000_000 + i128::from(node.drift_ppm);
+        let at = i128::from(deadline.0) * 1_000_000 / rate + 2;
+        Some(Instant(u64::try_from(at).unwrap()))
+    }
+
     pub(crate) fn ids(&self) -> Vec<MemberId> {
         self.nodes.keys().copied().collect()
     }
@@ -166,7 +191,7 @@ impl World {
     /// Starts a server from its disk. The tail begins `extra` entries before what is needed.
     pub(crate) fn start(&mut self, id: MemberId, extra: u64) -> Result<(), StartError> {
         let members = self.members_at(self.nodes[&id].disk.table.index);
-        let (now, seed) = (self.now, self.seed);
+        let (now, seed) = (self.clock(id), self.seed);
         let node = self.node(id);
         node.lives += 1;
         let disk = &node.disk;
@@ -207,7 +232,7 @@ impl World {
     pub(crate) fn turn(&mut self, id: MemberId, inputs: Vec<Input>) {
         let mut inputs = inputs;
         loop {
-            let now = self.now;
+            let now = self.clock(id);
             let Some(raft) = &mut self.node(id).raft else { return };
             for input in inputs.drain(..) {
                 raft.step(now, recode(&input));
@@ -396,7 +421,7 @@ impl World {
     /// The same, in one turn with a message that came just before.
     pub(crate) fn begin_install_after(&mut self, shipment: &Shipment) -> bool {
         let found = self.network.iter().position(|message| message.to == shipment.to);
-        let now = self.now;
+        let now = self.clock(shipment.to);
         if let Some(at) = found {
             let message = self.network.remove(at);
             let Some(raft) = &mut self.node(shipment.to).raft else { return false };
@@ -479,7 +504,8 @@ impl World {
     /// Delivers or loses a message that has been taken off the network.
     pub(crate) fn deliver(&mut self, message: Message) {
         let is_cut = |id| self.nodes.get(id).is_some_and(|node| node.cut);
-        let cut = is_cut(&message.from) || is_cut(&message.to);
+        let blocked = self.blocked.contains(&(message.from, message.to));
+        let cut = blocked || is_cut(&message.from) || is_cut(&message.to);
         if !cut {
             self.turn(message.to, vec![Input::Receive(message)]);
         }
@@ -501,7 +527,7 @@ impl World {
     pub(crate) fn run(&mut self, until: Instant) {
         loop {
             self.settle_network();
-            let deadlines = self.nodes.values().filter_map(|n| Some(n.raft.as_ref()?.deadline()));
+            let deadlines = self.nodes.keys().filter_map(|id| self.due(*id));
             let next = deadlines.min().unwrap_or(Instant::NEVER).min(until);
             self.now = self.now.max(next);
             for id in self.ids() {
