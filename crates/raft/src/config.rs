@@ -144,13 +144,16 @@ pub struct Start {
     pub hard_state: HardState,
     /// The configuration in force at `applied`.
     pub members: Members,
-    /// Last entry whose effects are in the table.
+    /// Last entry whose effects are in the table. Before `released` the entries in between are
+    /// gone, and this server is hollow: it has a log, but waits for a snapshot to apply, to serve
+    /// and to campaign.
     pub applied: Position,
     /// Just before the journal's first entry.
     pub released: Position,
     /// The journal's last entry, or `released` if it has none.
     pub last: Position,
-    /// The end of the journal: contiguous, ends at `last`, begins at or before `applied + 1`.
+    /// The end of the journal: contiguous, ends at `last`, begins at or before the entry after
+    /// `applied`, or after `released` if that is later.
     pub tail: Vec<Entry>,
     /// The journal attests that it once held everything up to here. If it no longer does, this
     /// server neither votes nor campaigns until a leader has given it the log up to here again.
@@ -172,12 +175,18 @@ impl Start {
         }
     }
 
-    /// Checks that the parts agree with each other.
-    pub(crate) fn validate(&self) -> Result<(), StartError> {
+    /// Where the log that is of use begins.
+    pub(crate) fn base(&self) -> Position {
+        if self.applied.index < self.released.index { self.released } else { self.applied }
+    }
+
+    /// Checks that the parts agree with each other; `id` is who starts.
+    pub(crate) fn validate(&self, id: MemberId) -> Result<(), StartError> {
         if self.last.index < self.applied.index {
             return Err(StartError::AppliedPastLog { applied: self.applied, last: self.last });
         }
-        if self.applied.index < self.released.index {
+        let alone = self.members.voters().iter().all(|voter| *voter == id);
+        if self.applied.index < self.released.index && alone {
             return Err(StartError::Gap { released: self.released, applied: self.applied });
         }
         if self.hard_state.term < self.last.term {
@@ -188,10 +197,10 @@ impl Start {
     }
 
     fn validate_tail(&self) -> Result<(), StartError> {
-        let end = self.tail.last().map_or(self.applied, Entry::position);
-        let first =
-            self.tail.first().map_or_else(|| self.applied.index.next(), |entry| entry.index);
-        if end != self.last || self.applied.index.next() < first || first <= self.released.index {
+        let base = self.base();
+        let end = self.tail.last().map_or(base, Entry::position);
+        let first = self.tail.first().map_or_else(|| base.index.next(), |entry| entry.index);
+        if end != self.last || base.index.next() < first || first <= self.released.index {
             return Err(StartError::TailElsewhere { first, last: end });
         }
         let mut term = self.released.term;
@@ -223,8 +232,11 @@ pub enum StartError {
         /// End of the journal.
         last: Position,
     },
-    /// Entries between table and journal are gone.
-    #[error("the journal starts after {released}, the table ends at {applied}")]
+    /// Entries between table and journal are gone, and there is nobody to send a snapshot.
+    #[error(
+        "the journal starts after {released}, the table ends at {applied}, and no other member \
+         has the state"
+    )]
     Gap {
         /// Just before the journal's first entry.
         released: Position,

@@ -34,6 +34,9 @@ pub(crate) struct Core {
     pub(crate) applied: Index,
     /// Bytes of entries between `applied` and `handed`.
     unapplied_size_bytes: usize,
+    /// The machine lacks what came before the log; `applied` and `handed` stand at the log's
+    /// beginning until a snapshot is there, and nothing is handed over.
+    hollow: bool,
     /// Configurations by the index of their entry; the last is in force from the moment it is
     /// appended (Raft §6). Invariant: never empty, the first is at or before `applied`.
     configurations: Vec<(Index, Members)>,
@@ -64,7 +67,8 @@ impl Core {
         // Distinct for every life of a server, so that answers to an earlier one find no reader.
         let next_context = (Prng::new(seed ^ now.0).fork("contexts").next_u64() >> 1) + 1;
         let repair = start.attested.max(start.hard_state.commit);
-        let commit = start.hard_state.commit.min(start.last.index).max(start.applied.index);
+        let base = start.base();
+        let commit = start.hard_state.commit.min(start.last.index).max(base.index);
         let mut core = Self {
             config,
             prng,
@@ -73,10 +77,11 @@ impl Core {
             vote: start.hard_state.vote,
             promises: Promises::new(start.last.index),
             commit,
-            handed: start.applied.index,
-            applied: start.applied.index,
+            handed: base.index,
+            applied: base.index,
             unapplied_size_bytes: 0,
-            configurations: vec![(start.applied.index, start.members)],
+            hollow: start.applied.index < start.released.index,
+            configurations: vec![(base.index, start.members)],
             members_changed: true,
             repair_until: (start.last.index < repair).then_some(repair),
             installing: None,
@@ -87,7 +92,7 @@ impl Core {
             next_fetch: 1,
             next_context,
             outbox: Output::default(),
-            log: Log::new(start.released, start.applied, start.tail),
+            log: Log::new(start.released, base, start.tail),
         };
         if Term::ZERO < core.term {
             core.promise_loyalty();
@@ -144,7 +149,7 @@ impl Core {
     }
 
     pub(crate) fn can_campaign(&self) -> bool {
-        self.may_be_needed() && !self.is_muted() && self.installing.is_none()
+        self.may_be_needed() && !self.is_muted() && !self.hollow && self.installing.is_none()
     }
 
     /// Whether this server votes in a configuration that may still decide: the last committed one
@@ -155,6 +160,18 @@ impl Core {
         let committed = self.configurations.partition_point(|(at, _)| *at <= self.commit);
         let open = &self.configurations[committed.saturating_sub(1)..];
         open.iter().any(|(_, members)| members.is_voter(self.id()))
+    }
+
+    /// Whether the machine waits for a snapshot. The log is whole, so votes and answers stand; but
+    /// such a server could not serve what it leads.
+    pub(crate) fn is_hollow(&self) -> bool {
+        self.hollow
+    }
+
+    /// Whether a snapshot of `position` fills the machine of a hollow server, and the log, which
+    /// goes on after it, stays.
+    pub(crate) fn fills(&self, position: Position) -> bool {
+        self.hollow && position.index <= self.promises.durable() && self.log.contains(position)
     }
 
     /// One to two election timeouts (Raft §5.2), to the nanosecond.
@@ -319,6 +336,24 @@ impl Core {
         }
     }
 
+    /// The table was replaced, the log stays: the machine goes on after `position`.
+    pub(crate) fn fill(&mut self, position: Position, members: Members) {
+        assert!(self.fills(position), "only an expected snapshot is installed");
+        self.hollow = false;
+        self.applied = position.index;
+        self.handed = position.index;
+        self.commit = self.commit.max(position.index);
+        let before = self.members().clone();
+        self.configurations.retain(|(index, _)| position.index < *index);
+        self.configurations.insert(0, (position.index, members));
+        self.installing = None;
+        self.event(Event::SnapshotInstalled { position });
+        self.members_changed = true;
+        if *self.members() != before {
+            self.note_members();
+        }
+    }
+
     /// Table and journal were replaced; everything is as after a restart from there.
     pub(crate) fn restart_log(&mut self, position: Position, members: Members) {
         assert!(self.commit < position.index, "a snapshot never takes back what is committed");
@@ -328,6 +363,7 @@ impl Core {
         self.applied = position.index;
         self.handed = position.index;
         self.unapplied_size_bytes = 0;
+        self.hollow = false;
         let same = *self.members() == members;
         self.configurations = vec![(position.index, members)];
         self.installing = None;
@@ -374,6 +410,9 @@ impl Core {
 
     /// Gives the machine what is committed and durable here, as far as it keeps up.
     pub(crate) fn hand_over(&mut self, committed: &mut Vec<Entry>) {
+        if self.hollow {
+            return;
+        }
         let end = self.commit.min(self.promises.durable());
         while self.handed < end && self.unapplied_size_bytes < self.config.apply_bytes_max {
             let index = self.handed.next();

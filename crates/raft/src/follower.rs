@@ -237,6 +237,13 @@ impl Raft {
         core.send(from, Body::HeartbeatAnswer { round, received, last, matched });
     }
 
+    /// A hollow server reminds its leader with every heartbeat.
+    pub(crate) fn want_snapshot(&mut self, from: MemberId) {
+        if self.core.is_hollow() && self.core.installing.is_none() {
+            self.core.send(from, Body::SnapshotWanted);
+        }
+    }
+
     /// A snapshot is being sent. If the log has what it contains, the leader is told so instead.
     pub(crate) fn on_snapshot_notice(&mut self, from: MemberId, position: Position) {
         if self.core.installing.is_none() && self.core.log.contains(position) {
@@ -245,8 +252,16 @@ impl Raft {
     }
 
     pub(crate) fn on_installed(&mut self, position: Position, members: Members) {
-        self.core.restart_log(position, members);
+        let filled = self.core.fills(position);
+        if filled {
+            self.core.fill(position, members);
+        } else {
+            self.core.restart_log(position, members);
+        }
         match &mut self.role {
+            Role::Follower(follower) if filled => {
+                follower.received = follower.received.max(position.index);
+            }
             Role::Follower(follower) => follower.received = position.index,
             Role::PreCandidate(_) | Role::Candidate(_) => {
                 self.become_follower(self.core.term, None);

@@ -280,6 +280,14 @@ impl Leader {
         core.send(*peer, Body::Append { prev, commit: core.commit, entries });
     }
 
+    /// A follower has its log but not the state before it. What it is sent of the log goes on.
+    pub(crate) fn on_snapshot_wanted(&mut self, core: &mut Core, from: MemberId) {
+        if self.progress.contains_key(&from) {
+            let request = SnapshotRequest { to: from, term: core.term, state_only: true };
+            core.outbox.snapshots.extend([request]);
+        }
+    }
+
     /// A snapshot failed a while ago. The follower may not have needed it: asks again for the one
     /// place in the log where it could still join.
     fn retry_snapshots(&mut self, core: &mut Core) {
@@ -578,6 +586,6 @@ fn request_snapshot(core: &mut Core, peer: MemberId, progress: &mut Progress) {
         progress.farewell_until = Some(core.now);
         return;
     }
-    core.outbox.snapshots.push(SnapshotRequest { to: peer, term: core.term });
+    core.outbox.snapshots.push(SnapshotRequest { to: peer, term: core.term, state_only: false });
     core.event(Event::SnapshotNeeded { peer, next });
 }

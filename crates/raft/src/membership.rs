@@ -186,7 +186,7 @@ impl Raft {
             | Body::CommitNotice { .. }
             | Body::SnapshotNotice { .. }
             | Body::TimeoutNow => true,
-            Body::AppendAnswer { .. } | Body::HeartbeatAnswer { .. } => {
+            Body::AppendAnswer { .. } | Body::HeartbeatAnswer { .. } | Body::SnapshotWanted => {
                 let leader = |leader: &Leader| leader.progress.contains_key(&from);
                 !is_later && matches!(&self.role, Role::Leader(it) if leader(it))
             }

@@ -93,6 +93,9 @@ pub enum Body {
         /// As in a heartbeat.
         commit: Index,
     },
+    /// The sender's table is gone and its log no longer reaches back to the beginning: it appends
+    /// and votes, but cannot apply before it has a snapshot. Said with every heartbeat's answer.
+    SnapshotWanted,
     /// A follower asks up to which index its waiting reads must be applied.
     ReadRequest {
         /// Never used twice by the sender.
@@ -171,6 +174,7 @@ impl Body {
             Self::Heartbeat { .. } => "Heartbeat",
             Self::HeartbeatAnswer { .. } => "HeartbeatAnswer",
             Self::CommitNotice { .. } => "CommitNotice",
+            Self::SnapshotWanted => "SnapshotWanted",
             Self::ReadRequest { .. } => "ReadRequest",
             Self::ReadAnswer { .. } => "ReadAnswer",
             Self::SnapshotNotice { .. } => "SnapshotNotice",
@@ -207,6 +211,9 @@ impl Body {
             }
             Self::CommitNotice { commit } => {
                 writer.u8(9).u64(commit.0);
+            }
+            Self::SnapshotWanted => {
+                writer.u8(14);
             }
             Self::ReadRequest { context } => {
                 writer.u8(10).u64(*context);
@@ -256,6 +263,7 @@ impl Body {
                 matched: decode_position(reader)?,
             },
             9 => Self::CommitNotice { commit: Index(reader.u64("commit")?) },
+            14 => Self::SnapshotWanted,
             10 => Self::ReadRequest { context: reader.u64("context")? },
             11 => Self::decode_read_answer(reader)?,
             12 => Self::SnapshotNotice { position: decode_position(reader)? },

@@ -55,13 +55,16 @@ pub struct Fetch {
     pub size_bytes_max: usize,
 }
 
-/// A follower that is behind the journal.
+/// A follower that is behind the journal, or has lost its table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SnapshotRequest {
     /// Who needs it.
     pub to: MemberId,
     /// The leader's term, for the notices beside the stream.
     pub term: Term,
+    /// It has the log and lacks only the state before it: what it matches says nothing of when it
+    /// has the snapshot. Asked for again and again until then.
+    pub state_only: bool,
 }
 
 /// Why a proposal or a read was not taken up. Nothing was appended.

@@ -47,7 +47,7 @@ impl Raft {
     /// each other.
     pub fn new(config: Config, start: Start, seed: u64, now: Instant) -> Result<Self, StartError> {
         config.validate()?;
-        start.validate()?;
+        start.validate(config.id)?;
         let mut core = Core::new(config, start, seed, now);
         let id = core.id();
         let alone = core.members().is_quorum(|voter| voter == id);
@@ -87,7 +87,7 @@ impl Raft {
             }
             Input::SnapshotInstalling { position } => {
                 assert!(
-                    self.core.commit < position.index,
+                    self.core.commit < position.index || self.core.fills(position),
                     "only an expected snapshot is installed"
                 );
                 self.core.installing = Some(position);
@@ -200,6 +200,7 @@ impl Raft {
             applied: core.applied,
             released: core.log.released(),
             muted: core.is_muted(),
+            hollow: core.is_hollow(),
             membership: core.membership(),
             transfer: core.transfer.as_ref().map(|transfer| transfer.to),
             lease_until,
@@ -214,20 +215,29 @@ impl Raft {
     }
 
     /// Whether a snapshot from this leader, of this term, is wanted: only what cannot be had from
-    /// the log. Ask before every chunk and, last, before [`Input::SnapshotInstalling`].
+    /// the log, or what a hollow server's machine lacks. Ask before every chunk and, last, before
+    /// [`Input::SnapshotInstalling`].
     #[must_use]
     pub fn expects_snapshot(&self, from: MemberId, term: Term, position: Position) -> bool {
         let Role::Follower(follower) = &self.role else { return false };
         let core = &self.core;
         // A log that contains the snapshot's end may hold entries after it that were acknowledged;
         // the snapshot would take them away, and is not needed.
+        let replaces = position.term <= core.term
+            && core.commit < position.index
+            && !core.log.contains(position);
         follower.leader == Some(from)
             && core.term == term
-            && core.commit < position.index
+            && (replaces || core.fills(position))
             && position.index <= INDEX_MAX
-            && position.term <= core.term
-            && !core.log.contains(position)
             && core.installing.is_none_or(|installing| installing == position)
+    }
+
+    /// Whether the log stays when the expected snapshot of `position` is installed: the table alone
+    /// is replaced then. Else the journal is to begin anew.
+    #[must_use]
+    pub fn keeps_log(&self, position: Position) -> bool {
+        self.core.fills(position)
     }
 
     /// Who leads, as far as this server knows; it may be this server.
@@ -326,6 +336,7 @@ impl Raft {
             | Body::VoteAnswer { .. }
             | Body::AppendAnswer { .. }
             | Body::HeartbeatAnswer { .. }
+            | Body::SnapshotWanted
             | Body::ReadRequest { .. }
             | Body::ReadAnswer { .. } => self.become_follower(term, None),
         }
@@ -348,6 +359,7 @@ impl Raft {
             Body::VoteAnswer { .. }
             | Body::AppendAnswer { .. }
             | Body::HeartbeatAnswer { .. }
+            | Body::SnapshotWanted
             | Body::CommitNotice { .. }
             | Body::TimeoutNow
             | Body::ReadRequest { .. }
@@ -377,6 +389,7 @@ impl Raft {
                 if self.hear_leader(from, name) {
                     self.on_commit_told(commit);
                     self.answer_heartbeat(from, round);
+                    self.want_snapshot(from);
                 }
             }
             Body::CommitNotice { commit } => {
@@ -395,6 +408,12 @@ impl Raft {
                 }
             }
             Body::ReadAnswer { context, index } => self.on_read_answer(from, context, index),
+            Body::SnapshotWanted => match &mut self.role {
+                Role::Leader(leader) => leader.on_snapshot_wanted(&mut self.core, from),
+                Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
+                    self.core.ignore(from, name, IgnoreReason::WrongRole);
+                }
+            },
             Body::ReadRequest { context } => match &mut self.role {
                 Role::Leader(leader) => leader.on_read_request(&mut self.core, from, context),
                 Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {

@@ -31,6 +31,8 @@ pub struct Status {
     pub applied: Index,
     /// The entry before its journal's first.
     pub released: Position,
+    /// Whether it has a log but not the state before it, and waits for a snapshot.
+    pub hollow: bool,
     /// Whether it has lost a part of its log and neither votes nor campaigns.
     pub muted: bool,
     /// The configuration in force, committed or not.
@@ -97,6 +99,13 @@ impl crate::Raft {
             Role::Leader(leader) => leader.is_catching_up(peer),
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => false,
         }
+    }
+
+    /// Whether this server has a log but not the state before it: until a snapshot has come, nothing
+    /// is applied, and nothing must be served.
+    #[must_use]
+    pub fn is_hollow(&self) -> bool {
+        self.core.is_hollow()
     }
 
     /// How many entries are in the log and not applied here.

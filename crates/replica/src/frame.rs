@@ -288,6 +288,7 @@ pub(crate) fn message_size_bytes_max(message: &Message) -> usize {
         | Body::AppendAnswer { .. }
         | Body::Heartbeat { .. }
         | Body::HeartbeatAnswer { .. }
+        | Body::SnapshotWanted
         | Body::CommitNotice { .. }
         | Body::ReadRequest { .. }
         | Body::ReadAnswer { .. }

@@ -274,7 +274,12 @@ pub enum TableIn {
         chunk: SnapshotChunk,
     },
     /// Replace the table by what was received.
-    Install(Position),
+    Install {
+        /// What the snapshot contains.
+        position: Position,
+        /// The journal holds that, and goes on after it; else it is reset next.
+        log_kept: bool,
+    },
     /// Throw away what was received of this snapshot. Another one may have begun since.
     ImportDrop {
         /// The sender.

@@ -179,6 +179,7 @@ impl MachineLane {
         }
         if let Err(damage) = self.turn(now, inbox, out) {
             self.failed = true;
+            self.reader().condemn(&damage);
             out.push(Hop::Fatal(Fatal::Damage(damage)));
         }
     }

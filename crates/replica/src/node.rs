@@ -221,8 +221,12 @@ impl Node {
             }
             NodeIn::Installed { position, reader, kv } => {
                 assert_eq!(self.installing, Some(position), "the table installs only on request");
-                self.installed = Some((reader, kv));
-                out.push(Hop::Journal(JournalIn::Reset(position)));
+                if self.raft.keeps_log(position) {
+                    out.push(Hop::Machine(MachineIn::Reload { reader, kv }));
+                } else {
+                    self.installed = Some((reader, kv));
+                    out.push(Hop::Journal(JournalIn::Reset(position)));
+                }
             }
             NodeIn::ResetDone(position) => {
                 assert_eq!(self.installing, Some(position), "the journal resets only on request");
@@ -317,7 +321,7 @@ impl Node {
             out.push(Hop::Journal(JournalIn::Fetch(fetch)));
         }
         for request in output.snapshots.drain(..) {
-            if self.transfers.begin(request.to, now.instant) {
+            if self.transfers.begin(request.to, request.state_only, now.instant) {
                 out.push(Hop::Table(TableIn::Export { to: request.to, term: request.term }));
             }
         }
@@ -422,7 +426,8 @@ impl Node {
         if self.raft.expects_snapshot(from, term, position) {
             self.installing = Some(position);
             self.raft.step(now, Input::SnapshotInstalling { position });
-            out.push(Hop::Table(TableIn::Install(position)));
+            let log_kept = self.raft.keeps_log(position);
+            out.push(Hop::Table(TableIn::Install { position, log_kept }));
         } else {
             out.push(Hop::Table(TableIn::ImportDrop { from, term, position }));
         }

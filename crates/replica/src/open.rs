@@ -1,8 +1,8 @@
 //! Opening a server's lanes from its disk: the same recovery for the real and the simulated world.
 
-use kvraft_base::{ClusterId, Damage, Disk, MemberId, Position};
+use kvraft_base::{ClusterId, Damage, Disk, Position};
 use kvraft_raft::{Config, Raft, Start, StartError};
-use kvraft_store::{Identity, Note, OpenError, Options};
+use kvraft_store::{Identity, Note, OpenError, Opened, Options};
 
 use crate::{
     hop::Now,
@@ -45,6 +45,16 @@ pub enum ReplicaError {
     Start(#[from] StartError),
 }
 
+impl ReplicaError {
+    fn table_damage(&self) -> Option<&Damage> {
+        match self {
+            Self::Store(error) => error.table_damage(),
+            Self::Damage(damage @ Damage::Lost { .. }) => Some(damage),
+            Self::Damage(Damage::Disk(_)) | Self::Start(_) => None,
+        }
+    }
+}
+
 /// One server: its four lanes, ready to step.
 #[derive(Debug)]
 pub struct Replica {
@@ -62,16 +72,14 @@ pub struct Replica {
     pub notes: Vec<Note>,
 }
 
-/// Recovers a server from a formatted disk.
+/// Recovers a server from a formatted disk. A damaged table is set aside, and filled again from the
+/// journal or a peer.
 ///
 /// # Errors
 /// [`ReplicaError`]; the server must not run.
 pub fn open(disk: &dyn Disk, options: OpenOptions, now: Now) -> Result<Replica, ReplicaError> {
-    let me: MemberId = options.raft.id;
-    let opened = kvraft_store::open(disk, &options.store, Some((options.cluster, me)))?;
+    let (opened, machine, mut notes) = open_rebuilt(disk, &options)?;
     let recovered = opened.recovered;
-    let machine =
-        MachineLane::new(me, options.incarnation, options.machine, opened.table.reader())?;
     let applied: Position = machine.kv().applied();
     assert_eq!(applied, recovered.applied, "machine and store read the same checkpoint");
     let bootstrap = opened.identity.members.clone();
@@ -84,6 +92,7 @@ pub fn open(disk: &dyn Disk, options: OpenOptions, now: Now) -> Result<Replica, 
         tail: recovered.tail,
         attested: recovered.attested,
     };
+    notes.extend(recovered.notes);
     let raft = Raft::new(options.raft, start, options.seed, now.instant)?;
     Ok(Replica {
         node: Node::new(options.node, options.incarnation, raft, bootstrap, applied),
@@ -91,6 +100,38 @@ pub fn open(disk: &dyn Disk, options: OpenOptions, now: Now) -> Result<Replica, 
         machine,
         table: TableLane::new(disk.handle(), options.store, opened.table),
         identity: opened.identity,
-        notes: recovered.notes,
+        notes,
     })
 }
+
+/// Opens store and machine; where the table turns out to be damaged, gives it up and tries again.
+fn open_rebuilt(
+    disk: &dyn Disk,
+    options: &OpenOptions,
+) -> Result<(Opened, MachineLane, Vec<Note>), ReplicaError> {
+    let mut notes = Vec::new();
+    for _ in 0..REBUILD_COUNT_MAX {
+        let error = match open_state(disk, options) {
+            Ok((opened, machine)) => return Ok((opened, machine, notes)),
+            Err(error) => error,
+        };
+        let Some(damage) = error.table_damage().cloned() else { return Err(error) };
+        notes.extend(kvraft_store::rebuild(disk, &options.store, &damage)?);
+    }
+    let (opened, machine) = open_state(disk, options)?;
+    Ok((opened, machine, notes))
+}
+
+fn open_state(
+    disk: &dyn Disk,
+    options: &OpenOptions,
+) -> Result<(Opened, MachineLane), ReplicaError> {
+    let me = options.raft.id;
+    let opened = kvraft_store::open(disk, &options.store, Some((options.cluster, me)))?;
+    let reader = opened.table.reader();
+    let machine = MachineLane::new(me, options.incarnation, options.machine, reader)?;
+    Ok((opened, machine))
+}
+
+/// A rebuild that was cut short takes two: one that ends it, one for what is found then.
+const REBUILD_COUNT_MAX: usize = 2;

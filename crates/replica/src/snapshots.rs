@@ -13,6 +13,8 @@ const RESEND_COUNT_MAX: u32 = 10;
 /// One outgoing transfer.
 #[derive(Debug)]
 struct Transfer {
+    /// The follower has the log, so what it matches does not say that it has the snapshot.
+    state_only: bool,
     /// What the snapshot contains, once its view is open. The journal after it stays.
     position: Option<Position>,
     begun_at: Instant,
@@ -23,8 +25,9 @@ struct Transfer {
 }
 
 impl Transfer {
-    fn new(now: Instant) -> Self {
+    fn new(state_only: bool, now: Instant) -> Self {
         Self {
+            state_only,
             position: None,
             begun_at: now,
             taken: None,
@@ -49,11 +52,11 @@ pub(crate) struct Transfers {
 
 impl Transfers {
     /// A transfer begins; false when one to this follower is already under way.
-    pub(crate) fn begin(&mut self, to: MemberId, now: Instant) -> bool {
+    pub(crate) fn begin(&mut self, to: MemberId, state_only: bool, now: Instant) -> bool {
         if self.by_peer.contains_key(&to) {
             return false;
         }
-        self.by_peer.insert(to, Transfer::new(now));
+        self.by_peer.insert(to, Transfer::new(state_only, now));
         true
     }
 
@@ -65,7 +68,7 @@ impl Transfers {
         if !fits || now.since(transfer.begun_at) < RESEND_INTERVAL {
             return false;
         }
-        *transfer = Transfer::new(now);
+        *transfer = Transfer::new(transfer.state_only, now);
         true
     }
 
@@ -92,8 +95,11 @@ impl Transfers {
         self.by_peer.remove(&to).is_some()
     }
 
+    /// Followers, each with the position at which the log alone shows that it has the snapshot; a
+    /// transfer without one ends when nothing is taken any more.
     pub(crate) fn peers(&self) -> Vec<(MemberId, Option<Position>)> {
-        self.by_peer.iter().map(|(peer, transfer)| (*peer, transfer.position)).collect()
+        let position = |transfer: &Transfer| transfer.position.filter(|_| !transfer.state_only);
+        self.by_peer.iter().map(|(peer, transfer)| (*peer, position(transfer))).collect()
     }
 
     /// The journal after this index must stay: a follower will need it next.
@@ -135,7 +141,7 @@ mod tests {
 
     fn opened(now: Instant) -> Transfers {
         let mut transfers = Transfers::default();
-        assert!(transfers.begin(C, now));
+        assert!(transfers.begin(C, false, now));
         transfers.on_opened(C, position(9));
         transfers
     }

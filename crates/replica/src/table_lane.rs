@@ -95,7 +95,7 @@ impl TableLane {
                 self.outgoing.remove(&to);
             }
             TableIn::Import { from, chunk } => self.on_chunk(from, chunk, out)?,
-            TableIn::Install(position) => self.install(position, out)?,
+            TableIn::Install { position, log_kept } => self.install(position, log_kept, out)?,
             TableIn::ImportDrop { from, term, position } => {
                 if self.receives(from, term, position) {
                     self.incoming = None;
@@ -230,7 +230,12 @@ impl TableLane {
         })
     }
 
-    fn install(&mut self, position: Position, out: &mut Vec<Hop>) -> Result<(), Fatal> {
+    fn install(
+        &mut self,
+        position: Position,
+        log_kept: bool,
+        out: &mut Vec<Hop>,
+    ) -> Result<(), Fatal> {
         let complete = |incoming: &Incoming| incoming.position == position && incoming.complete;
         if !self.incoming.as_ref().is_some_and(complete) {
             // A newer snapshot has begun to arrive between the question and the answer.
@@ -243,7 +248,9 @@ impl TableLane {
             "an older snapshot never replaces newer state"
         );
         self.outgoing.clear(); // Their views are of the table that goes away.
-        match incoming.import.install() {
+        let import = incoming.import;
+        let installed = if log_kept { import.install_below_log() } else { import.install() };
+        match installed {
             Ok(()) => {}
             Err(error @ ImportError::Table(_)) => return Err(error.into()),
             Err(_) => {

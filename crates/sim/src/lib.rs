@@ -35,7 +35,7 @@ pub use linear::{Call, LinearVerdict, Model, check_linear, check_linear_by_key};
 pub use models::{KeyModel, KeyState, StoreModel, StoreState};
 pub use network::{Endpoint, EndpointError, Network, NetworkConfig, NetworkStats, Partition};
 pub use plan::{
-    Fault, FaultChoice, FaultKind, FaultKinds, Plan, PlanError, Profile, RATE_PPM, RunConfig,
+    Fault, FaultChoice, FaultKind, FaultKinds, Part, Plan, PlanError, Profile, RATE_PPM, RunConfig,
     Target, TimedFault,
 };
 pub use trace::{Trace, TraceHash, TraceLine, digest};

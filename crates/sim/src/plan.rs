@@ -144,6 +144,24 @@ pub enum Fault {
     },
     /// All partitions, blocks and clogs end.
     Heal,
+    /// Power is lost, and a bit of what was durable flips.
+    Rot {
+        /// Whose disk.
+        server: MemberId,
+        /// Where on it.
+        part: Part,
+        /// Which file, byte and bit are drawn from this.
+        draw: u64,
+    },
+}
+
+/// Part of a server's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The settled state.
+    Table,
+    /// The log, without its newest file.
+    Journal,
 }
 
 /// A fault and its time.

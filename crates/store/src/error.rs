@@ -66,10 +66,10 @@ pub enum OpenError {
         /// What is wrong with it.
         detail: String,
     },
-    /// The table ends before the journal begins: entries in between are gone.
+    /// The table ends before the journal begins, and no other voter has what is between.
     #[error(
-        "the table ends at {applied} but the journal begins after {released}: rebuild this server \
-         from a peer"
+        "the table ends at {applied} but the journal begins after {released}, and this is the only \
+         voter: restore the data directory from a backup"
     )]
     Gap {
         /// Where the table ends.
@@ -77,9 +77,42 @@ pub enum OpenError {
         /// Just before the journal's first entry.
         released: Position,
     },
-    /// The table could not be opened.
+    /// The table could not be opened. If it is damaged, [`crate::rebuild`] may help.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// The table is damaged and cannot be rebuilt: the journal has released its first entries, and
+    /// there is no other voter.
+    #[error(
+        "{path}: {detail}; the journal begins after {released}, and this is the only voter: restore \
+         the data directory from a backup"
+    )]
+    TableLost {
+        /// The table's file.
+        path: String,
+        /// What is wrong with it.
+        detail: String,
+        /// Just before the journal's first entry.
+        released: Position,
+    },
+}
+
+impl OpenError {
+    /// What is wrong with the table, if that is damaged and nothing else stands in the way.
+    #[must_use]
+    pub fn table_damage(&self) -> Option<&Damage> {
+        match self {
+            Self::Table(TableError::Damage(damage @ Damage::Lost { .. })) => Some(damage),
+            _ => None,
+        }
+    }
+
+    /// The journal cannot be read where it could a moment ago.
+    pub(crate) fn of_journal(damage: Damage) -> Self {
+        match damage {
+            Damage::Disk(error) => error.into(),
+            Damage::Lost { what, detail } => Self::Damaged { path: what, detail },
+        }
+    }
 }
 
 /// Why the table could not be opened, read or written. After it the table is of no further use.

@@ -8,7 +8,8 @@
 //! - `identity`: which member of which cluster this is, and the format version;
 //! - `journal/`: the log and the hard state, in checksummed segments ([`Journal`]);
 //! - `table`: the settled state machine, a redb database behind per-block checksums ([`Table`]);
-//! - `install`, while a received snapshot replaces table and journal: of which position.
+//! - `install`, while a received snapshot replaces table and journal: of which position;
+//! - `table.rebuild`, once damage was met in the table, and `table.damaged`, a table given up.
 //!
 //! Invariants:
 //! - every byte that is believed has a checksum seeded with its place;
@@ -25,6 +26,7 @@ mod identity;
 mod install;
 mod journal;
 mod open;
+mod rebuild;
 mod table;
 
 pub use dump::{DumpItem, dump};
@@ -32,4 +34,5 @@ pub use error::{ImportError, OpenError, TableError};
 pub use identity::{FORMAT_VERSION, Identity, format, is_formatted};
 pub use journal::Journal;
 pub use open::{Note, Opened, Options, Recovered, open};
+pub use rebuild::rebuild;
 pub use table::{Export, Import, Table, TableReader, TableView};

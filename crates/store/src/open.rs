@@ -5,18 +5,18 @@
 //!
 //! Invariants:
 //! - what is returned is durable, even if a killed process had not synced it;
-//! - the journal begins at or before the end of the table, and the table ends within the journal;
+//! - the table ends within the journal, or before its beginning: then a snapshot must come first;
 //! - recovery may itself be cut short anywhere and done again.
 
 use kvraft_base::{
-    ClusterId, Disk, DiskErrorKind, Entry, HardState, Index, MemberId, Members, Position,
+    ClusterId, Damage, Disk, DiskErrorKind, Entry, HardState, Index, MemberId, Members, Position,
 };
 
 use crate::{
     Identity, Journal, OpenError, Table, TableError,
     identity::{IDENTITY_PATH, IDENTITY_TEMP_PATH, read_identity},
     install::{MARK_PATH, MARK_TEMP_PATH, Mark, clear_mark, read_mark},
-    journal,
+    journal, rebuild,
     table::{TABLE_PATH, TABLE_TEMP_PATH},
 };
 
@@ -57,12 +57,13 @@ pub struct Recovered {
     pub released: Position,
     /// The last entry.
     pub last: Position,
-    /// The entries after `applied`, up to `last`.
+    /// The entries after `applied`, or after `released` if that is later, up to `last`.
     pub tail: Vec<Entry>,
     /// The log was durable here up to this index once. `last.index < attested` means that some of
     /// it is damaged: no vote and no candidacy until peers have repaired it up to there.
     pub attested: Index,
-    /// Where the table is.
+    /// Where the table is. If before `released`, entries are missing in between, which a snapshot
+    /// from a peer must bring.
     pub applied: Position,
     /// The configuration in force at `applied`.
     pub members: Members,
@@ -103,6 +104,23 @@ pub enum Note {
         /// The snapshot's position.
         position: Position,
     },
+    /// The table ends before the journal begins: this server has a log but not the state before it,
+    /// and waits for a snapshot.
+    Hollow {
+        /// Where the table ends.
+        applied: Position,
+        /// Just before the journal's first entry.
+        released: Position,
+    },
+    /// The table was damaged; an empty one has taken its place.
+    TableSetAside {
+        /// Where the damaged file is now.
+        path: String,
+        /// What was wrong with it.
+        detail: String,
+        /// Just before the journal's first entry: 0 when the journal alone can fill the table.
+        released: Position,
+    },
     /// The journal is damaged before the end of the table: it begins anew after that, and owes what
     /// came later.
     JournalCut {
@@ -138,6 +156,18 @@ impl std::fmt::Display for Note {
                     "the journal is damaged before {applied}, which the table holds: it begins anew there"
                 )
             }
+            Self::Hollow { applied, released } => write!(
+                f,
+                "the table ends at {applied} but the journal begins after {released}: nothing is \
+                 applied or served before a peer has sent a snapshot"
+            ),
+            Self::TableSetAside { path, detail, released } => {
+                let source = match released.index {
+                    Index::ZERO => "the journal fills a new one",
+                    _ => "a peer has to fill a new one",
+                };
+                write!(f, "the table is damaged ({detail}); it is kept as {path}, and {source}")
+            }
             Self::LeftoverRemoved { path } => write!(f, "{path}: leftover removed"),
         }
     }
@@ -146,7 +176,8 @@ impl std::fmt::Display for Note {
 /// Opens a data directory after whatever has happened to it. `expected` is whose it must be.
 ///
 /// # Errors
-/// [`OpenError`]; each names the file and what to do.
+/// [`OpenError`]; each names the file and what to do. After one with [`OpenError::table_damage`],
+/// [`crate::rebuild`] makes it possible to open the directory again.
 ///
 /// # Panics
 /// When the options are out of their bounds.
@@ -158,6 +189,9 @@ pub fn open(
     assert!(4096 <= options.segment_size_bytes, "a segment has at least 4 KiB");
     let identity = read_identity(disk)?;
     check_expected(&identity, expected)?;
+    if let Some(damage) = rebuild::condemned(disk)? {
+        return Err(TableError::from(damage).into());
+    }
     let mut notes = Vec::new();
     for path in [TABLE_TEMP_PATH, IDENTITY_TEMP_PATH, MARK_TEMP_PATH] {
         remove_leftover(disk, path, &mut notes)?;
@@ -168,7 +202,8 @@ pub fn open(
     disk.open(TABLE_PATH).map_err(|error| table_missing(error.kind, error))?.sync()?;
     let table = Table::open(disk, options)?;
     let mut journal = journal::recover(disk, &identity, options, &mut notes)?;
-    join(disk, &mut journal, table.applied(), &mut notes)?;
+    let is_alone = identity.members.voters().iter().all(|voter| *voter == identity.member);
+    join(disk, &mut journal, table.applied(), is_alone, &mut notes)?;
     let applied = table.applied();
     let members = table.members()?.unwrap_or_else(|| identity.members.clone());
     let recovered = Recovered {
@@ -215,8 +250,8 @@ fn remove_leftover(disk: &dyn Disk, path: &str, notes: &mut Vec<Note>) -> Result
 
 fn table_missing(kind: DiskErrorKind, error: kvraft_base::DiskError) -> OpenError {
     if kind == DiskErrorKind::NotFound {
-        let detail = "the table is missing: rebuild this server from a peer".into();
-        return OpenError::Damaged { path: error.path, detail };
+        let detail = "the file is missing".into();
+        return TableError::from(Damage::Lost { what: error.path, detail }).into();
     }
     error.into()
 }
@@ -228,14 +263,19 @@ fn join(
     disk: &dyn Disk,
     journal: &mut Journal,
     applied: Position,
+    is_alone: bool,
     notes: &mut Vec<Note>,
 ) -> Result<(), OpenError> {
     let released = journal.released();
     if applied.index < released.index {
-        return Err(OpenError::Gap { applied, released });
+        if is_alone {
+            return Err(OpenError::Gap { applied, released });
+        }
+        notes.push(Note::Hollow { applied, released });
+        return Ok(clear_mark(disk)?);
     }
     let mark = read_mark(disk)?;
-    if journal.holds(applied).map_err(TableError::from)? {
+    if journal.holds(applied).map_err(OpenError::of_journal)? {
         return Ok(clear_mark(disk)?);
     }
     let note = match mark {
@@ -270,11 +310,12 @@ fn hard_state_after(kept: HardState, applied: Position) -> HardState {
 }
 
 fn read_tail(journal: &Journal, applied: Position) -> Result<Vec<Entry>, OpenError> {
-    let last = journal.last().index;
-    if applied.index == last {
+    let (last, released) = (journal.last().index, journal.released());
+    let base = if applied.index < released.index { released } else { applied };
+    if base.index == last {
         return Ok(Vec::new());
     }
-    let tail = journal.read(applied, applied.index.next(), last, usize::MAX);
-    let tail = tail.map_err(TableError::from)?;
-    Ok(tail.expect("the table ends within the journal: just checked"))
+    let tail = journal.read(base, base.index.next(), last, usize::MAX);
+    let tail = tail.map_err(OpenError::of_journal)?;
+    Ok(tail.expect("the table ends within the journal or before it: just checked"))
 }

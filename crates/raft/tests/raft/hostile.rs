@@ -146,6 +146,7 @@ fn forge(prng: &mut Prng, term: Term, last: Index) -> Message {
             last: Index(near(prng, last.0)),
             matched: position(prng),
         },
+        11 if prng.chance(1, 4) => Body::SnapshotWanted,
         11 => Body::CommitNotice { commit: Index(near(prng, last.0)) },
         12 => match prng.chance(1, 2) {
             true => Body::ReadRequest { context: prng.next_u64() },

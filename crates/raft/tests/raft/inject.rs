@@ -52,6 +52,7 @@ fn body(kind: &str, args: &Args<'_>) -> Result<Body> {
             last,
             matched: position(args, "matched")?,
         },
+        "wanted" => Body::SnapshotWanted,
         "commit" => Body::CommitNotice { commit },
         "notice" => Body::SnapshotNotice { position: position(args, "at")? },
         "prevote" => Body::PreVoteRequest { campaign, last: position(args, "last")? },

@@ -414,7 +414,8 @@ impl Script {
                 status.commit,
                 status.applied
             )?;
-            writeln!(text, "{}", if status.muted { " muted" } else { "" })?;
+            text.push_str(if status.muted { " muted" } else { "" });
+            writeln!(text, "{}", if status.hollow { " hollow" } else { "" })?;
             for peer in status.peers {
                 let (id, matched, next) = (peer.id, peer.matched, peer.next);
                 writeln!(text, "   {id}: {:?} matched={matched} next={next}", peer.state)?;

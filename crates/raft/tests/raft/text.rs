@@ -53,6 +53,7 @@ pub(crate) fn describe(message: &Message) -> String {
             format!("round={round} received={received} last={last} matched={matched}")
         }
         Body::CommitNotice { commit } => format!("commit={commit}"),
+        Body::SnapshotWanted => String::new(),
         Body::ReadRequest { .. } => "context".to_owned(),
         Body::ReadAnswer { index, .. } => match index {
             Some(index) => format!("index={index}"),

@@ -307,7 +307,11 @@ impl World {
         for request in out.snapshots {
             let position = self.nodes[&id].disk.table;
             let (from, to, term) = (id, request.to, request.term);
-            self.shipments.push(Shipment { from, to, term, position });
+            // Asked for with every heartbeat until it is there.
+            let waits = |other: &Shipment| (other.from, other.to, other.term) == (from, to, term);
+            if !request.state_only || !self.shipments.iter().any(waits) {
+                self.shipments.push(Shipment { from, to, term, position });
+            }
         }
         inputs
     }
@@ -444,8 +448,10 @@ impl World {
         let members = self.members_at(position.index);
         let durable = self.complete_writes(id, usize::MAX);
         let node = self.node(id);
-        node.disk.released = position;
-        node.disk.entries.clear();
+        if !node.raft.as_ref().is_some_and(|raft| raft.keeps_log(position)) {
+            node.disk.released = position;
+            node.disk.entries.clear();
+        }
         node.disk.table = position;
         node.applied = position;
         node.machine.clear();

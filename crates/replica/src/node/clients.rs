@@ -45,6 +45,9 @@ impl Node {
                 let kept = Kept { command, arrived: now.instant };
                 self.propose(now, ticket, kept, out);
             }
+            ClientRequest::Query { linearizable: false, .. } if self.raft.is_hollow() => {
+                reply(ticket, Outcome::Failed(Failure::Muted), out);
+            }
             ClientRequest::Query { query, linearizable: false } => {
                 out.push(Hop::Machine(MachineIn::Query { ticket, at: Index::ZERO, query }));
             }

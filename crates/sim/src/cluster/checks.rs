@@ -120,6 +120,7 @@ impl Checks {
             | Body::AppendAnswer { outcome: AppendOutcome::Conflict { .. } }
             | Body::Heartbeat { .. }
             | Body::CommitNotice { .. }
+            | Body::SnapshotWanted
             | Body::ReadRequest { .. }
             | Body::ReadAnswer { .. }
             | Body::TimeoutNow

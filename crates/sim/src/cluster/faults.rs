@@ -108,6 +108,7 @@ impl World {
                 self.network.clog(*from, *to, self.now + *lasts);
             }
             Fault::Heal => self.network.heal(),
+            Fault::Rot { server, part, draw } => self.rot(*server, *part, *draw),
         }
     }
 

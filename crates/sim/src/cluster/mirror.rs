@@ -60,16 +60,17 @@ impl Mirror {
     }
 
     /// After recovery: what was written and not synced may have been kept, and what was synced must
-    /// have been. Returns what is missing.
+    /// have been, unless the server knows what it misses. Returns what is missing.
     pub(crate) fn on_recovered(
         &mut self,
         hard_state: HardState,
         applied: Position,
         tail: &[(Index, Term)],
         last: Position,
+        muted: bool,
     ) -> Result<(), String> {
         let known = self.last();
-        if last < known {
+        if last < known && !muted {
             return Err(format!("the log ended at {known} when it was synced and ends at {last}"));
         }
         let before = self.hard_state;
@@ -133,10 +134,10 @@ mod tests {
         mirror.on_synced(&write(None, &[(1, 1), (2, 1)]));
         let hard_state = HardState::default();
         let shorter = Position::new(Term(1), Index(1));
-        assert!(mirror.on_recovered(hard_state, Position::ZERO, &[], shorter).is_err());
+        assert!(mirror.on_recovered(hard_state, Position::ZERO, &[], shorter, false).is_err());
         let tail = [(Index(1), Term(1)), (Index(2), Term(1)), (Index(3), Term(2))];
         let longer = Position::new(Term(2), Index(3));
-        assert_eq!(mirror.on_recovered(hard_state, Position::ZERO, &tail, longer), Ok(()));
+        assert_eq!(mirror.on_recovered(hard_state, Position::ZERO, &tail, longer, false), Ok(()));
         assert!(mirror.holds(longer));
     }
 }

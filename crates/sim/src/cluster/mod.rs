@@ -6,6 +6,7 @@ mod config;
 mod core;
 mod faults;
 mod mirror;
+mod rot;
 mod run;
 mod server;
 mod sometimes;

@@ -7,7 +7,7 @@ use kvraft_replica::{
     Hop, JournalIn, JournalLane, MachineIn, MachineLane, Node, NodeIn, Now, OpenOptions, Replica,
     ReplicaError, TableIn, TableLane,
 };
-use kvraft_store::Identity;
+use kvraft_store::{Identity, Note};
 
 use crate::{clock::Clock, disk::SimDisk, history::OpName};
 
@@ -91,6 +91,9 @@ pub(crate) struct Found {
     pub(crate) applied: Position,
     pub(crate) tail: Vec<(Index, Term)>,
     pub(crate) last: Position,
+    /// It knows that a part of its log is missing.
+    pub(crate) muted: bool,
+    pub(crate) notes: Vec<Note>,
 }
 
 impl Server {
@@ -170,7 +173,15 @@ fn found(replica: &Replica) -> Found {
     let tail = (applied.index.0 + 1..=status.last.index.0)
         .filter_map(|index| raft.term_at(Index(index)).map(|term| (Index(index), term)))
         .collect();
-    Found { hard_state: raft.hard_state(), applied, tail, last: status.last }
+    let (last, muted) = (status.last, status.muted);
+    Found {
+        hard_state: raft.hard_state(),
+        applied,
+        tail,
+        last,
+        muted,
+        notes: replica.notes.clone(),
+    }
 }
 
 impl Lanes {

@@ -52,6 +52,22 @@ sometimes! {
     fuse_blown: "crash inside a write",
     /// A server lost power during its recovery.
     crash_in_recovery: "crash during recovery",
+    /// A bit of a table flipped.
+    table_rotted: "table rotted",
+    /// A bit of a journal flipped.
+    journal_rotted: "journal rotted",
+    /// A damaged table was given up.
+    table_set_aside: "table set aside",
+    /// A server ended because it met damage while it ran.
+    damage_met: "damage met in use",
+    /// A server started with a log but not the state before it.
+    hollow_start: "hollow start",
+    /// A server started with a part of its log missing.
+    muted_start: "muted start",
+    /// A damaged journal began anew after the table.
+    journal_cut: "journal cut",
+    /// Recovery completed an install.
+    install_completed: "install completed",
     /// A server's process was killed.
     kills: "kill",
     /// All servers lost power at once.

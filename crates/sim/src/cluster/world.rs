@@ -110,6 +110,8 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     hops: Vec<Hop>,
     pub(crate) event_count: u64,
+    /// Servers that had a bit flipped on their disk.
+    pub(crate) rotted: BTreeSet<MemberId>,
 }
 
 impl World {
@@ -158,6 +160,7 @@ impl World {
             plan,
             hops: Vec::new(),
             event_count: 0,
+            rotted: BTreeSet::new(),
             config,
         })
     }
@@ -361,6 +364,12 @@ impl World {
     }
 
     fn on_fatal(&mut self, id: MemberId, fatal: &Fatal) {
+        if self.survives(id, fatal) {
+            self.sometimes.damage_met += 1;
+            self.kill(id);
+            self.after(RESTART_MIN, Happening::Restart { server: id });
+            return;
+        }
         if self.servers[&id].disk.has_failed() {
             self.stop_on_failure(id);
             return;
@@ -529,6 +538,7 @@ impl World {
         let node = Some(Endpoint::Server(id));
         self.trace
             .record(self.now, node, "start", incarnation, || format!("{:?}", started.is_ok()));
+        let rotted = self.rotted.contains(&id);
         match started {
             Ok(found) => {
                 let recovered = self.checks.mirror(id).on_recovered(
@@ -536,7 +546,9 @@ impl World {
                     found.applied,
                     &found.tail,
                     found.last,
+                    found.muted && rotted,
                 );
+                self.sometimes.on_notes(&found.notes);
                 if let Err(detail) = recovered {
                     self.checks.fail(Check::SyncedSurvives, format!("server {id}: {detail}"));
                 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kvraft_base::{Instant, MemberId, Prng};
 
-use super::{Fault, FaultKind, RATE_PPM, RunConfig, Target, TimedFault};
+use super::{Fault, FaultKind, Part, RATE_PPM, RunConfig, Target, TimedFault};
 use crate::network::{Endpoint, Partition};
 
 /// A fault and its repair, where it needs one of its own.
@@ -18,6 +18,9 @@ pub(super) fn draw_kind(
     faults: &mut Vec<TimedFault>,
 ) {
     let Some(breaker) = breaker_of(kind) else { return };
+    if kind == FaultKind::Rot && config.server_count < 2 {
+        return; // Nobody could repair it.
+    }
     // How strong a kind is in a run: how often it comes.
     let rarity = *prng.pick(&[1, 2, 6]).expect("any");
     let interval = config.fault_interval_mean * (rarity * weight(kind));
@@ -81,6 +84,7 @@ fn breaker_of(kind: FaultKind) -> Option<fn(&RunConfig, &mut Prng) -> Broken> {
         FaultKind::Partition => break_partition,
         FaultKind::Block => break_block,
         FaultKind::Clog => break_clog,
+        FaultKind::Rot => break_rot,
         FaultKind::Loss | FaultKind::Duplicate | FaultKind::Reorder | FaultKind::Corrupt => {
             return None;
         }
@@ -226,6 +230,16 @@ fn break_full(config: &RunConfig, prng: &mut Prng) -> Broken {
     let target = draw_target(config, prng);
     let left_bytes = prng.below(20_000);
     (Fault::Full { target, left_bytes }, Some(Fault::Space(repair_target(target))))
+}
+
+/// Always the same server, so that a majority is never hit. Without its journal a server does not
+/// vote, so two cannot do without it.
+fn break_rot(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let server = MemberId(config.server_count);
+    let journal = prng.chance(1, 2) && 2 < config.server_count;
+    let part = if journal { Part::Journal } else { Part::Table };
+    let fault = Fault::Rot { server, part, draw: prng.next_u64() };
+    (fault, Some(Fault::Restart(Target::Server(server))))
 }
 
 /// The longest that one operation of a disk takes.

@@ -72,6 +72,8 @@ fault_kinds! {
     Reorder: "reorder",
     /// Bits of frames flip by chance, or a connection ends inside a frame.
     Corrupt: "corrupt",
+    /// Bits of one server's disk flip; its peers repair that.
+    Rot: "rot",
 }
 
 impl fmt::Display for FaultKind {
@@ -205,6 +207,7 @@ impl Profile {
                 K::SyncError,
                 K::WriteError,
                 K::Full,
+                K::Rot,
             ],
             Self::Clock => &[K::Pause, K::Suspend, K::Jump, K::Drift],
             Self::Everything => K::ALL,

@@ -11,7 +11,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use kvraft_base::{Instant, MemberId};
 
-use super::{Fault, Plan, Target, TimedFault};
+use super::{Fault, Part, Plan, Target, TimedFault};
 use crate::network::{Endpoint, Partition};
 
 /// A line that is no fault.
@@ -81,6 +81,15 @@ fn list(servers: &[MemberId]) -> String {
     servers.iter().map(MemberId::to_string).collect::<Vec<_>>().join(",")
 }
 
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Table => "table",
+            Self::Journal => "journal",
+        })
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -116,6 +125,7 @@ impl fmt::Display for Fault {
                 write_seconds(f, u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX))
             }
             Self::Heal => f.write_str("heal"),
+            Self::Rot { server, part, draw } => write!(f, "rot {server} {part} {draw}"),
         }
     }
 }
@@ -264,6 +274,15 @@ impl<'a> Words<'a> {
                 Fault::Clog { from, to, lasts: Duration::from_nanos(self.nanos()?) }
             }
             "heal" => Fault::Heal,
+            "rot" => Fault::Rot {
+                server: self.server()?,
+                part: match self.next("table or journal")? {
+                    "table" => Part::Table,
+                    "journal" => Part::Journal,
+                    word => return Err(format!("not a part of a disk: {word}")),
+                },
+                draw: self.number("draw")?,
+            },
             word => return Err(format!("no such fault: {word}")),
         })
     }

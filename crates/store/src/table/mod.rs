@@ -29,7 +29,7 @@ pub use self::{
     snapshot::{Export, Import},
     view::TableView,
 };
-use crate::{Options, TableError};
+use crate::{Options, TableError, rebuild::condemn};
 
 /// Name of the table's file.
 pub(crate) const TABLE_PATH: &str = "table";
@@ -49,6 +49,7 @@ fn definition(table: TableId) -> Definition {
 
 /// A redb database and the blocks it stands on.
 struct Store {
+    disk: Box<dyn Disk>,
     database: Database,
     blocks: Arc<Blocks>,
 }
@@ -72,13 +73,23 @@ impl Store {
         let backend = Backend(Arc::clone(&blocks));
         let opened = Database::builder().set_cache_size(cache_size).create_with_backend(backend);
         match opened {
-            Ok(database) => Ok(Self { database, blocks }),
+            Ok(database) => Ok(Self { disk: disk.handle(), database, blocks }),
             Err(error) => Err(fault(&blocks, &error).into()),
         }
     }
 
     fn fault(&self, error: &dyn fmt::Display) -> Damage {
-        fault(&self.blocks, error)
+        let damage = fault(&self.blocks, error);
+        self.condemn(&damage);
+        damage
+    }
+
+    /// Damage of the table is written down, so that the next start rebuilds it even if it does not
+    /// meet it. The process ends either way, so a failure to do so changes nothing now.
+    fn condemn(&self, damage: &Damage) {
+        if matches!(damage, Damage::Lost { .. }) && self.blocks.path() == TABLE_PATH {
+            drop(condemn(&*self.disk, damage));
+        }
     }
 
     /// Runs `change` in one durable transaction.
@@ -161,6 +172,18 @@ pub(crate) fn is_used(disk: &dyn Disk) -> Result<bool, TableError> {
 pub(crate) fn create(disk: &dyn Disk) -> Result<(), TableError> {
     let store = create_temp(disk)?;
     close_temp(disk, store)?;
+    name_temp(disk)
+}
+
+/// Makes an empty table in the place of one that is kept under another name.
+pub(crate) fn create_over(disk: &dyn Disk, aside: &str) -> Result<(), TableError> {
+    let store = create_temp(disk)?;
+    close_temp(disk, store)?;
+    match disk.rename(TABLE_PATH, aside) {
+        Ok(()) => {}
+        Err(error) if error.kind == DiskErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
     name_temp(disk)
 }
 
@@ -320,6 +343,11 @@ impl TableReader {
     /// [`Damage`].
     pub fn view(&self) -> Result<TableView, Damage> {
         TableView::begin(Arc::clone(&self.store))
+    }
+
+    /// The state machine found the table's contents damaged: the next start rebuilds it.
+    pub fn condemn(&self, damage: &Damage) {
+        self.store.condemn(damage);
     }
 }
 

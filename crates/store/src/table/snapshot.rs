@@ -251,12 +251,25 @@ impl Import {
     }
 
     /// Makes what was received the table: synced, marked as an install under way, renamed, the
-    /// directory synced. The old table and its readers must have been dropped; open the new one with
-    /// [`super::Table::open`], then let [`crate::Journal::reset`] follow, which ends the install.
+    /// directory synced. The old table and its readers must have been dropped; open the new one
+    /// with [`super::Table::open`], then let [`crate::Journal::reset`] follow, which ends the install.
     ///
     /// # Errors
     /// [`ImportError::Incomplete`] when chunks are missing, and disk failures.
-    pub fn install(mut self) -> Result<(), ImportError> {
+    pub fn install(self) -> Result<(), ImportError> {
+        self.replace(true)
+    }
+
+    /// The same where the journal holds the snapshot's position durably and goes on after it: the
+    /// table alone is replaced, so nothing is under way afterwards.
+    ///
+    /// # Errors
+    /// As of [`Import::install`].
+    pub fn install_below_log(self) -> Result<(), ImportError> {
+        self.replace(false)
+    }
+
+    fn replace(mut self, marked: bool) -> Result<(), ImportError> {
         if !self.complete {
             let detail = format!("ended before chunk {}", self.number);
             return Err(ImportError::Incomplete { detail });
@@ -268,7 +281,9 @@ impl Import {
             return Err(ImportError::Incomplete { detail });
         }
         close_temp(&*self.disk, self.store)?;
-        write_mark(&*self.disk, self.position)?;
+        if marked {
+            write_mark(&*self.disk, self.position)?;
+        }
         name_temp(&*self.disk)?;
         Ok(())
     }

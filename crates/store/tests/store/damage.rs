@@ -209,7 +209,7 @@ fn a_mangled_table_file_is_named() {
     }
     kvraft_base::Disk::remove(&disk, "table").unwrap();
     let error = open(&disk, &OPTIONS, None).unwrap_err();
-    assert!(error.to_string().contains("table is missing"), "{error}");
+    assert!(error.to_string().contains("table: the file is missing"), "{error}");
 }
 
 /// The row that records the position is part of every checkpoint.

@@ -1,7 +1,7 @@
 //! Whose directory it is, and directories that cannot be.
 
-use kvraft_base::{ClusterId, Index, MemberId, checksum, checksum_seeded};
-use kvraft_store::{Note, OpenError, format, is_formatted, open};
+use kvraft_base::{ClusterId, Index, MemberId, Members, checksum, checksum_seeded};
+use kvraft_store::{Identity, Note, OpenError, format, is_formatted, open};
 
 use crate::{
     disk::TestDisk,
@@ -25,7 +25,7 @@ fn a_foreign_directory_is_refused() {
 #[test]
 fn a_foreign_segment_is_refused() {
     let other = TestDisk::new();
-    format(&other, &kvraft_store::Identity { member: MemberId(2), ..identity() }).unwrap();
+    format(&other, &Identity { member: MemberId(2), ..identity() }).unwrap();
     let disk = formatted();
     let path = "journal/0000000000000001.seg";
     disk.set_contents(path, other.contents(path));
@@ -99,10 +99,12 @@ fn formatting_refuses_what_is_used() {
     assert!(matches!(&error, OpenError::InUse { path } if path == "table"), "{error}");
 }
 
-/// A journal that begins after the end of the table is refused.
+/// A journal that begins after the end of the table is refused where nobody else has the state.
 #[test]
 fn a_gap_between_table_and_journal_is_refused() {
-    let disk = formatted();
+    let disk = TestDisk::new();
+    let members = Members::new([MemberId(1)]).unwrap();
+    format(&disk, &Identity { members, ..identity() }).unwrap();
     let mut at = opened(&disk);
     for index in 1..=20 {
         let write = write(hard_state(1, 1, 0), None, vec![entry(1, index, 300)]);

@@ -8,5 +8,6 @@ mod directory;
 mod disk;
 mod install;
 mod journal;
+mod rebuild;
 mod table;
 mod world;
