@@ -232,8 +232,10 @@ fn table_cut_short_is_named() {
     let data = used("table");
     let table = data.join("table");
     let bytes = fs::read(&table).unwrap();
-    fs::write(&table, &bytes[..1000]).unwrap();
-    refused(&command(&data).output().unwrap(), &[data.to_str().unwrap(), "table"]);
+    for length in [1000, bytes.len() / 2, bytes.len() - 1] {
+        fs::write(&table, &bytes[..length]).unwrap();
+        refused(&command(&data).output().unwrap(), &[data.to_str().unwrap(), "table"]);
+    }
     fs::write(&table, bytes).unwrap();
     assert_eq!(Server::start(&data).run(&["get", "key-9"]).stdout, b"key-9\nvalue\n");
 }

@@ -4,8 +4,9 @@
 //! value. Here every 4 KiB block (redb's page) has a CRC-32C seeded with its number.
 //!
 //! Layout of the file, in pages of 4096 bytes:
-//! - page 0: redb's header in the first sector of 512 bytes: 320 bytes of redb's, then magic,
-//!   version and the sector's checksum in its last 16 bytes; the rest of the page is unused;
+//! - page 0: redb's header in the first sector of 512 bytes: 320 bytes of redb's, then the least
+//!   logical length, magic, version and the sector's checksum in its last 24 bytes; the rest of the
+//!   page is unused;
 //! - then groups of one page of 1024 checksums followed by the 1024 blocks they belong to.
 //!
 //! Why a crash cannot turn a good block into a damaged one: redb never overwrites a block that its
@@ -15,6 +16,10 @@
 //! checksum: a sector of 512 bytes is what every disk writes or does not write. Falling back to an
 //! older header instead would be worse than an error: the blocks it refers to may have been used
 //! again.
+//!
+//! The header also carries the logical length that was durable when it was written, which covers
+//! all that it refers to: a file that has lost its end is found out when it is opened, before redb
+//! looks for what is gone. It is made less before the file is made shorter.
 //!
 //! Invariants: checksum 0 means "never written", and such a block must be all zeroes. Checksums are
 //! written before each sync of the file. The first failure is kept: it is what all later ones say.
@@ -35,7 +40,11 @@ const BLOCK_BYTES: usize = 4096;
 const GROUP_BLOCKS: u64 = 1024;
 const SECTOR_BYTES: usize = 512;
 /// Of the header sector, what redb may use.
-const HEADER_BYTES_MAX: usize = SECTOR_BYTES - 16;
+const HEADER_BYTES_MAX: usize = SECTOR_BYTES - 24;
+/// Where in it the least logical length is.
+const HEADER_LEN: std::ops::Range<usize> = HEADER_BYTES_MAX..HEADER_BYTES_MAX + 8;
+/// Where magic and version are.
+const HEADER_MARKS: std::ops::Range<usize> = HEADER_LEN.end..HEADER_LEN.end + 8;
 const HEADER_MAGIC: u32 = u32::from_le_bytes(*b"kvTB");
 const HEADER_VERSION: u32 = 1;
 
@@ -51,6 +60,10 @@ pub(super) struct Blocks {
 struct State {
     /// Logical length in bytes.
     len: u64,
+    /// The same, as of the last sync.
+    len_synced: u64,
+    /// What the header demands at least.
+    len_least: u64,
     groups: BTreeMap<u64, Group>,
     failure: Option<Damage>,
 }
@@ -67,8 +80,19 @@ impl Blocks {
         // A crash may have cut a growth short: what was synced is below, the rest was not referred
         // to.
         let len = logical_len(file.size()?);
-        let state = State { len, groups: BTreeMap::new(), failure: None };
-        Ok(Self { file, path: path.into(), state: Mutex::new(state) })
+        let groups = BTreeMap::new();
+        let state = State { len, len_synced: len, len_least: 0, groups, failure: None };
+        let blocks = Self { file, path: path.into(), state: Mutex::new(state) };
+        if 0 < len {
+            let least = blocks.read_sector()?[HEADER_LEN].try_into().expect("8 bytes are 8 bytes");
+            let least = u64::from_le_bytes(least);
+            if len < least {
+                let detail = format!("the file is shorter than the {least} bytes it had");
+                return Err(blocks.lost(physical_len(len), &detail));
+            }
+            blocks.lock().len_least = least;
+        }
+        Ok(blocks)
     }
 
     /// The first failure, if there was one.
@@ -109,14 +133,18 @@ impl Blocks {
         if HEADER_BYTES_MAX < end {
             return Err(self.lost(offset, "a read beyond the header"));
         }
+        out.copy_from_slice(&self.read_sector()?[first..end]);
+        Ok(())
+    }
+
+    fn read_sector(&self) -> Result<[u8; SECTOR_BYTES], Damage> {
         let mut sector = [0; SECTOR_BYTES];
         self.file.read_at(0, &mut sector)?;
         let sum = header_sum(&sector).to_le_bytes();
         if sector.iter().any(|byte| *byte != 0) && sector[SECTOR_BYTES - 4..] != sum {
             return Err(self.lost(0, "header checksum mismatch"));
         }
-        out.copy_from_slice(&sector[first..end]);
-        Ok(())
+        Ok(sector)
     }
 
     fn write_header(&self, offset: u64, bytes: &[u8]) -> Result<(), Damage> {
@@ -125,11 +153,25 @@ impl Blocks {
         }
         let mut sector = [0; SECTOR_BYTES];
         sector[..bytes.len()].copy_from_slice(bytes);
-        sector[HEADER_BYTES_MAX..][..4].copy_from_slice(&HEADER_MAGIC.to_le_bytes());
-        sector[HEADER_BYTES_MAX + 4..][..4].copy_from_slice(&HEADER_VERSION.to_le_bytes());
+        let mut state = self.lock();
+        let len_least = state.len_synced.min(state.len);
+        self.write_sector(&mut state, sector, len_least)
+    }
+
+    fn write_sector(
+        &self,
+        state: &mut State,
+        mut sector: [u8; SECTOR_BYTES],
+        len_least: u64,
+    ) -> Result<(), Damage> {
+        sector[HEADER_LEN].copy_from_slice(&len_least.to_le_bytes());
+        sector[HEADER_MARKS][..4].copy_from_slice(&HEADER_MAGIC.to_le_bytes());
+        sector[HEADER_MARKS][4..].copy_from_slice(&HEADER_VERSION.to_le_bytes());
         let sum = header_sum(&sector);
         sector[SECTOR_BYTES - 4..].copy_from_slice(&sum.to_le_bytes());
-        Ok(self.file.write_at(0, &sector)?)
+        self.file.write_at(0, &sector)?;
+        state.len_least = len_least;
+        Ok(())
     }
 
     /// Calls `run` with each stretch of blocks that lies in one group: physical offset, first
@@ -217,6 +259,12 @@ impl Blocks {
             group.sums[slot(kept)..].fill(0);
             group.dirty = true;
         }
+        if len < state.len_least {
+            let sector = self.read_sector()?;
+            self.write_sector(&mut state, sector, len)?;
+            self.file.sync()?;
+        }
+        state.len_synced = state.len_synced.min(len);
         state.groups.retain(|number, _| number * GROUP_BLOCKS < kept);
         self.file.set_len(physical_len(len))?;
         state.len = len;
@@ -230,8 +278,10 @@ impl Blocks {
             self.file.write_at(group_offset(*number), &page)?;
             group.dirty = false;
         }
-        drop(state);
-        Ok(self.file.sync()?)
+        // Under the lock, so that no growth comes in between.
+        self.file.sync()?;
+        state.len_synced = state.len;
+        Ok(())
     }
 }
 
@@ -349,6 +399,31 @@ mod tests {
         }
     }
 
+    #[derive(Debug)]
+    struct Shared(Arc<Memory>);
+
+    impl DiskFile for Shared {
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
+            self.0.read_at(offset, buffer)
+        }
+
+        fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+            self.0.write_at(offset, bytes)
+        }
+
+        fn size(&self) -> Result<u64, DiskError> {
+            self.0.size()
+        }
+
+        fn set_len(&self, size: u64) -> Result<(), DiskError> {
+            self.0.set_len(size)
+        }
+
+        fn sync(&self) -> Result<(), DiskError> {
+            self.0.sync()
+        }
+    }
+
     /// Blocks that were cut off come back as never written: zeroes, without a complaint.
     #[test]
     fn blocks_cut_off_come_back_empty() {
@@ -365,6 +440,44 @@ mod tests {
         assert_eq!(block, [0; 4096]);
         backend.read(2 * BLOCK_SIZE, &mut block).unwrap();
         assert_eq!(block, [5; 4096]);
+    }
+
+    /// A file that lost its end is refused; one that was made shorter on purpose is not.
+    #[test]
+    fn a_lost_end_is_found_out() {
+        let memory = Arc::new(Memory::default());
+        let backend = || {
+            let file: Box<dyn DiskFile> = Box::new(Shared(Arc::clone(&memory)));
+            Blocks::open(file, "table").map(|blocks| Backend(Arc::new(blocks)))
+        };
+        let table = backend().unwrap();
+        table.set_len(8 * BLOCK_SIZE).unwrap();
+        table.write(0, &[1; 320]).unwrap();
+        assert!(backend().is_ok());
+        table.sync_data().unwrap();
+        table.write(0, &[2; 320]).unwrap();
+        let whole = memory.size().unwrap();
+        memory.set_len(whole - 1).unwrap();
+        let text = backend().unwrap_err().to_string();
+        assert!(text.contains("shorter than the 32768 bytes it had"), "{text}");
+        memory.set_len(whole).unwrap();
+        table.set_len(4 * BLOCK_SIZE).unwrap();
+        assert_eq!(backend().unwrap().len().unwrap(), 4 * BLOCK_SIZE);
+    }
+
+    /// What is not durable yet is not demanded: a crash may lose a growth and keep the header.
+    #[test]
+    fn a_growth_that_was_not_synced_is_not_demanded() {
+        let memory = Arc::new(Memory::default());
+        let open = || Blocks::open(Box::new(Shared(Arc::clone(&memory))), "table");
+        let table = Backend(Arc::new(open().unwrap()));
+        table.set_len(4 * BLOCK_SIZE).unwrap();
+        table.sync_data().unwrap();
+        let before = memory.size().unwrap();
+        table.set_len(8 * BLOCK_SIZE).unwrap();
+        table.write(0, &[1; 320]).unwrap();
+        memory.set_len(before).unwrap();
+        assert!(open().is_ok());
     }
 
     /// The length is recovered from the file's size, at group borders too; a growth that a crash
