@@ -5,8 +5,8 @@
 //!
 //! Invariants:
 //! - the tree itself is never touched;
-//! - a rule names text that is in the code exactly once; a test of this file holds that, so that the
-//!   list cannot go stale.
+//! - a rule names text that is in the code exactly once; a test of this file holds that, so that
+//!   the list cannot go stale.
 
 use std::collections::BTreeSet;
 use std::fs;

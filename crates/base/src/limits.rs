@@ -13,7 +13,8 @@ pub const FRAME_SIZE_BYTES_MAX: usize = 2 * ENTRY_SIZE_BYTES_MAX;
 /// Most operations in one branch of a transaction, as etcd's default `--max-txn-ops`.
 pub const TXN_OPS_MAX: usize = 128;
 
-/// Most voters. Seven survive three failures; more only make every commit slower.
+/// Most voters, in each half of a joint configuration. Seven survive three failures; more only make
+/// every commit slower.
 pub const MEMBERS_MAX: usize = 7;
 
 /// Most learners. Each costs the leader as much sending as a voter.
@@ -56,8 +57,8 @@ pub const fn peer_frame_cost(size_bytes: usize) -> usize {
     PEER_FRAME_OVERHEAD_BYTES + size_bytes
 }
 
-/// Whether a frame of this size finds room behind what waits, in a queue of at most so many bytes
-/// beside the reserve.
+/// Whether a frame of this size finds room behind what waits, in a queue of at most `most` bytes
+/// beside the reserve. `waiting` is the sum of the [`peer_frame_cost`] of what waits.
 #[must_use]
 pub const fn peer_frame_finds_room(size_bytes: usize, waiting: usize, most: usize) -> bool {
     let small = size_bytes <= PEER_SMALL_FRAME_SIZE_BYTES_MAX;

@@ -13,9 +13,10 @@
 //! What it lacks: any rule about which configuration may follow which; that is consensus.
 //!
 //! Layout of version 2, little-endian: `u8` 2; voters, then outgoing voters, each a `u32` count and
-//! `u64` ids; learners, a count and for each `u64` id and `u8` promote; `u64` id_max; infos, a count
-//! and for each `u64` id, name, peer addresses, client addresses (lists are a count, then strings
-//! with a `u32` length). Version 1 had three lists of ids, of which the last two were empty.
+//! `u64` ids; learners, a count and for each `u64` id and `u8` promote; `u64` id_max; infos, a
+//! count and for each `u64` id, name, peer addresses, client addresses (lists are a count, then
+//! strings with a `u32` length). Version 1 had three lists of ids, of which the last two were
+//! empty.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -70,12 +70,18 @@ impl Prng {
         low + self.below(high - low + 1)
     }
 
-    /// True once in `den` times `num`, on average: `chance(1, 10)` is 10 %.
+    /// True `num` times in `den`, on average: `chance(1, 10)` is 10 %.
+    ///
+    /// # Panics
+    /// When `den` is 0.
     pub fn chance(&mut self, num: u64, den: u64) -> bool {
         self.below(den) < num
     }
 
     /// A uniform duration in `low..=high`, to the nanosecond.
+    ///
+    /// # Panics
+    /// When `high < low`.
     pub fn duration(&mut self, low: Duration, high: Duration) -> Duration {
         let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX - 1);
         Duration::from_nanos(self.between(nanos(low), nanos(high)))

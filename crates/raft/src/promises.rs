@@ -206,7 +206,7 @@ impl Promises {
         }
     }
 
-    /// Whether anything waits for the disk or to be written.
+    /// Asserts, at the end of a turn, what must hold when the log ends at `last`.
     pub(crate) fn check(&self, last: Index) {
         assert!(self.durable <= last, "durable ran past the log");
         assert!(self.unwritten_from <= last.next(), "writes ran past the log");

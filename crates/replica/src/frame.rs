@@ -35,7 +35,7 @@ pub enum Frame {
     },
     /// Part of a snapshot.
     SnapshotChunk(SnapshotChunk),
-    /// A part has arrived.
+    /// A part has arrived, and all before it: the acknowledgement.
     SnapshotTaken {
         /// The snapshot.
         position: Position,

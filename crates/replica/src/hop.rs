@@ -141,7 +141,7 @@ pub enum NodeIn {
         /// What to send.
         chunk: SnapshotChunk,
     },
-    /// Outgoing snapshots are open at this position; the journal behind it stays.
+    /// An outgoing snapshot is open at this position; the journal after it stays.
     ExportOpened {
         /// The follower.
         to: MemberId,
@@ -173,7 +173,8 @@ pub enum NodeIn {
         /// The snapshot.
         position: Position,
     },
-    /// What was to be installed has been superseded by a newer snapshot; nothing has changed.
+    /// What was to be installed has been superseded by a newer snapshot, or was found to be wrong;
+    /// nothing has changed.
     InstallRefused(Position),
     /// The received table has durably replaced the old one.
     Installed {

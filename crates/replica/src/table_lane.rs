@@ -15,7 +15,8 @@ use crate::{
 /// heartbeat behind one on the same wire waits for about a millisecond at 1 Gb/s.
 const CHUNK_SIZE_BYTES: usize = 128 * 1024;
 
-/// Chunks sent and not taken yet, per follower: a second round trip's worth, held in memory.
+/// Chunks sent and not taken yet, per follower, held in memory: some go out while the answer to the
+/// first is on its way.
 const CHUNKS_IN_FLIGHT_MAX: usize = 4;
 
 /// A snapshot on its way to a follower. Its view of the table never changes.

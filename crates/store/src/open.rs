@@ -25,7 +25,7 @@ use crate::{
 pub struct Options {
     /// A segment of the journal is closed before it grows over this. At least 4 KiB.
     pub segment_size_bytes: u64,
-    /// Memory for the table's pages.
+    /// Memory for the table's pages, in bytes.
     pub cache_size_bytes: usize,
 }
 

@@ -2,8 +2,8 @@
 //! matter. The rules of Raft and a reference model of the log are checked after every step, and at
 //! the end the group heals and must make progress.
 //!
-//! Why beside `random.rs`: runs there are long and rough, and reproduced by a seed; these are short,
-//! and one that fails is read as a script.
+//! Why beside `random.rs`: runs there are long and rough, and reproduced by a seed; these are
+//! short, and one that fails is read as a script.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -2,7 +2,8 @@
 
 use kvraft_raft::{AppendOutcome, Body, Event, Message};
 
-/// An event on one line, in the notation of messages: `Name field=value`, positions as `index@term`.
+/// An event on one line, in the notation of messages: `Name field=value`, positions as
+/// `index@term`.
 pub(crate) fn compact(event: &Event) -> String {
     let mut text = format!("{event:?}");
     for wrapper in ["Term(", "Index(", "MemberId(", "Some("] {

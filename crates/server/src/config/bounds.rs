@@ -33,7 +33,8 @@ pub struct Limits {
     /// With more than this unsettled, nothing is applied until the table has caught up.
     #[serde(with = "units::size")]
     pub overlay_size: u64,
-    /// Memory of the requests of clients that wait, 2 KiB each beside their bytes; more are refused.
+    /// Memory of the requests of clients that wait, 2 KiB each beside their bytes; more are
+    /// refused.
     #[serde(with = "units::size")]
     pub waiting_size: u64,
     /// Entries in the log and not applied, beyond which changes are refused.

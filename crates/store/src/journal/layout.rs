@@ -270,7 +270,8 @@ fn decode_entries(header: &BatchHeader, body: Bytes) -> Option<Vec<Entry>> {
     Some(entries)
 }
 
-/// Seed of the checksums of what lies at `offset` of `segment`. Offsets stay below 2^40.
+/// Seed of the checksums of what lies at `offset` of `segment`. Different places have different
+/// seeds as long as offsets stay below 2^40, a tebibyte.
 fn place(segment: u64, offset: u64) -> u64 {
     segment.rotate_left(40) ^ offset
 }
