@@ -1,5 +1,5 @@
 //! Everything a maintainer runs, as one typed tool: `cargo xtask ci | tidy | conformance |
-//! power-loss | fail-over | planted-bugs | bench-etcd`.
+//! power-loss | fail-over | planted-bugs | model-check | bench-etcd`.
 //!
 //! Why: no shell dialect, nothing to install, and the checks can be tested like any other code.
 //!
@@ -14,6 +14,7 @@ mod cluster;
 mod conformance;
 mod fail_over;
 mod kills;
+mod model;
 mod planted;
 mod power;
 mod processes;
@@ -28,6 +29,7 @@ pub use bench::{BenchOptions, bench_etcd};
 pub use ci::{check_tidy, ci};
 pub use conformance::conformance;
 pub use fail_over::fail_over;
+pub use model::{model_check, model_check_planted};
 pub use planted::planted_bugs;
 pub use power::power_loss;
 pub use rules::rules;

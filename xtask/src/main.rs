@@ -38,6 +38,16 @@ enum Job {
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         kills: u32,
     },
+    /// Every interleaving of small groups of the production consensus value, within bounds
+    ModelCheck {
+        /// Longest time for each search
+        #[arg(long, default_value_t = 3600)]
+        seconds: u64,
+        /// Instead, each bug of bugs/*.patch that has a line "model:", in a scratch copy, must be
+        /// found
+        #[arg(long)]
+        planted: bool,
+    },
     /// Each bug of bugs/*.patch, in a scratch copy, must be found by the simulator
     PlantedBugs {
         /// How many seeds the simulator may use for each bug
@@ -78,6 +88,8 @@ fn main() -> Result<()> {
         Job::Conformance => xtask::conformance(&root),
         Job::PowerLoss { rounds, planted } => xtask::power_loss(&root, rounds, &planted),
         Job::FailOver { kills } => xtask::fail_over(&root, kills as usize),
+        Job::ModelCheck { planted: true, .. } => xtask::model_check_planted(&root),
+        Job::ModelCheck { seconds, planted: false } => xtask::model_check(&root, seconds),
         Job::PlantedBugs { seeds } => xtask::planted_bugs(&root, seeds),
         Job::Rules { names } => xtask::rules(&root, &names),
         Job::BenchEtcd { seconds, rounds, clients, value_size, data_dir } => {

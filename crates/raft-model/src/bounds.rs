@@ -13,6 +13,8 @@ pub struct Bounds {
     pub term_max: u64,
     /// Client proposals over the whole run. The no-op of each leader comes in addition.
     pub proposal_count_max: u8,
+    /// Changes of the configuration: a leader removes one or two of the three.
+    pub change_count_max: u8,
     /// Crashes of one server.
     pub crash_count_max: u8,
     /// Crashes over the whole run.
@@ -34,6 +36,7 @@ impl Bounds {
     const ELECTIONS: Self = Self {
         term_max: 2,
         proposal_count_max: 0,
+        change_count_max: 0,
         crash_count_max: 1,
         crash_total_max: 0,
         idle_crashes: true,
@@ -42,6 +45,10 @@ impl Bounds {
         write_count_max: 2,
         append_size_bytes_max: 4096,
     };
+
+    /// The leader of the first term removes members, another may take over.
+    const MEMBERS: Self =
+        Self { change_count_max: 1, whole_elections: true, write_count_max: 1, ..Self::ELECTIONS };
 
     /// What the default test run exhausts.
     #[must_use]
@@ -61,6 +68,7 @@ impl Bounds {
                     ..Self::ELECTIONS
                 },
             ),
+            Search::new("members change", Self { term_max: 1, ..Self::MEMBERS }),
         ]
     }
 
@@ -87,6 +95,7 @@ impl Bounds {
                 "heartbeats over two terms",
                 Self { heartbeat_count_max: 1, whole_elections: true, ..Self::ELECTIONS },
             ),
+            Search::new("members change over two terms", Self::MEMBERS),
             Search::new(
                 "a write over two terms with a crash",
                 Self {
@@ -110,6 +119,7 @@ impl Bounds {
                 Self { append_size_bytes_max: 1, whole_elections: true, ..Self::ELECTIONS },
             ),
             Search::new("two elections with a crash, every interleaving", crash),
+            Search::new("members change", Self { term_max: 1, ..Self::MEMBERS }),
         ]
     }
 }
@@ -138,10 +148,11 @@ impl fmt::Display for Bounds {
         write!(
             f,
             "3 servers, {term_max} terms, {proposal_count_max} proposals beside no-ops, \
-             {crash_total_max} {crashes} ({crash_count_max} of one server), \
+             {} changes of members, {crash_total_max} {crashes} ({crash_count_max} of one server), \
              {heartbeat_count_max} heartbeats of a leader, {write_count_max} writes under way, \
              {append_size_bytes_max} bytes in an Append, \
-             {elections}, any loss, repetition and order of messages"
+             {elections}, any loss, repetition and order of messages",
+            self.change_count_max
         )
     }
 }

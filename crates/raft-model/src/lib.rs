@@ -67,6 +67,7 @@
 
 mod bounds;
 mod model;
+mod names;
 mod node;
 mod rules;
 mod run;
@@ -75,8 +76,8 @@ mod table;
 mod tree;
 
 pub use bounds::{Bounds, Search};
-pub use model::{Action, Group};
-pub use node::{Local, Tag};
+pub use model::{Action, Group, Voters};
+pub use node::{Local, Removed, Tag};
 pub use rules::Rule;
 pub use run::{Order, Verdict, explore};
 pub use state::{Committed, SERVER_COUNT, Server, State};

@@ -7,7 +7,7 @@ use stateright::{Model, Property};
 
 use crate::{
     bounds::Bounds,
-    node::{LEFT, Local, Look, RIGHT, Tag},
+    node::{LEFT, Local, Look, ME, RIGHT, Removed, Tag},
     rules::Rule,
     state::{Committed, SERVER_COUNT, Server, State},
     table::{Digest, Event, MessageId, NodeId, Outcome, Table, Tables},
@@ -23,11 +23,24 @@ pub enum Action {
     Elect {
         /// Who leads then.
         candidate: usize,
-        /// Whether its right neighbour votes for it, or its left.
-        right: bool,
+        /// Which of its neighbours vote for it.
+        voters: Voters,
         /// The term.
         term: u64,
     },
+}
+
+/// Who is asked for votes, as the candidate sees it. Its own is not mentioned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Voters {
+    /// Nobody: it is alone.
+    None,
+    /// The right neighbour.
+    Right,
+    /// The left neighbour.
+    Left,
+    /// Both.
+    Both,
 }
 
 /// See the module.
@@ -73,6 +86,9 @@ impl Group {
             if state.proposal_count < bounds.proposal_count_max {
                 add(Local::Propose);
             }
+            if state.change_count < bounds.change_count_max {
+                Removed::ALL.into_iter().for_each(|removed| add(Local::Remove(removed)));
+            }
             if look.heartbeat_count < bounds.heartbeat_count_max {
                 add(Local::Heartbeat);
             }
@@ -114,15 +130,25 @@ impl Group {
     }
 
     /// A whole election. Returns whether it was won, or broke a rule.
-    fn elect(&self, state: &mut State, candidate: usize, right: bool, term: u64) -> bool {
-        let voter = neighbour(candidate, right);
+    fn elect(&self, state: &mut State, candidate: usize, voters: Voters, term: u64) -> bool {
+        let voters: &[bool] = match voters {
+            Voters::None => &[],
+            Voters::Right => &[true],
+            Voters::Left => &[false],
+            Voters::Both => &[true, false],
+        };
         self.step(state, candidate, Event::Local(Local::Campaign(term)));
         self.sync_all(state, candidate);
         let asks = |body: &Body| matches!(body, Body::VoteRequest { .. });
-        self.receive_first(state, voter, !right, term, asks);
-        self.sync_all(state, voter);
+        for right in voters {
+            let voter = neighbour(candidate, *right);
+            self.receive_first(state, voter, !right, term, asks);
+            self.sync_all(state, voter);
+        }
         let answers = |body: &Body| matches!(body, Body::VoteAnswer { .. });
-        self.receive_first(state, candidate, right, term, answers);
+        for right in voters {
+            self.receive_first(state, candidate, *right, term, answers);
+        }
         let tables = self.table.read();
         let look = &tables.node(state.servers[candidate].node).look;
         state.broken.is_some() || (look.role == RoleName::Leader && look.term == term)
@@ -167,6 +193,7 @@ impl Group {
         match event {
             Event::Local(Local::Propose) => state.proposal_count += 1,
             Event::Local(Local::Crash) => state.crash_count += 1,
+            Event::Local(Local::Remove(_)) => state.change_count += 1,
             Event::Local(_) | Event::Receive(_) => {}
         }
         let record = tables.node(outcome.node);
@@ -228,6 +255,7 @@ impl Model for Group {
             leaders: vec![0; terms],
             term_seen: 0,
             proposal_count: 0,
+            change_count: 0,
             crash_count: 0,
             broken: None,
         }]
@@ -247,8 +275,11 @@ impl Model for Group {
             });
             if self.bounds.whole_elections {
                 for term in self.next_terms(state, look) {
-                    let elect = |right| Action::Elect { candidate: place, right, term };
-                    actions.extend([true, false].map(elect));
+                    let elect = |voters| Action::Elect { candidate: place, voters, term };
+                    actions.extend([Voters::Right, Voters::Left].map(elect));
+                    if 0 < state.change_count {
+                        actions.extend([Voters::None, Voters::Both].map(elect));
+                    }
                 }
             }
         }
@@ -258,8 +289,8 @@ impl Model for Group {
         let mut next = state.clone();
         let changed = match action {
             Action::One(place, event) => self.step(&mut next, place, event),
-            Action::Elect { candidate, right, term } => {
-                self.elect(&mut next, candidate, right, term)
+            Action::Elect { candidate, voters, term } => {
+                self.elect(&mut next, candidate, voters, term)
             }
         };
         changed.then_some(next)
@@ -283,6 +314,7 @@ impl Model for Group {
             PromiseIsDurable,
             AppliedIsDurable,
             CommitsOwnTerm,
+            MembersWhenAppended,
             Assertion,
         ];
         assert!(properties.len() == Rule::ALL.len(), "every rule is a property");
@@ -307,9 +339,9 @@ impl Model for Group {
     fn format_action(&self, action: &Action) -> String {
         let (place, event) = match *action {
             Action::One(place, event) => (place, event),
-            Action::Elect { candidate, right, term } => {
-                let (leader, voter) = (candidate + 1, neighbour(candidate, right) + 1);
-                return format!("server {leader} is elected by server {voter} in term {term}");
+            Action::Elect { candidate, voters, term } => {
+                let leader = candidate + 1;
+                return format!("server {leader} is elected in term {term}, by {voters:?}");
             }
         };
         let server = place + 1;
@@ -355,7 +387,7 @@ fn judge(tables: &Tables, state: &mut State, place: usize, outcome: &Outcome) ->
     let looks = nodes.map(|node| &tables.node(node).look);
     judge_votes(&mut state.servers[place], looks[place], outcome)
         .or_else(|| judge_leaders(state, &looks, place))
-        .or_else(|| judge_commits(state, looks[place]))
+        .or_else(|| judge_commits(state, &looks, place))
         .or_else(|| judge_logs(state, &looks, place))
 }
 
@@ -387,13 +419,24 @@ fn judge_leaders(state: &mut State, looks: &[&Look], place: usize) -> Option<Rul
     twice.then_some(Rule::OneLeaderPerTerm)
 }
 
-fn judge_commits(state: &mut State, look: &Look) -> Option<Rule> {
+fn judge_commits(state: &mut State, looks: &[&Look], place: usize) -> Option<Rule> {
+    let look = looks[place];
     let commit = usize::try_from(look.commit.0).expect("logs of a model are short");
     let known = look.log.iter().take(commit);
     if known.clone().zip(&state.committed).any(|(tag, committed)| *tag != committed.tag) {
         return Some(Rule::CommittedNeverChanges);
     }
     for tag in known.skip(state.committed.len()) {
+        let at = state.committed.len();
+        let holds = |id| {
+            let holder = if id == ME { place } else { neighbour(place, id == RIGHT) };
+            looks[holder].disk_log.get(at) == Some(tag)
+        };
+        // As the committing leader counts; a configuration that it has committed and left behind
+        // in the same step is the one case in which it counted otherwise before.
+        if look.role == RoleName::Leader && !look.members.is_quorum(holds) {
+            return Some(Rule::CommittedIsDurable);
+        }
         state.committed.push(Committed { tag: tag.clone(), term: look.term });
     }
     None
@@ -414,7 +457,7 @@ fn judge_logs(state: &State, looks: &[&Look], place: usize) -> Option<Rule> {
             return Some(Rule::LeaderCompleteness);
         }
         let holds = |look: &&&Look| look.disk_log.get(at) == Some(&committed.tag);
-        if 2 * looks.iter().filter(holds).count() <= SERVER_COUNT {
+        if state.change_count == 0 && 2 * looks.iter().filter(holds).count() <= SERVER_COUNT {
             return Some(Rule::CommittedIsDurable);
         }
     }

@@ -17,7 +17,7 @@ use kvraft_base::{
     Entry, EntryKind, HardState, Index, Instant, MemberId, Members, Position, Term, Ticket, Write,
 };
 use kvraft_raft::{
-    AppendOutcome, Body, Config, Input, Message, Output, PeerState, Raft, RoleName, Start,
+    AppendOutcome, Body, Change, Config, Input, Message, Output, PeerState, Raft, RoleName, Start,
 };
 
 use crate::{bounds::Bounds, rules::Rule};
@@ -67,6 +67,36 @@ pub enum Local {
     Propose,
     /// Its heartbeat is due.
     Heartbeat,
+    /// As leader, it is asked to remove some.
+    Remove(Removed),
+}
+
+/// Who is to be removed, as the leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Removed {
+    /// The leader itself.
+    Me,
+    /// Its right neighbour.
+    Right,
+    /// Its left neighbour.
+    Left,
+    /// Both neighbours, through a joint configuration.
+    Both,
+}
+
+impl Removed {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Me, Self::Right, Self::Left, Self::Both];
+
+    fn changes(self) -> Vec<Change> {
+        let removed: &[MemberId] = match self {
+            Self::Me => &[ME],
+            Self::Right => &[RIGHT],
+            Self::Left => &[LEFT],
+            Self::Both => &[RIGHT, LEFT],
+        };
+        removed.iter().map(|id| Change::Remove { id: *id }).collect()
+    }
 }
 
 /// What an event did to a server.
@@ -86,12 +116,16 @@ pub struct Tag {
     /// Its term.
     pub term: u64,
     kind: EntryKind,
-    payload: Bytes,
+    /// Of a configuration: voters and outgoing voters, whom each server calls by other names.
+    counts: [usize; 2],
 }
 
 impl Tag {
     fn of(entry: &Entry) -> Self {
-        Self { term: entry.term.0, kind: entry.kind, payload: entry.payload.clone() }
+        let members = (entry.kind == EntryKind::Config)
+            .then(|| Members::decode(entry.payload.clone()).expect("what was appended is sound"));
+        let counts = members.map_or([0; 2], |m| [m.voters().len(), m.voters_outgoing().len()]);
+        Self { term: entry.term.0, kind: entry.kind, counts }
     }
 }
 
@@ -108,14 +142,14 @@ pub(crate) struct Look {
     pub disk_term: u64,
     /// Vote in its term.
     pub vote: Option<MemberId>,
-    /// Vote that survives a crash.
-    pub disk_vote: Option<MemberId>,
     /// Its log, from index 1.
     pub log: Vec<Tag>,
     /// Its log as it would be after a crash.
     pub disk_log: Vec<Tag>,
     /// Its commit index.
     pub commit: Index,
+    /// The configuration in force, in the server's own names.
+    pub members: Members,
     /// If it leads: up to where followers that it sends ahead to are known to match.
     pub matched: Vec<(MemberId, Index)>,
     /// Writes under way.
@@ -161,15 +195,30 @@ impl Node {
             follows: status.role == RoleName::Follower && status.leader.is_some(),
             disk_term: self.disk.hard_state.term.0,
             vote: status.vote,
-            disk_vote: self.disk.hard_state.vote,
             log: tags(&log),
             disk_log: tags(&self.disk),
             commit: status.commit,
+            members: self.raft.members().clone(),
             matched: ahead.map(|peer| (peer.id, peer.matched)).collect(),
             write_count: self.writes.len(),
             crash_count: self.crash_count,
             heartbeat_count: self.heartbeat_count,
         }
+    }
+
+    /// The whole log, as the disk will have it.
+    fn log(&self) -> Disk {
+        let mut log = self.disk.clone();
+        self.writes.iter().for_each(|write| log.take(write));
+        log
+    }
+
+    /// Whether the last configuration in the log is in force (Raft §6).
+    fn follows_log(&self) -> bool {
+        let log = self.log();
+        let last = log.entries.iter().rfind(|entry| entry.kind == EntryKind::Config);
+        let members = last.map(|entry| Members::decode(entry.payload.clone()));
+        *self.raft.members() == members.and_then(Result::ok).unwrap_or_else(everyone)
     }
 
     /// Whether nothing has changed, not even a clock.
@@ -200,7 +249,14 @@ impl Node {
         self.run(bounds, |turn| match local {
             Local::Sync => turn.sync(),
             Local::Crash => turn.crash(),
-            Local::Campaign(term) => turn.campaign(Term(term)),
+            Local::Campaign(term) => {
+                turn.campaign(Term(term));
+                // Who has no vote any more does not campaign; nothing has happened then.
+                if turn.node.raft.status().role != RoleName::Candidate {
+                    turn.node = self.clone();
+                    turn.messages.clear();
+                }
+            }
             Local::Doubt => turn.expire(),
             Local::Propose => turn.step(Input::Propose {
                 ticket: Ticket(0),
@@ -210,6 +266,9 @@ impl Node {
             Local::Heartbeat => {
                 turn.node.heartbeat_count += 1;
                 turn.expire();
+            }
+            Local::Remove(removed) => {
+                turn.step(Input::ChangeMembers { ticket: Ticket(0), changes: removed.changes() })
             }
         })
     }
@@ -227,6 +286,9 @@ impl Node {
         if done.is_err() {
             let node = self.clone();
             return Effect { node, messages: Vec::new(), broken: Some(Rule::Assertion) };
+        }
+        if !turn.node.follows_log() {
+            turn.broken = turn.broken.or(Some(Rule::MembersWhenAppended));
         }
         let status = turn.node.raft.status();
         if status.role != RoleName::Leader {
@@ -393,17 +455,20 @@ impl Disk {
     }
 }
 
+fn everyone() -> Members {
+    Members::new([ME, RIGHT, LEFT]).expect("three distinct ids")
+}
+
 fn start(bounds: &Bounds, disk: &Disk, clock: Instant) -> Raft {
     let mut config = Config::new(ME);
     config.append_size_bytes_max = bounds.append_size_bytes_max;
-    let members = Members::new([ME, RIGHT, LEFT]).expect("three distinct ids");
     let last = disk.last();
     let start = Start {
         hard_state: disk.hard_state,
         last,
         tail: disk.entries.clone(),
         attested: last.index,
-        ..Start::fresh(members)
+        ..Start::fresh(everyone())
     };
     Raft::new(config, start, SEED, clock)
         .expect("a disk that only lost its end can be started from")

@@ -24,13 +24,15 @@ pub enum Rule {
     AppliedIsDurable,
     /// A leader commits by counting only entries of its own term (Raft §5.4.2).
     CommitsOwnTerm,
+    /// The last configuration in a server's log is in force there (Raft §6).
+    MembersWhenAppended,
     /// No assertion of the production code fails.
     Assertion,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OneLeaderPerTerm,
         Self::OneVotePerTerm,
         Self::LogMatching,
@@ -40,6 +42,7 @@ impl Rule {
         Self::PromiseIsDurable,
         Self::AppliedIsDurable,
         Self::CommitsOwnTerm,
+        Self::MembersWhenAppended,
         Self::Assertion,
     ];
 
@@ -56,6 +59,7 @@ impl Rule {
             Self::PromiseIsDurable => "promise-is-durable",
             Self::AppliedIsDurable => "applied-is-durable",
             Self::CommitsOwnTerm => "commits-own-term",
+            Self::MembersWhenAppended => "members-when-appended",
             Self::Assertion => "assertion",
         }
     }

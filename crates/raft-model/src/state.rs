@@ -30,6 +30,8 @@ pub struct State {
     pub term_seen: u64,
     /// Client proposals so far.
     pub proposal_count: u8,
+    /// Changes of the configuration so far.
+    pub change_count: u8,
     /// Crashes so far.
     pub crash_count: u8,
     /// A rule that was broken in the last step. Nothing happens after that.
@@ -73,7 +75,8 @@ impl Hash for State {
             least = least.min(self.arranged(|at| (reflected(at), mirrored[reflected(at)])));
         }
         least.hash(state);
-        (self.term_seen, self.proposal_count, self.crash_count, self.broken).hash(state);
+        (self.term_seen, self.proposal_count, self.change_count, self.crash_count, self.broken)
+            .hash(state);
         self.committed.hash(state);
     }
 }

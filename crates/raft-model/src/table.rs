@@ -16,9 +16,10 @@ use kvraft_raft::{AppendOutcome, Body, Message, RoleName};
 
 use crate::{
     bounds::Bounds,
-    node::{Effect, LEFT, Local, Look, ME, Node, RIGHT},
+    names::{self, AS_IS, MIRRORED, TO_LEFT, TO_RIGHT},
+    node::{Effect, Local, Look, ME, Node, RIGHT},
     rules::Rule,
-    tree::{AS_IS, MIRRORED, Tree},
+    tree::Tree,
 };
 
 /// A server's state.
@@ -170,8 +171,8 @@ impl Tables {
         let mut sent: Vec<(bool, MessageId)> = Vec::new();
         for message in messages.into_iter().filter(matters) {
             let right = message.to == RIGHT;
-            let from = if right { LEFT } else { RIGHT };
-            sent.push((right, self.message_id(Message { from, to: ME, ..message })));
+            let renaming = if right { &TO_RIGHT } else { &TO_LEFT };
+            sent.push((right, self.message_id(names::message(message, renaming))));
         }
         sent.sort_unstable();
         sent.dedup();
@@ -182,12 +183,12 @@ impl Tables {
 
     fn node_id(&mut self, node: Node) -> NodeId {
         let tree = Tree::parse(&format!("{node:?}"));
-        let normal = tree.normal(&AS_IS);
+        let normal = tree.normal(&AS_IS, names::payload);
         let key = (digest(1, &normal), digest(2, &normal));
         if let Some(id) = self.node_ids.get(&key) {
             return *id;
         }
-        let mirrored = tree.normal(&MIRRORED);
+        let mirrored = tree.normal(&MIRRORED, names::payload);
         let digest = Digest { as_is: key.0, mirrored: digest(1, &mirrored) };
         let id = NodeId(u32::try_from(self.nodes.len()).expect("memory ends before 2^32 states"));
         let look = node.look();
@@ -200,8 +201,7 @@ impl Tables {
         if let Some(id) = self.message_ids.get(&message) {
             return *id;
         }
-        let from = if message.from == RIGHT { LEFT } else { RIGHT };
-        let mirrored = Message { from, ..message.clone() };
+        let mirrored = names::message(message.clone(), &MIRRORED);
         let digest = Digest { as_is: digest(3, &message), mirrored: digest(3, &mirrored) };
         let count = u32::try_from(self.messages.len());
         let id = MessageId(count.expect("memory ends before 2^32 messages"));
@@ -232,7 +232,8 @@ impl Look {
     /// - What says nothing new, and whose answer its sender has, changes nothing.
     /// - Answers are heard only by the candidate or leader of their term, and nobody becomes that
     ///   twice: answers are sent only after the term was durable at who asked.
-    /// - A vote on disk for somebody else makes every answer to a vote request a refusal.
+    /// - A vote for somebody else makes every answer to a vote request a refusal, unless a crash
+    ///   takes it away; whether a crash may is for the model to find out.
     #[must_use]
     pub(crate) fn is_deaf_to(&self, message: &Message, may_crash: bool) -> bool {
         let term = message.term.0;
@@ -249,8 +250,8 @@ impl Look {
                 self.role != RoleName::Leader || self.term != term
             }
             Body::VoteRequest { .. } => {
-                let refuses = self.disk_vote.is_some_and(|vote| vote != message.from);
-                term < floor || (term == self.disk_term && refuses)
+                let refuses = self.vote.is_some_and(|vote| vote != message.from);
+                term < floor || (!may_crash && term == self.term && refuses)
             }
             Body::CommitNotice { commit } => term < floor || *commit <= self.commit,
             Body::Append { prev, commit, entries } => {
@@ -267,13 +268,14 @@ impl Look {
 }
 
 /// Pre-votes are granted by the model itself, and refusals change nothing but timers and terms,
-/// which other steps of the model change at any time.
+/// which other steps of the model change at any time. So does being told to campaign.
 fn matters(message: &Message) -> bool {
     !matches!(
         message.body,
         Body::PreVoteRequest { .. }
             | Body::PreVoteAnswer { .. }
             | Body::VoteAnswer { granted: false }
+            | Body::TimeoutNow
     )
 }
 

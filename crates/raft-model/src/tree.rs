@@ -8,10 +8,13 @@
 //! - instants and durations: when a timer fires is an action of the model;
 //! - the random numbers, which only draw durations, and the seed of the read contexts;
 //! - write ids count from the last completed one: only their order to it matters;
+//! - checksums follow from the rest of an entry, and the greatest id ever used is always 3;
 //! - promises that are held are a set: the network neither orders nor counts what it is given;
 //! - maps and sets are sorted by their renamed keys, so that a mirrored state reads the same.
 
 use std::fmt::Write as _;
+
+use crate::names::Renaming;
 
 /// One value as `Debug` prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,14 +31,8 @@ pub(crate) enum Tree {
     Map(Vec<(Self, Option<Self>)>),
 }
 
-/// How a server's names for the others are rewritten: index is the name.
-pub(crate) type Renaming = [u64; 4];
-
-/// Every name stays.
-pub(crate) const AS_IS: Renaming = [0, 1, 2, 3];
-
-/// The right and the left neighbour change places.
-pub(crate) const MIRRORED: Renaming = [0, 1, 3, 2];
+/// Renames the servers that the payload of an entry speaks of.
+pub(crate) type RenamePayload = fn(&[u8], &Renaming) -> Vec<u8>;
 
 impl Tree {
     /// Reads what `{:?}` printed.
@@ -52,10 +49,10 @@ impl Tree {
 
     /// The normal form: equal for states between which the model does not distinguish.
     #[must_use]
-    pub(crate) fn normal(&self, renaming: &Renaming) -> String {
+    pub(crate) fn normal(&self, renaming: &Renaming, rename_payload: RenamePayload) -> String {
         let done = self.find("done").map_or(0, Self::number);
         let mut out = String::with_capacity(1024);
-        self.render(&Context { renaming, done }, &mut out);
+        self.render(&Context { renaming, done, rename_payload }, &mut out);
         out
     }
 
@@ -125,6 +122,7 @@ struct Context<'a> {
     renaming: &'a Renaming,
     /// The last completed write.
     done: u64,
+    rename_payload: RenamePayload,
 }
 
 fn render_all(values: &[Tree], context: &Context<'_>, out: &mut String, open: char, close: char) {
@@ -167,12 +165,17 @@ fn render_struct(name: &str, fields: &[(String, Tree)], context: &Context<'_>, o
     out.push('{');
     for (field, value) in fields {
         match (field.as_str(), value) {
-            ("prng" | "next_context", _) => {}
+            ("prng" | "next_context" | "id_max" | "checksum", _) => {}
             // All but the server's own name is the same for every server.
             ("config", config) => {
                 if let Some(id) = config.field("id") {
                     id.render(context, out);
                 }
+            }
+            ("payload", Tree::Atom(quoted)) if !quoted.ends_with("b\"\"") && name == "Entry" => {
+                let bytes = unquoted(quoted);
+                let payload = (context.rename_payload)(&bytes, context.renaming);
+                write!(out, "{payload:?}").expect("writing to a string succeeds");
             }
             ("held", Tree::List(promises)) => {
                 render_sorted(promises.iter().map(|promise| (promise, None)), context, out);
@@ -186,6 +189,30 @@ fn render_struct(name: &str, fields: &[(String, Tree)], context: &Context<'_>, o
         out.push(',');
     }
     out.push('}');
+}
+
+/// The bytes that `b"…"` stands for.
+fn unquoted(text: &str) -> Vec<u8> {
+    let inner = text.strip_prefix("b\"").and_then(|rest| rest.strip_suffix('"'));
+    let mut rest = inner.expect("bytes print as a byte string").bytes();
+    let mut bytes = Vec::new();
+    while let Some(byte) = rest.next() {
+        let escaped = (byte == b'\\').then(|| rest.next().expect("an escape goes on"));
+        bytes.push(match escaped {
+            None => byte,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'0') => 0,
+            Some(b'x') => {
+                let digits = [rest.next(), rest.next()].map(|digit| digit.expect("two digits"));
+                let digits = str::from_utf8(&digits).expect("digits are text");
+                u8::from_str_radix(digits, 16).expect("digits of a byte")
+            }
+            Some(other) => other,
+        });
+    }
+    bytes
 }
 
 /// A number with a unit: `1.5s`, `100ms`.
@@ -290,9 +317,10 @@ impl Parser<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::{AS_IS, MIRRORED};
 
     fn normal(text: &str, renaming: &Renaming) -> String {
-        Tree::parse(text).normal(renaming)
+        Tree::parse(text).normal(renaming, |bytes, _| bytes.to_vec())
     }
 
     /// Times, draws and absolute write ids are gone; everything else stays.
@@ -304,6 +332,14 @@ mod tests {
         let expected = "Core{,now=~,wait=~,term=Term(3,),done=w0,needs=[w0,w2,],\
                         payload=b\"a\\\"}\",none=None,}";
         assert_eq!(normal(text, &AS_IS), expected);
+    }
+
+    /// Payloads are bytes again before they are renamed.
+    #[test]
+    fn bytes_are_read_back() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let printed = format!("{:?}", bytes::Bytes::from(bytes.clone()));
+        assert_eq!(unquoted(&printed), bytes);
     }
 
     /// Mirroring a state is the same as having reached the mirrored one.

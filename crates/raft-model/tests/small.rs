@@ -29,3 +29,9 @@ fn a_write_and_a_crash_break_no_rule() {
 fn a_write_over_two_terms_breaks_no_rule() {
     exhaust(Bounds::small()[2], &[]);
 }
+
+/// One leader removes any of the members, itself too: no rule is broken.
+#[test]
+fn a_change_of_members_breaks_no_rule() {
+    exhaust(Bounds::small()[3], &["a second leader commits"]);
+}
