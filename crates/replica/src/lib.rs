@@ -25,8 +25,8 @@
 //! - a failed disk or damaged state is a [`Hop::Fatal`]: the owner ends the process, nobody
 //!   retries.
 //!
-//! What it lacks: watches, leases and membership changes have no hops yet; a server whose table is
-//! damaged stops with a clear error and is rebuilt by an operator, not by itself.
+//! What it lacks: watches, leases and membership changes have no hops yet; a server that finds its
+//! table damaged while it runs ends, and rebuilds the table at its next start, not before.
 
 mod client_io;
 mod forwards;
