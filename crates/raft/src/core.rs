@@ -6,7 +6,7 @@
 //! Invariants: `applied <= handed <= commit <= last`, `durable <= last`, the term never goes back,
 //! one vote per term, what is committed is never truncated.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use kvraft_base::{
     Entry, EntryKind, HardState, Index, Instant, MemberId, Members, Position, Prng, Term, Write,
@@ -39,7 +39,7 @@ pub(crate) struct Core {
     hollow: bool,
     /// Configurations by the index of their entry; the last is in force from the moment it is
     /// appended (Raft §6). Invariant: never empty, the first is at or before `applied`.
-    configurations: Vec<(Index, Members)>,
+    configurations: Vec<(Index, Arc<Members>)>,
     /// The configuration in force, or whether it is committed, has changed since it was last told.
     members_changed: bool,
     /// Until this is durable, a part of the log is missing and this server is muted.
@@ -81,7 +81,7 @@ impl Core {
             applied: base.index,
             unapplied_size_bytes: 0,
             hollow: start.applied.index < start.released.index,
-            configurations: vec![(base.index, start.members)],
+            configurations: vec![(base.index, Arc::new(start.members))],
             members_changed: true,
             repair_until: (start.last.index < repair).then_some(repair),
             installing: None,
@@ -111,18 +111,22 @@ impl Core {
 
     /// The configuration in force.
     pub(crate) fn members(&self) -> &Members {
-        &self.configurations.last().expect("the first configuration is never removed").1
+        &self.last_configuration().1
     }
 
     /// The index of its entry.
     pub(crate) fn members_index(&self) -> Index {
-        self.configurations.last().expect("the first configuration is never removed").0
+        self.last_configuration().0
     }
 
     pub(crate) fn membership(&self) -> Membership {
-        let index = self.members_index();
-        let committed = index <= self.commit;
-        Membership { index, members: self.members().clone(), committed }
+        let (index, members) = self.last_configuration();
+        let committed = *index <= self.commit;
+        Membership { index: *index, members: Arc::clone(members), committed }
+    }
+
+    fn last_configuration(&self) -> &(Index, Arc<Members>) {
+        self.configurations.last().expect("the first configuration is never removed")
     }
 
     /// The other voters, in order of id.
@@ -268,7 +272,7 @@ impl Core {
         if entry.kind == EntryKind::Config {
             let members = Members::decode(entry.payload.clone())
                 .expect("configurations are decoded before they are appended");
-            self.configurations.push((entry.index, members));
+            self.configurations.push((entry.index, Arc::new(members)));
             self.note_members();
         }
     }
@@ -345,7 +349,7 @@ impl Core {
         self.commit = self.commit.max(position.index);
         let before = self.members().clone();
         self.configurations.retain(|(index, _)| position.index < *index);
-        self.configurations.insert(0, (position.index, members));
+        self.configurations.insert(0, (position.index, Arc::new(members)));
         self.installing = None;
         self.event(Event::SnapshotInstalled { position });
         self.members_changed = true;
@@ -365,7 +369,7 @@ impl Core {
         self.unapplied_size_bytes = 0;
         self.hollow = false;
         let same = *self.members() == members;
-        self.configurations = vec![(position.index, members)];
+        self.configurations = vec![(position.index, Arc::new(members))];
         self.installing = None;
         self.event(Event::SnapshotInstalled { position });
         self.members_changed = true;

@@ -16,6 +16,8 @@
 //!
 //! What it lacks: joint configurations that wait to be left by hand.
 
+use std::sync::Arc;
+
 use kvraft_base::{EntryKind, Index, MemberId, Members, Position, limits};
 
 use crate::{
@@ -32,8 +34,8 @@ use crate::{
 pub struct Membership {
     /// Its entry. After a restart or a snapshot, the end of what the table held then.
     pub index: Index,
-    /// Who takes part.
-    pub members: Members,
+    /// Who takes part. Shared, so that a look at the state copies no names.
+    pub members: Arc<Members>,
     /// Whether that entry is known to be committed; one that is not may still be truncated.
     pub committed: bool,
 }
@@ -106,8 +108,8 @@ impl Leader {
         })
     }
 
-    /// Somebody who is no member wants to campaign. If it once was one, it has missed its removal, and
-    /// is sent the log until it knows.
+    /// Somebody who is no member wants to campaign. If it once was one, it has missed its removal,
+    /// and is sent the log until it knows.
     pub(crate) fn tell_removed(&mut self, core: &Core, id: MemberId) {
         let farewells = self.progress.values().filter(|progress| progress.farewell_until.is_some());
         let removed = !core.members().contains(id) && id <= core.members().id_max();

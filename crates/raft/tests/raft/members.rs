@@ -38,16 +38,16 @@ impl World {
     }
 
     /// The last configuration in the log is in force, committed or not (Raft §6).
-    pub(crate) fn check_members(&mut self, id: MemberId, members: Members) {
+    pub(crate) fn check_members(&mut self, id: MemberId, members: &Members) {
         let node = self.node(id);
         let journal = node.journal();
         let last = journal.entries.iter().rfind(|entry| entry.kind == EntryKind::Config);
         if let Some(entry) = last
             && node.installing.is_none()
         {
-            assert_eq!(decode_members(entry), members, "the last configuration is in force");
+            assert_eq!(decode_members(entry), *members, "the last configuration is in force");
         }
-        node.members = members;
+        node.members.clone_from(members);
     }
 }
 

@@ -589,7 +589,7 @@ impl World {
                 node.members.is_quorum(holds) || status.membership.members.is_quorum(holds);
             assert!(agreed, "committed is durable on a majority");
         }
-        self.check_members(id, status.membership.members);
+        self.check_members(id, &status.membership.members);
     }
 
     /// Log matching: logs that share a position share everything before it (Raft §5.3).
