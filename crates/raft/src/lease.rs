@@ -13,8 +13,8 @@
 //!
 //! Invariants:
 //! - only a round that was sent after the last doubt extends the lease;
-//! - once a successor was told to campaign there is no lease for the rest of the term: that message,
-//!   or the vote requests that follow from it, may arrive at any later time.
+//! - once a successor was told to campaign there is no lease for the rest of the term: that
+//!   message, or the vote requests that follow from it, may arrive at any later time.
 
 use std::{collections::VecDeque, time::Duration};
 

@@ -101,8 +101,8 @@ impl crate::Raft {
         }
     }
 
-    /// Whether this server has a log but not the state before it: until a snapshot has come, nothing
-    /// is applied, and nothing must be served.
+    /// Whether this server has a log but not the state before it: until a snapshot has come,
+    /// nothing is applied, and nothing must be served.
     #[must_use]
     pub fn is_hollow(&self) -> bool {
         self.core.is_hollow()

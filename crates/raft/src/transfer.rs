@@ -5,7 +5,8 @@
 //! at once.
 //!
 //! Invariants:
-//! - while a transfer is under way the leader's log does not grow, so that the successor catches up;
+//! - while a transfer is under way the leader's log does not grow, so that the successor catches
+//!   up;
 //! - the successor's campaign is an ordinary one but for the pre-vote and for loyalty, which the
 //!   present leader has waived; safety does not depend on either;
 //! - a transfer ends: by another leader, or after one election timeout, when the leader resumes.

@@ -252,7 +252,8 @@ impl Import {
 
     /// Makes what was received the table: synced, marked as an install under way, renamed, the
     /// directory synced. The old table and its readers must have been dropped; open the new one
-    /// with [`super::Table::open`], then let [`crate::Journal::reset`] follow, which ends the install.
+    /// with [`super::Table::open`], then let [`crate::Journal::reset`] follow, which ends the
+    /// install.
     ///
     /// # Errors
     /// [`ImportError::Incomplete`] when chunks are missing, and disk failures.
