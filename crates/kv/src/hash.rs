@@ -68,7 +68,11 @@ impl HashReading {
         let mut wrong: Option<DecodeError> = None;
         let mut is_done = true;
         view.overlay.scan(view.records, TableId::Records, &from, &mut |row_key, row| {
+            slice.spend_record(row.map_or(0, <[u8]>::len));
             let rev = RevKey::decode(row_key);
+            let Some(row) = row else {
+                return spent(slice, row_key, first, &mut is_done);
+            };
             match rev.and_then(|rev| Ok((rev, Fields::decode(row)?))) {
                 // Rows ascend by revision: the rest is newer, and may grow while this is read.
                 Ok((rev, _)) if rule.last(view) < rev.main => return ControlFlow::Break(()),
@@ -83,18 +87,27 @@ impl HashReading {
                     return ControlFlow::Break(());
                 }
             }
-            slice.spend_record(row.len());
-            if slice.is_spent() {
-                is_done = false;
-                // The least key after this one.
-                first.extend_from_slice(row_key);
-                first.push(0);
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
+            spent(slice, row_key, first, &mut is_done)
         })?;
         wrong.map_or(Ok(is_done), |error| Err(undecodable("records", &error)))
     }
+}
+
+/// Stops after this row if the slice is spent, and notes where to go on.
+fn spent(
+    slice: &Slice,
+    row_key: &[u8],
+    first: &mut Vec<u8>,
+    is_done: &mut bool,
+) -> ControlFlow<()> {
+    if !slice.is_spent() {
+        return ControlFlow::Continue(());
+    }
+    *is_done = false;
+    // The least key after this one.
+    first.extend_from_slice(row_key);
+    first.push(0);
+    ControlFlow::Break(())
 }
 
 impl Rule {

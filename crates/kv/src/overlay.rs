@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kvraft_base::{Damage, Index, Position, Records, RowVisitor, TableId, TableOp};
+use kvraft_base::{Damage, Index, Position, Records, TableId, TableOp};
 
 use crate::meta::Meta;
 
@@ -36,12 +36,8 @@ struct Slot {
     value: Option<Bytes>,
 }
 
-impl Slot {
-    /// Shows the row, unless it is deleted.
-    fn visit(&self, row: &[u8], visit: &mut RowVisitor<'_>) -> ControlFlow<()> {
-        self.value.as_ref().map_or(ControlFlow::Continue(()), |value| visit(row, value))
-    }
-}
+/// Called with each row and its value; breaks to stop.
+type VisitSlot<'a> = dyn FnMut(&[u8], Option<&[u8]>) -> ControlFlow<()> + 'a;
 
 /// The queue and its view.
 #[derive(Clone, Debug, Default)]
@@ -118,13 +114,14 @@ impl Overlay {
     }
 
     /// Visits the rows of a table as of now from `first` on, in key order: table and queue merged.
-    /// The visitor breaks to stop.
+    /// A row that is in the table and deleted here is shown without a value, so that the visitor
+    /// can count the work. The visitor breaks to stop.
     pub(crate) fn scan(
         &self,
         records: &dyn Records,
         table: TableId,
         first: &[u8],
-        visit: &mut RowVisitor<'_>,
+        visit: &mut VisitSlot<'_>,
     ) -> Result<(), Damage> {
         let empty = BTreeMap::new();
         let rows = self.view.get(&table).unwrap_or(&empty);
@@ -133,12 +130,12 @@ impl Overlay {
         let mut flow = ControlFlow::Continue(());
         records.scan(table, first, None, &mut |key, value| {
             while let Some((row, slot)) = queued.next_if(|(row, _)| row.as_ref() < key) {
-                flow = slot.visit(row, visit);
+                flow = visit(row, slot.value.as_deref());
                 flow?;
             }
             flow = match queued.next_if(|(row, _)| row.as_ref() == key) {
-                Some((row, slot)) => slot.visit(row, visit),
-                None => visit(key, value),
+                Some((row, slot)) => visit(row, slot.value.as_deref()),
+                None => visit(key, Some(value)),
             };
             flow
         })?;
@@ -146,7 +143,7 @@ impl Overlay {
             if flow.is_break() {
                 break;
             }
-            flow = slot.visit(row, visit);
+            flow = visit(row, slot.value.as_deref());
         }
         Ok(())
     }

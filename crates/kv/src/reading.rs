@@ -5,11 +5,11 @@
 //! Invariants:
 //! - a query sees one revision, the store's when its first slice began. Records never change, and
 //!   what is newer than that revision is left out, so later slices see the same state;
-//! - only a compaction can take away what is still to be read. Then the query begins again, with
-//!   the revision of that moment, or is refused as it would be had it come then;
+//! - only a compaction beyond that revision can take away what is still to be read. Then the query
+//!   begins again, with the revision of that moment, or is refused as it would be had it come then;
+//!   a hash, whose rule depends on the compaction, begins again after any;
 //! - what one query gathers is bounded: [`ANSWER_SIZE_BYTES_MAX`].
 //!
-//! The comparisons of a read-only transaction, at most 128, are done within its first slice.
 
 use bytes::Bytes;
 use kvraft_base::{Damage, Index, Records, Revision};
@@ -18,7 +18,7 @@ use crate::{
     hash::{HashReading, hash_kv_response},
     kv::Kv,
     refused::Refused,
-    request::{Compare, CompareTarget, Query, RangeRequest, RequestOp, TxnRequest},
+    request::{Compare, CompareTarget, Query, RangeRequest, RequestOp, SortTarget, TxnRequest},
     response::{Answer, RangeResponse, ResponseOp, TxnResponse},
     span::Span,
     view::{Stop, View},
@@ -74,8 +74,9 @@ impl Slice {
 
 /// What walking one key of the index costs, as bytes.
 const KEY_WORK_BYTES: usize = 64;
-/// What finding one record costs beside its bytes: a descent in overlay and table.
-const RECORD_WORK_BYTES: usize = 1024;
+/// What finding one record costs beside its bytes: a descent in overlay and table, which may have
+/// to read a page from the disk.
+const RECORD_WORK_BYTES: usize = 4096;
 
 /// A query and how far it has been read.
 #[derive(Clone, Debug)]
@@ -102,6 +103,8 @@ struct Progress {
 
 #[derive(Clone, Debug)]
 enum Current {
+    /// The comparisons of a transaction, before its branch is known.
+    Compare(CompareReading),
     Range(RangeReading),
     Hash(HashReading),
     /// All ranges are done.
@@ -132,7 +135,7 @@ impl Reading {
         let Some(progress) = &self.progress else { return 0 };
         let current = match &progress.current {
             Current::Range(range) => range.size_bytes,
-            Current::Hash(_) | Current::Nothing => 0,
+            Current::Compare(_) | Current::Hash(_) | Current::Nothing => 0,
         };
         current + progress.done_size_bytes
     }
@@ -214,7 +217,7 @@ impl Kv {
         slice: &mut Slice,
     ) -> Result<Option<Answer>, Stop> {
         let mut progress = match reading.progress.take() {
-            Some(progress) if progress.compacted == self.meta.compacted => progress,
+            Some(progress) if progress.outlives(self.meta.compacted) => progress,
             Some(_) | None => {
                 reading.index = self.meta.applied.index;
                 self.begin(records, &reading.query)?
@@ -223,6 +226,17 @@ impl Kv {
         let view = self.view_at(records, progress.revision);
         loop {
             match &mut progress.current {
+                Current::Compare(comparing) => {
+                    let Query::Txn(txn) = &reading.query else {
+                        unreachable!("only transactions compare");
+                    };
+                    if let Some(succeeded) = comparing.advance(&view, txn, slice)? {
+                        view.admit_ranges(txn, succeeded)?;
+                        progress.succeeded = Some(succeeded);
+                        progress.current = current(&view, first_range(txn, succeeded))?;
+                        continue;
+                    }
+                }
                 Current::Range(range) => {
                     let request = reading.ranges(progress.succeeded).nth(progress.done.len());
                     let request = request.expect("the current range is one of the branch's");
@@ -261,8 +275,10 @@ impl Kv {
             }
             Query::Txn(txn) => {
                 txn.check()?;
-                let succeeded = view.choose_readonly(txn)?;
-                (Some(succeeded), current(&view, first_range(txn, succeeded))?)
+                if !txn.is_readonly() {
+                    return Err(Refused::NotReadonly.into());
+                }
+                (None, Current::Compare(CompareReading::default()))
             }
             Query::HashKv { revision } => {
                 (None, Current::Hash(HashReading::of_revision(&view, *revision)?))
@@ -290,6 +306,16 @@ fn current(view: &View<'_>, request: Option<&RangeRequest>) -> Result<Current, R
 }
 
 impl Progress {
+    /// Whether what is still to be read has survived a compaction there.
+    fn outlives(&self, compacted: i64) -> bool {
+        match &self.current {
+            Current::Range(range) => compacted <= range.at,
+            Current::Compare(_) => compacted <= self.revision,
+            Current::Hash(_) => compacted == self.compacted,
+            Current::Nothing => true,
+        }
+    }
+
     fn finish(mut self) -> Answer {
         match self.succeeded {
             None => Answer::Range(self.done.pop().expect("a plain range is done")),
@@ -310,6 +336,50 @@ impl HashReading {
                 Answer::Hash { revision: Revision(view.revision), hash: self.sum() }
             }
         }
+    }
+}
+
+/// The comparisons of a transaction, of which some have been done.
+#[derive(Clone, Debug, Default)]
+struct CompareReading {
+    /// How many hold.
+    done: usize,
+    /// The last key that the next one has held for, and whether there was any.
+    after: Option<Box<[u8]>>,
+    found: bool,
+}
+
+impl CompareReading {
+    /// Compares on; whether all hold, once that is known.
+    fn advance(
+        &mut self,
+        view: &View<'_>,
+        txn: &TxnRequest,
+        slice: &mut Slice,
+    ) -> Result<Option<bool>, Damage> {
+        while let Some(compare) = txn.compare.get(self.done) {
+            let span = Span::new(&compare.key, &compare.range_end);
+            for (key, history) in view.index.walk(span, self.after.as_deref()) {
+                slice.spend_key();
+                if let Some(change) = history.at(view.revision) {
+                    self.found = true;
+                    let kv = view.record(change)?;
+                    slice.spend_record(pair_size(&kv));
+                    if !compare.holds(&kv) {
+                        return Ok(Some(false));
+                    }
+                }
+                if slice.is_spent() {
+                    self.after = Some(key.into());
+                    return Ok(None);
+                }
+            }
+            if !self.found && !compare.holds_for_nothing() {
+                return Ok(Some(false));
+            }
+            *self = Self { done: self.done + 1, ..Self::default() };
+        }
+        Ok(Some(true))
     }
 }
 
@@ -352,11 +422,17 @@ impl RangeReading {
             if let Some(change) = history.at(self.at) {
                 self.count += 1;
                 if self.kvs.len() < self.read_max {
-                    let kv = view.record(change)?;
-                    let size_bytes = pair_size(&kv);
-                    slice.spend_record(size_bytes);
-                    self.size_bytes += size_bytes;
-                    self.kvs.push(kv);
+                    let mut kv = view.record(change)?;
+                    slice.spend_record(pair_size(&kv));
+                    if request.admits(&kv) {
+                        if request.keys_only && request.sort_target != SortTarget::Value {
+                            // The key is a part of the row: alone, it must not keep the value.
+                            kv.key = Bytes::copy_from_slice(key);
+                            kv.value = Bytes::new();
+                        }
+                        self.size_bytes += pair_size(&kv);
+                        self.kvs.push(kv);
+                    }
                 }
             }
             if slice.is_spent() {
@@ -369,7 +445,6 @@ impl RangeReading {
 
     pub(crate) fn finish(self, view: &View<'_>, request: &RangeRequest) -> RangeResponse {
         let Self { count, mut kvs, .. } = self;
-        kvs.retain(|kv| request.admits(kv));
         request.sort(&mut kvs);
         let limit = limit_of(request);
         let more = limit.is_some_and(|limit| limit < kvs.len());

@@ -86,17 +86,9 @@ impl PutRequest {
 }
 
 impl View<'_> {
-    /// Which branch a transaction takes whose operations are all ranges, once nothing in it can be
-    /// refused any more.
-    pub(crate) fn choose_readonly(&self, txn: &TxnRequest) -> Result<bool, Stop> {
-        if !txn.is_readonly() {
-            return Err(Refused::NotReadonly.into());
-        }
-        let mut choices = Vec::new();
-        txn.choose(self, &mut choices)?;
-        let succeeded = choices[0];
-        txn.admit(self, &mut Path(choices.into_iter()))?;
-        Ok(succeeded)
+    /// Refuses the ranges of a transaction that only reads, if one of its branch cannot be read.
+    pub(crate) fn admit_ranges(&self, txn: &TxnRequest, succeeded: bool) -> Result<(), Refused> {
+        txn.admit(self, &mut Path(vec![succeeded].into_iter()))
     }
 }
 

@@ -110,9 +110,7 @@ impl View<'_> {
                 return Ok(false);
             }
         }
-        // A missing value is not an empty value: nothing can be said of it.
-        let is_value = matches!(compare.target, CompareTarget::Value(_));
-        Ok(found || (!is_value && compare.holds(&KeyValue::default())))
+        Ok(found || compare.holds_for_nothing())
     }
 }
 
@@ -165,7 +163,14 @@ impl RangeRequest {
 }
 
 impl Compare {
-    fn holds(&self, kv: &KeyValue) -> bool {
+    /// Whether it holds where no key is: a missing value is not an empty value, and nothing can be
+    /// said of it; all else counts as zero.
+    pub(crate) fn holds_for_nothing(&self) -> bool {
+        let is_value = matches!(self.target, CompareTarget::Value(_));
+        !is_value && self.holds(&KeyValue::default())
+    }
+
+    pub(crate) fn holds(&self, kv: &KeyValue) -> bool {
         let ordering = match &self.target {
             CompareTarget::Version(version) => kv.version.cmp(version),
             CompareTarget::Create(revision) => kv.create_revision.cmp(revision),

@@ -39,7 +39,7 @@ impl Default for MachineOptions {
             checkpoint_size_bytes: 8 << 20,
             checkpoint_interval: Duration::from_secs(2),
             overlay_size_bytes_max: 64 << 20,
-            slice_size_bytes: 4 << 20,
+            slice_size_bytes: 1 << 20,
             apply_count_max: 1024,
         }
     }

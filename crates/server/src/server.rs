@@ -35,7 +35,7 @@ use crate::{
     driver::{Driver, Edge},
     edge::{FatalHandler, ServerEdge},
     grpc,
-    peers::{PeerConfig, PeerError, PeerEvent, PeerNet},
+    peers::{Lane, PeerConfig, PeerError, PeerEvent, PeerNet},
     volatile::VolatileDisk,
 };
 
@@ -268,8 +268,10 @@ fn start_peers(
                     edge.on_fatal(Fatal::Superseded { peer });
                 }
             }
-            PeerEvent::Frame { peer, payload, .. } => {
-                let forward = Frame::is_forward(&payload).then(|| payload.clone());
+            PeerEvent::Frame { peer, lane, payload } => {
+                // A bulk frame without room is offered again: it is not refused yet.
+                let refusable = lane == Lane::Control && Frame::is_forward(&payload);
+                let forward = refusable.then(|| payload.clone());
                 let taken = driver.on_frame(peer, payload);
                 if !taken
                     && let Some(answer) = forward.and_then(|f| Frame::answer_to_dropped(&f))
