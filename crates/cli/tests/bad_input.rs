@@ -227,17 +227,19 @@ fn damaged_journal_is_named() {
     assert!(!get.status.success(), "{get:?}");
 }
 
+/// A table that has lost its end is kept aside, and filled again from the journal.
 #[test]
-fn table_cut_short_is_named() {
+fn table_cut_short_is_set_aside() {
     let data = used("table");
     let table = data.join("table");
     let bytes = fs::read(&table).unwrap();
     for length in [1000, bytes.len() / 2, bytes.len() - 1] {
         fs::write(&table, &bytes[..length]).unwrap();
-        refused(&command(&data).output().unwrap(), &[data.to_str().unwrap(), "table"]);
+        let mut server = Server::start(&data);
+        assert_eq!(server.run(&["get", "key-9"]).stdout, b"key-9\nvalue\n");
+        server.kill();
+        assert!(fs::read(data.join("table.damaged")).unwrap() == bytes[..length], "{length}");
     }
-    fs::write(&table, bytes).unwrap();
-    assert_eq!(Server::start(&data).run(&["get", "key-9"]).stdout, b"key-9\nvalue\n");
 }
 
 /// A disk that takes no more bytes, here by a limit on the size of files: the server ends and says

@@ -150,12 +150,11 @@ impl std::fmt::Display for Note {
             Self::InstallRolledForward { position } => {
                 write!(f, "snapshot install completed: the log begins after {position}")
             }
-            Self::JournalCut { applied } => {
-                write!(
-                    f,
-                    "the journal is damaged before {applied}, which the table holds: it begins anew there"
-                )
-            }
+            Self::JournalCut { applied } => write!(
+                f,
+                "the journal is damaged before {applied}, which the table holds: it begins anew \
+                 there"
+            ),
             Self::Hollow { applied, released } => write!(
                 f,
                 "the table ends at {applied} but the journal begins after {released}: nothing is \
