@@ -24,7 +24,7 @@ use crate::{
     view::{Stop, View},
 };
 
-/// The greatest answer to a query, in bytes of its pairs. etcd has no bound and a single request
+/// The greatest answer to a query or a change, in bytes of its pairs. etcd has no bound and a single request
 /// can end it for want of memory; clients read more with a limit, page by page.
 pub const ANSWER_SIZE_BYTES_MAX: usize = 256 << 20;
 
@@ -401,12 +401,8 @@ pub(crate) struct RangeReading {
 
 impl RangeReading {
     pub(crate) fn begin(view: &View<'_>, request: &RangeRequest) -> Result<Self, Refused> {
-        let read_max = match limit_of(request) {
-            _ if request.count_only => 0,
-            Some(limit) if request.is_natural() => limit.saturating_add(1),
-            _ => usize::MAX,
-        };
-        Ok(Self { at: view.resolve(request.revision)?, read_max, ..Self::default() })
+        let (at, read_max) = (view.resolve(request.revision)?, request.read_max());
+        Ok(Self { at, read_max, ..Self::default() })
     }
 
     /// Walks on; true when the end is reached.
@@ -456,12 +452,25 @@ impl RangeReading {
     }
 }
 
+impl RangeRequest {
+    /// How many pairs are read for it at most.
+    pub(crate) fn read_max(&self) -> usize {
+        match limit_of(self) {
+            _ if self.count_only => 0,
+            Some(limit) if self.is_natural() => limit.saturating_add(1),
+            _ => usize::MAX,
+        }
+    }
+}
+
 fn limit_of(request: &RangeRequest) -> Option<usize> {
     usize::try_from(request.limit).ok().filter(|limit| 0 < *limit)
 }
 
+/// What a pair takes beside its bytes.
+pub(crate) const PAIR_OVERHEAD_BYTES: usize = 128;
+
 /// Bytes that a pair takes, with an allowance for what holds them.
 fn pair_size(kv: &crate::KeyValue) -> usize {
-    const OVERHEAD_BYTES: usize = 128;
-    OVERHEAD_BYTES + kv.key.len() + kv.value.len()
+    PAIR_OVERHEAD_BYTES + kv.key.len() + kv.value.len()
 }

@@ -100,7 +100,7 @@ pub enum Refused {
     /// A transaction that writes was asked as a query.
     #[error("kvraft: transaction writes and needs a log entry")]
     NotReadonly,
-    /// What a query gathers is over [`crate::ANSWER_SIZE_BYTES_MAX`].
+    /// What an answer gathers is over [`crate::ANSWER_SIZE_BYTES_MAX`].
     #[error("kvraft: the answer is too large; read it in parts, with a limit")]
     AnswerTooLarge,
     /// The command in the log cannot be decoded by this version.

@@ -12,8 +12,9 @@ use crate::{
     index::{Change, Generation},
     key_value::KeyValue,
     kv::Kv,
+    reading::{ANSWER_SIZE_BYTES_MAX, PAIR_OVERHEAD_BYTES},
     refused::Refused,
-    request::{DeleteRangeRequest, PutRequest, RequestOp, TxnRequest},
+    request::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest},
     response::{DeleteRangeResponse, PutResponse, ResponseOp, TxnResponse},
     rev_key::RevKey,
     span::Span,
@@ -54,17 +55,70 @@ impl TxnRequest {
     }
 
     /// Refuses what could not be done, on the branches that are taken.
-    fn admit(&self, view: &View<'_>, path: &mut Path) -> Result<(), Refused> {
+    fn admit(
+        &self,
+        view: &View<'_>,
+        path: &mut Path,
+        gathering: &mut Gathering,
+    ) -> Result<(), Refused> {
         for op in self.branch(path.next()) {
             match op {
-                RequestOp::Range(range) => view.check_revision(range.revision)?,
+                RequestOp::Range(range) => {
+                    view.check_revision(range.revision)?;
+                    gathering.admit_range(view, range)?;
+                }
                 RequestOp::Put(put) => {
                     put.check_exists(view)?;
                     put.check_lease()?;
                 }
-                RequestOp::DeleteRange(_) => {}
-                RequestOp::Txn(txn) => txn.admit(view, path)?,
+                RequestOp::DeleteRange(delete) => gathering.admit_delete(view, delete)?,
+                RequestOp::Txn(txn) => txn.admit(view, path, gathering)?,
             }
+        }
+        Ok(())
+    }
+}
+
+/// What the answer to one entry may still gather, in bytes of records. Every member gathers it, in
+/// one go, so that without a bound one request could end them all for want of memory.
+struct Gathering {
+    left: usize,
+}
+
+impl Default for Gathering {
+    fn default() -> Self {
+        Self { left: ANSWER_SIZE_BYTES_MAX }
+    }
+}
+
+impl Gathering {
+    fn admit_range(&mut self, view: &View<'_>, range: &RangeRequest) -> Result<(), Refused> {
+        let span = Span::new(&range.key, &range.range_end);
+        let revision = if range.revision.0 <= 0 { view.revision } else { range.revision.0 };
+        self.admit(view, span, revision, range.read_max())
+    }
+
+    fn admit_delete(
+        &mut self,
+        view: &View<'_>,
+        delete: &DeleteRangeRequest,
+    ) -> Result<(), Refused> {
+        let read_max = if delete.prev_kv { usize::MAX } else { 0 };
+        self.admit(view, Span::new(&delete.key, &delete.range_end), view.revision, read_max)
+    }
+
+    /// Takes the records off that reading a span would gather.
+    fn admit(
+        &mut self,
+        view: &View<'_>,
+        span: Span<'_>,
+        revision: i64,
+        read_max: usize,
+    ) -> Result<(), Refused> {
+        for (_, change) in view.index.span(span, revision).take(read_max) {
+            let size_bytes = usize::try_from(change.size_bytes).unwrap_or(usize::MAX);
+            let left = self.left.checked_sub(size_bytes.saturating_add(PAIR_OVERHEAD_BYTES));
+            self.left = left.ok_or(Refused::AnswerTooLarge)?;
         }
         Ok(())
     }
@@ -88,7 +142,9 @@ impl PutRequest {
 impl View<'_> {
     /// Refuses the ranges of a transaction that only reads, if one of its branch cannot be read.
     pub(crate) fn admit_ranges(&self, txn: &TxnRequest, succeeded: bool) -> Result<(), Refused> {
-        txn.admit(self, &mut Path(vec![succeeded].into_iter()))
+        // What a query gathers is bounded while it is read.
+        let mut unbounded = Gathering { left: usize::MAX };
+        txn.admit(self, &mut Path(vec![succeeded].into_iter()), &mut unbounded)
     }
 }
 
@@ -140,6 +196,7 @@ impl<'a> Changes<'a> {
         mut self,
         delete: &DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Stop> {
+        Gathering::default().admit_delete(&self.view(), delete)?;
         let response = self.delete(delete)?;
         self.commit();
         Ok(response)
@@ -149,7 +206,8 @@ impl<'a> Changes<'a> {
     pub(crate) fn txn_alone(mut self, txn: &TxnRequest) -> Result<TxnResponse, Stop> {
         let mut choices = Vec::new();
         txn.choose(&self.view(), &mut choices)?;
-        txn.admit(&self.view(), &mut Path(choices.clone().into_iter()))?;
+        let mut path = Path(choices.clone().into_iter());
+        txn.admit(&self.view(), &mut path, &mut Gathering::default())?;
         let mut path = Path(choices.into_iter());
         let mut response = self.txn(txn, &mut path)?;
         assert!(path.0.next().is_none(), "every choice of a path is taken");

@@ -9,6 +9,9 @@
 //! - completions from journal and table always find room; client requests are admitted up to a
 //!   bound and refused beyond; frames from peers beyond a bound are dropped, which raft tolerates;
 //! - the first [`Hop::Fatal`] ends the process through `on_fatal`; nothing is retried.
+//!
+//! What it lacks: the bytes of a request count from when it is decoded, not while it arrives; an
+//! answer on its way to a slow client counts nowhere.
 
 use std::{
     collections::HashMap,

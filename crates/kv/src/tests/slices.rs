@@ -184,6 +184,16 @@ fn a_huge_answer_is_refused() {
     }
     let (answer, _) = read(&mut machine, &Query::Range(all()), |_, _| ());
     assert_eq!(answer, Err(Refused::AnswerTooLarge));
+    let before = machine.kv.revision();
+    let ops = vec![RequestOp::Put(PutRequest { key: key(1), ..PutRequest::default() })];
+    let success = ops.into_iter().chain([RequestOp::Range(all())]).collect();
+    let txn = Request::Txn(TxnRequest { success, ..TxnRequest::default() });
+    assert_eq!(machine.request(txn).result, Err(Refused::AnswerTooLarge));
+    let zero = Bytes::from_static(b"\0");
+    let delete = DeleteRangeRequest { key: zero.clone(), range_end: zero, prev_kv: true };
+    let applied = machine.request(Request::DeleteRange(delete));
+    assert_eq!(applied.result, Err(Refused::AnswerTooLarge));
+    assert_eq!(machine.kv.revision(), before, "nothing was changed");
     let part = RangeRequest { limit: 100, ..all() };
     let (answer, _) = read(&mut machine, &Query::Range(part), |_, _| ());
     assert!(answer.is_ok());
