@@ -105,6 +105,10 @@ impl Limits {
             let number = self.journal_segment_size;
             return Err(limit("journal-segment-size", number, "is too small: at least 4KiB"));
         }
+        if SEGMENT_SIZE_MAX < self.journal_segment_size {
+            let number = self.journal_segment_size;
+            return Err(limit("journal-segment-size", number, "is too large: at most 1GiB"));
+        }
         if (ENTRY_SIZE_BYTES_MAX as u64) < self.append_size {
             let text = "is more than the greatest entry, 1638400 bytes";
             return Err(limit("append-size", self.append_size, text));
@@ -186,3 +190,6 @@ const WAITING_REQUEST_SIZE_MIN: u64 = crate::driver::REQUEST_OVERHEAD_BYTES as u
 
 /// What the journal demands.
 const SEGMENT_SIZE_MIN: u64 = 4 * 1024;
+
+/// A segment is read whole when a server starts. The checksums would bear a thousand times as much.
+const SEGMENT_SIZE_MAX: u64 = 1 << 30;

@@ -171,6 +171,9 @@ impl ClusterConfig {
             machine: MachineOptions {
                 checkpoint_size_bytes: self.checkpoint_size_bytes,
                 checkpoint_interval: self.checkpoint_interval,
+                // A few records and entries a turn, so that most work takes several.
+                slice_size_bytes: 16 * 1024,
+                apply_count_max: 16,
                 ..MachineOptions::default()
             },
             cluster,
