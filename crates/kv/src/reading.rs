@@ -24,8 +24,8 @@ use crate::{
     view::{Stop, View},
 };
 
-/// The greatest answer to a query or a change, in bytes of its pairs. etcd has no bound and a single request
-/// can end it for want of memory; clients read more with a limit, page by page.
+/// The greatest answer to a query or a change, in bytes of its pairs. etcd has no bound and a
+/// single request can end it for want of memory; clients read more with a limit, page by page.
 pub const ANSWER_SIZE_BYTES_MAX: usize = 256 << 20;
 
 /// How much may be read at a time, in bytes; walking a key and reading a record cost a flat rate.
