@@ -25,7 +25,7 @@ fn seeds_of_every_size_are_clean() {
 #[test]
 fn seeds_that_failed_stay_clean() {
     // A server that was left standing still, or with a slow disk, was expected to keep up.
-    for seed in [1_482, 1_767] {
+    for seed in [1_101, 1_482, 1_767] {
         assert_clean(seed, Choices::default());
     }
 }

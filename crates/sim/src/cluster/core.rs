@@ -76,6 +76,15 @@ impl World {
         while (core.len() as u64) < wanted {
             core.insert(*prng.pick(&servers).expect("at least one server"));
         }
+        // A server whose disk was hit may need the others before it can help anybody.
+        let majority = servers.len() / 2 + 1;
+        let sound = || servers.iter().filter(|id| !self.rotted.contains(id));
+        for id in sound() {
+            if majority <= sound().filter(|id| core.contains(id)).count() {
+                break;
+            }
+            core.insert(*id);
+        }
         core
     }
 
