@@ -69,40 +69,57 @@ impl Bounds {
                 },
             ),
             Search::new("members change", Self { term_max: 1, ..Self::MEMBERS }),
-        ]
-    }
-
-    /// What `cargo xtask model-check` explores beside.
-    #[must_use]
-    pub fn large() -> Vec<Search> {
-        vec![
             Search::new(
-                "three terms and a crash of each server",
+                "three terms, an entry in each, a crash",
                 Self {
                     term_max: 3,
-                    crash_total_max: 3,
+                    crash_total_max: 1,
                     idle_crashes: false,
                     whole_elections: true,
                     write_count_max: 1,
                     ..Self::ELECTIONS
                 },
             ),
+        ]
+    }
+
+    /// What `cargo xtask model-check` explores beside.
+    #[must_use]
+    pub fn large() -> Vec<Search> {
+        let whole = Self { whole_elections: true, idle_crashes: false, ..Self::ELECTIONS };
+        vec![
             Search::new(
-                "two elections with a crash, every interleaving",
-                Self { crash_total_max: 1, ..Self::ELECTIONS },
+                "three terms, an entry in each, a crash of each server, every interleaving",
+                Self { term_max: 3, crash_total_max: 3, ..Self::ELECTIONS },
             ),
             Search::new(
-                "heartbeats over two terms",
-                Self { heartbeat_count_max: 1, whole_elections: true, ..Self::ELECTIONS },
+                "four terms, a crash of each server",
+                Self { term_max: 4, crash_total_max: 3, write_count_max: 1, ..whole },
             ),
-            Search::new("members change over two terms", Self::MEMBERS),
             Search::new(
-                "a write over two terms with a crash",
+                "a write over two terms, every interleaving of elections",
+                Self { proposal_count_max: 1, ..Self::ELECTIONS },
+            ),
+            Search::new(
+                "a write over two terms, a crash of each server",
+                Self { proposal_count_max: 1, crash_total_max: 3, ..whole },
+            ),
+            Search::new(
+                "heartbeats of one leader",
+                Self { term_max: 1, heartbeat_count_max: 1, ..whole },
+            ),
+            Search::new(
+                "members change over two terms, and a server crashes",
+                Self { crash_total_max: 1, idle_crashes: false, ..Self::MEMBERS },
+            ),
+            Search::new(
+                "a write over three terms, a crash of each server",
                 Self {
+                    term_max: 3,
                     proposal_count_max: 1,
-                    crash_total_max: 1,
-                    whole_elections: true,
-                    ..Self::ELECTIONS
+                    crash_total_max: 3,
+                    write_count_max: 1,
+                    ..whole
                 },
             ),
         ]

@@ -18,7 +18,7 @@ struct Arguments {
     list: List,
     /// Bounds of one own search, instead of a list: terms, proposals, changes of members, crashes
     /// of all servers, heartbeats, writes under way, and 1 if elections are single steps
-    #[arg(long, value_delimiter = ',', num_args = 7, conflicts_with = "list")]
+    #[arg(long, num_args = 7, conflicts_with = "list")]
     bounds: Vec<u8>,
     /// Longest time for each search, in seconds
     #[arg(long, default_value_t = 3600)]

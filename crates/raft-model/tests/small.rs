@@ -35,3 +35,9 @@ fn a_write_over_two_terms_breaks_no_rule() {
 fn a_change_of_members_breaks_no_rule() {
     exhaust(Bounds::small()[3], &["a second leader commits"]);
 }
+
+/// Three leaders, each with an entry of its own, and a crash in between: no rule is broken.
+#[test]
+fn three_terms_and_a_crash_break_no_rule() {
+    exhaust(Bounds::small()[4], &[]);
+}
