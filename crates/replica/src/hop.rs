@@ -6,7 +6,7 @@ use kvraft_base::{
     Ticket, Write, WriteId,
 };
 use kvraft_kv::{Answer, Kv, Query, Refused, Response};
-use kvraft_raft::Fetch;
+use kvraft_raft::{Change, Fetch, Membership, Refusal};
 use kvraft_store::{ImportError, TableError, TableReader};
 
 use crate::frame::SnapshotChunk;
@@ -54,6 +54,9 @@ pub enum Hop {
     Reply(Reply),
     /// Something happened that logs and traces want to know.
     Event(kvraft_raft::Event),
+    /// The configuration in force has changed, or is known to be committed now. First said in the
+    /// first turn.
+    Members(Membership),
     /// This server must stop.
     Fatal(Fatal),
 }
@@ -69,6 +72,13 @@ pub enum ClientRequest {
         query: Query,
         /// Whether the answer must reflect everything acknowledged before the question.
         linearizable: bool,
+    },
+    /// Other members; answered when the change is committed and no longer joint.
+    ChangeMembers(Vec<Change>),
+    /// Another leader; only this server's own leadership is handed over.
+    Transfer {
+        /// Who; the nearest voter if `None`.
+        to: Option<MemberId>,
     },
 }
 
@@ -314,6 +324,11 @@ pub enum Outcome {
     Failed(Failure),
     /// It may or may not take effect.
     Unknown(Failure),
+    /// The change of members is over, and this is what it, or a later one, has led to; or it was
+    /// refused by the leader's rules, without any effect.
+    Changed(Result<Membership, Refusal>),
+    /// Who leads now, or why leadership stays.
+    Transferred(Result<MemberId, Refusal>),
 }
 
 /// Why a request was not answered by the state machine.
@@ -355,6 +370,13 @@ pub enum Fatal {
     Superseded {
         /// Who said so.
         peer: MemberId,
+    },
+    /// This server is no member any more, by a committed configuration, and never will be again:
+    /// ids are not reused.
+    #[error("this server was removed from the cluster by the change at {index}")]
+    Removed {
+        /// The configuration's entry, or what held it when this server started.
+        index: Index,
     },
     /// Installing a received snapshot failed half-way.
     #[error("snapshot: {0}")]

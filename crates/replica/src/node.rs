@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod clients;
+mod members;
 
 /// Bounds of the node.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +74,7 @@ pub struct Node {
     /// lost, and its client would wait in vain.
     unreachable: BTreeSet<MemberId>,
     parked_retry_at: Instant,
+    members: members::MemberIo,
     transfers: Transfers,
     /// The snapshot that is replacing this server's state right now.
     installing: Option<Position>,
@@ -111,6 +113,7 @@ impl Node {
             attempt_count: 0,
             unreachable: BTreeSet::new(),
             parked_retry_at: Instant::ZERO,
+            members: members::MemberIo::default(),
             transfers: Transfers::default(),
             installing: None,
             installed: None,
@@ -136,7 +139,7 @@ impl Node {
     /// Requests of this server's clients that are waiting for an outcome here.
     #[must_use]
     pub fn waiting_count(&self) -> usize {
-        self.waiting.count()
+        self.waiting.count() + self.members.count()
     }
 
     /// Frames from peers that could not be decoded.
@@ -149,7 +152,8 @@ impl Node {
     #[must_use]
     pub fn deadline(&self) -> Instant {
         let parked = if self.waiting.has_parked() { self.parked_retry_at } else { Instant::NEVER };
-        self.raft.deadline().min(parked).min(self.transfers.deadline())
+        let removed = self.members.removal_deadline(self.is_leading());
+        self.raft.deadline().min(parked).min(self.transfers.deadline()).min(removed)
     }
 
     /// One turn over everything that has arrived; queued messages go before deadlines.
@@ -164,6 +168,7 @@ impl Node {
         self.emit(now, &mut output, out);
         self.output = output;
         self.release(out);
+        self.stop_if_removed(now.instant, out);
     }
 
     fn take(&mut self, now: Now, input: NodeIn, out: &mut Vec<Hop>) {
@@ -171,7 +176,7 @@ impl Node {
         match input {
             NodeIn::Client { ticket, request } => self.on_client(now, ticket, request, out),
             NodeIn::Cancel(ticket) => {
-                if !self.waiting.cancel(ticket) {
+                if !self.waiting.cancel(ticket) && !self.members.cancel(ticket) {
                     out.push(Hop::Machine(MachineIn::Cancel(ticket)));
                 }
             }
@@ -294,7 +299,9 @@ impl Node {
         for (ticket, result) in output.proposed.drain(..) {
             match result {
                 Ok(position) => {
-                    if !self.forwards.on_appended(ticket, position) {
+                    if !self.members.on_appended(ticket, position)
+                        && !self.forwards.on_appended(ticket, position)
+                    {
                         self.waiting.on_appended(ticket, position);
                     }
                 }
@@ -316,6 +323,12 @@ impl Node {
                 // Reads have no effect: asking again is always safe.
                 Err(_) => self.waiting.park(ticket, arrived, Parked::Query(query), out),
             }
+        }
+        for (ticket, result) in output.transfers.drain(..) {
+            self.members.on_transferred(ticket, result, out);
+        }
+        if let Some(membership) = output.members.take() {
+            self.on_members(now.instant, membership, out);
         }
         for fetch in output.fetches.drain(..) {
             out.push(Hop::Journal(JournalIn::Fetch(fetch)));

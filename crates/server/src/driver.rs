@@ -26,7 +26,7 @@ use std::{
 
 use bytes::Bytes;
 use kvraft_base::{Instant, MemberId, Ticket, limits};
-use kvraft_raft::{Event, Status};
+use kvraft_raft::{Event, Membership, Status};
 use kvraft_replica::{
     ClientRequest, Fatal, Frame, Hop, JournalIn, JournalLane, MachineIn, MachineLane, Node, NodeIn,
     NotSent, Now, PeerLane, Replica, Reply, TableIn, TableLane,
@@ -52,6 +52,9 @@ pub(crate) trait Edge: Send + Sync + 'static {
     fn send_to_peer(&self, to: MemberId, lane: PeerLane, frame: Bytes) -> Result<(), NotSent>;
     /// Logs and counts.
     fn on_event(&self, event: &Event);
+    /// The configuration in force has changed, or is known to be committed now. First called in the
+    /// first turn.
+    fn on_members(&self, _membership: &Membership) {}
     /// Ends the process.
     fn on_fatal(&self, fatal: Fatal);
     /// After each turn in which something changed.
@@ -395,6 +398,7 @@ impl Core {
                     }
                 }
                 Hop::Event(event) => self.edge.on_event(&event),
+                Hop::Members(membership) => self.edge.on_members(&membership),
                 Hop::Fatal(fatal) => self.edge.on_fatal(fatal),
             }
         }
@@ -464,7 +468,11 @@ fn hand_over(hops: &mut Vec<Hop>, core: &Sender<CoreIn>, edge: &Arc<dyn Edge>) {
             Hop::Machine(input) => drop(core.send(CoreIn::Machine(input))),
             Hop::Fatal(fatal) => edge.on_fatal(fatal),
             Hop::Event(event) => edge.on_event(&event),
-            Hop::Journal(_) | Hop::Table(_) | Hop::Peer { .. } | Hop::Reply(_) => {
+            Hop::Journal(_)
+            | Hop::Table(_)
+            | Hop::Peer { .. }
+            | Hop::Reply(_)
+            | Hop::Members(_) => {
                 unreachable!("disk lanes answer the node and the machine only")
             }
         }

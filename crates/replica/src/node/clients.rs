@@ -36,7 +36,7 @@ impl Node {
         out: &mut Vec<Hop>,
     ) {
         assert!(ticket.0 < REMOTE_TICKET_FIRST, "the edge's tickets stay below the remote ones");
-        if self.options.waiting_count_max <= self.waiting.count() {
+        if self.options.waiting_count_max <= self.waiting_count() {
             reply(ticket, Outcome::Failed(Failure::Busy), out);
             return;
         }
@@ -44,6 +44,14 @@ impl Node {
             ClientRequest::Propose(command) => {
                 let kept = Kept { command, arrived: now.instant };
                 self.propose(now, ticket, kept, out);
+            }
+            ClientRequest::ChangeMembers(changes) => {
+                self.members.on_asked(ticket);
+                self.raft.step(now.instant, Input::ChangeMembers { ticket, changes });
+            }
+            ClientRequest::Transfer { to } => {
+                self.members.on_transfer(ticket);
+                self.raft.step(now.instant, Input::Transfer { ticket, to });
             }
             ClientRequest::Query { linearizable: false, .. } if self.raft.is_hollow() => {
                 reply(ticket, Outcome::Failed(Failure::Muted), out);
@@ -86,6 +94,9 @@ impl Node {
             refuse_forward(remote, refusal_for_peer(refusal), out);
             return;
         }
+        if self.members.on_refused(ticket, refusal, out) {
+            return;
+        }
         let Some(kept) = self.waiting.take_refused(ticket) else {
             return; // Cancelled in the meantime.
         };
@@ -123,6 +134,10 @@ impl Node {
         send(leader, PeerLane::Control, &Frame::Forward { attempt, command }, out);
     }
 
+    pub(super) fn is_leading(&self) -> bool {
+        self.raft.leader() == Some(self.me)
+    }
+
     fn is_me(&self, id: MemberId) -> bool {
         self.me == id
     }
@@ -154,6 +169,7 @@ impl Node {
         let (leader, term) = self.led_by;
         self.waiting.on_leader_changed(leader, term, out);
         let leading = leader.filter(|id| self.is_me(*id)).map(|_| term);
+        self.members.on_leader_changed(leading, out);
         for (to, frame) in self.forwards.take_lost(leading) {
             send(to, PeerLane::Control, &frame, out);
         }

@@ -159,7 +159,7 @@ impl Group {
                 inbox.push(NodeIn::Released(Position::new(term, index)));
             }
             Hop::Table(input) => self.table.push(input),
-            Hop::Journal(_) | Hop::Machine(_) => {}
+            Hop::Journal(_) | Hop::Machine(_) | Hop::Members(_) => {}
         }
     }
 

@@ -120,7 +120,9 @@ impl Service {
             Outcome::Done(result) => result.map_err(|refused| errors::refused(&refused)),
             Outcome::Failed(failure) => Err(errors::failed(failure)),
             Outcome::Unknown(_) => Err(errors::lost()),
-            Outcome::Answered(_) => unreachable!("a command is not answered like a query"),
+            Outcome::Answered(_) | Outcome::Changed(_) | Outcome::Transferred(_) => {
+                unreachable!("a command is answered by the state machine")
+            }
         }
     }
 
@@ -134,7 +136,9 @@ impl Service {
             Outcome::Answered(result) => result.map_err(|refused| errors::refused(&refused)),
             // A query has no effect, so what became of it matters to nobody.
             Outcome::Failed(failure) | Outcome::Unknown(failure) => Err(errors::failed(failure)),
-            Outcome::Done(_) => unreachable!("a query is not answered like a command"),
+            Outcome::Done(_) | Outcome::Changed(_) | Outcome::Transferred(_) => {
+                unreachable!("a query is not answered like a command")
+            }
         }
     }
 

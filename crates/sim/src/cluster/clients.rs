@@ -320,6 +320,9 @@ fn verdict_on(told: &Told) -> Verdict {
         ReplicaOutcome::Failed(ReplicaFailure::TooLarge) => {
             Verdict::Failure(Failure::Refused, ReplicaFailure::TooLarge.to_string())
         }
+        ReplicaOutcome::Changed(_) | ReplicaOutcome::Transferred(_) => {
+            unreachable!("the workload does not ask for what answers so: {reply:?}")
+        }
         // The edge says so beside the status, and the client believes it.
         ReplicaOutcome::Failed(failure) => Verdict::Failure(Failure::NotSent, failure.to_string()),
         ReplicaOutcome::Unknown(failure) => Verdict::Failure(Failure::Unknown, failure.to_string()),
@@ -344,6 +347,8 @@ pub(crate) fn answer_of(reply: &Reply) -> Option<Bytes> {
         ReplicaOutcome::Done(Err(_))
         | ReplicaOutcome::Answered(_)
         | ReplicaOutcome::Failed(_)
-        | ReplicaOutcome::Unknown(_) => None,
+        | ReplicaOutcome::Unknown(_)
+        | ReplicaOutcome::Changed(_)
+        | ReplicaOutcome::Transferred(_) => None,
     }
 }

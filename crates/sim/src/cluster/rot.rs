@@ -40,6 +40,7 @@ impl World {
             Fatal::Journal(_)
             | Fatal::Table(TableError::Poisoned { .. })
             | Fatal::Superseded { .. }
+            | Fatal::Removed { .. }
             | Fatal::Import(_) => return false,
         };
         self.rotted.contains(&id) && matches!(damage, kvraft_base::Damage::Lost { .. })

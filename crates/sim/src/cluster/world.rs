@@ -354,6 +354,8 @@ impl World {
             Hop::Peer { to, lane, frame } => self.send_frame(id, to, lane, frame),
             Hop::Reply(reply) => self.send_reply(id, reply),
             Hop::Event(event) => self.on_event(id, &event),
+            // Checkers look at raft itself.
+            Hop::Members(_) => {}
             Hop::Fatal(fatal) => self.on_fatal(id, &fatal),
         }
     }
@@ -703,7 +705,10 @@ impl World {
             format!("to c{client} ticket {} {:?}", reply.ticket, reply.outcome)
         });
         match reply.outcome {
-            Outcome::Done(_) | Outcome::Answered(_) => {}
+            Outcome::Done(_)
+            | Outcome::Answered(_)
+            | Outcome::Changed(_)
+            | Outcome::Transferred(_) => {}
             // The machine may have the answer on its way while the node gives up.
             Outcome::Unknown(_) => {
                 self.server(id).released.insert(reply.ticket);
