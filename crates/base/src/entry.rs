@@ -27,6 +27,20 @@ impl Position {
     pub fn new(term: Term, index: Index) -> Self {
         Self { term, index }
     }
+
+    /// Appends the encoding: term, then index.
+    pub fn encode(self, writer: &mut Writer) {
+        writer.u64(self.term.0).u64(self.index.0);
+    }
+
+    /// Reads one position.
+    ///
+    /// # Errors
+    /// [`DecodeError::Short`].
+    pub fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let term = Term(reader.u64("position term")?);
+        Ok(Self { term, index: Index(reader.u64("position index")?) })
+    }
 }
 
 impl std::fmt::Display for Position {

@@ -15,7 +15,7 @@ pub const TXN_OPS_MAX: usize = 128;
 
 /// Most voters, in each half of a joint configuration. Seven survive three failures; more only make
 /// every commit slower.
-pub const MEMBERS_MAX: usize = 7;
+pub const VOTERS_MAX: usize = 7;
 
 /// Most learners. Each costs the leader as much sending as a voter.
 pub const LEARNERS_MAX: usize = 8;

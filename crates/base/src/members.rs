@@ -83,7 +83,7 @@ pub enum MembersError {
     /// Nobody could ever decide anything.
     #[error("no voter is left")]
     NoVoters,
-    /// More than [`limits::MEMBERS_MAX`].
+    /// More than [`limits::VOTERS_MAX`].
     #[error("{0} voters are too many")]
     TooManyVoters(usize),
     /// More than [`limits::LEARNERS_MAX`].
@@ -146,7 +146,7 @@ impl MembersDraft {
             return Err(MembersError::NoVoters);
         }
         let count = self.voters.len().max(self.voters_outgoing.len());
-        if limits::MEMBERS_MAX < count {
+        if limits::VOTERS_MAX < count {
             return Err(MembersError::TooManyVoters(count));
         }
         if limits::LEARNERS_MAX < self.learners.len() {

@@ -4,9 +4,7 @@
 //! little-endian. Applied position and configuration have rows of their own, named by `base`.
 
 use bytes::Bytes;
-use kvraft_base::{
-    DecodeError, Index, META_APPLIED, Position, Reader, TableId, TableOp, Term, Writer,
-};
+use kvraft_base::{DecodeError, META_APPLIED, Position, Reader, TableId, TableOp, Writer};
 
 /// The single values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +34,7 @@ impl Meta {
     /// The rows.
     pub(crate) fn ops(&self) -> [TableOp; 2] {
         let mut applied = Writer::new();
-        applied.u64(self.applied.term.0).u64(self.applied.index.0);
+        self.applied.encode(&mut applied);
         let mut state = Writer::new();
         state
             .u8(VERSION)
@@ -54,8 +52,7 @@ impl Meta {
     /// Reads the rows back.
     pub(crate) fn decode(applied: Bytes, state: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(applied);
-        let term = Term(reader.u64("applied term")?);
-        let index = Index(reader.u64("applied index")?);
+        let applied = Position::decode(&mut reader)?;
         reader.finish()?;
         let mut reader = Reader::new(state);
         let version = reader.u8("state version")?;
@@ -63,7 +60,7 @@ impl Meta {
             return Err(DecodeError::Unknown { what: "state version", value: version.into() });
         }
         let meta = Self {
-            applied: Position::new(term, index),
+            applied,
             revision: reader.i64("revision")?,
             compacted: reader.i64("compacted revision")?,
             clock_ms: reader.u64("replicated clock")?,

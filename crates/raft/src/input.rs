@@ -14,7 +14,7 @@ use kvraft_base::{
 
 use crate::{
     Change,
-    message::{Message, decode_entries, decode_position, encode_entries, encode_position},
+    message::{Message, decode_entries, encode_entries},
 };
 
 /// One thing that happened.
@@ -126,16 +126,16 @@ impl Input {
             Self::Applied { index } => {
                 writer.u8(5).u64(index.0);
             }
-            Self::Released { position } => encode_position(writer.u8(6), *position),
+            Self::Released { position } => position.encode(writer.u8(6)),
             Self::Fetched { id, entries } => {
                 writer.u8(7).u64(*id).bool(entries.is_some());
                 if let Some(entries) = entries {
                     encode_entries(writer, entries);
                 }
             }
-            Self::SnapshotInstalling { position } => encode_position(writer.u8(8), *position),
+            Self::SnapshotInstalling { position } => position.encode(writer.u8(8)),
             Self::SnapshotInstalled { position, members } => {
-                encode_position(writer.u8(9), *position);
+                position.encode(writer.u8(9));
                 writer.bytes(&members.encode());
             }
             Self::SnapshotAbandoned => {
@@ -144,7 +144,7 @@ impl Input {
             Self::SnapshotReport { to, position } => {
                 writer.u8(11).u64(to.0).bool(position.is_some());
                 if let Some(position) = position {
-                    encode_position(writer, *position);
+                    position.encode(writer);
                 }
             }
             Self::Connected { peer } => {
@@ -183,20 +183,20 @@ impl Input {
             3 => Self::Read { ticket: Ticket(reader.u64("ticket")?) },
             4 => Self::Durable { write: WriteId(reader.u64("write")?) },
             5 => Self::Applied { index: Index(reader.u64("applied")?) },
-            6 => Self::Released { position: decode_position(reader)? },
+            6 => Self::Released { position: Position::decode(reader)? },
             7 => Self::Fetched {
                 id: reader.u64("fetch")?,
                 entries: optional(reader, decode_entries)?,
             },
-            8 => Self::SnapshotInstalling { position: decode_position(reader)? },
+            8 => Self::SnapshotInstalling { position: Position::decode(reader)? },
             9 => Self::SnapshotInstalled {
-                position: decode_position(reader)?,
+                position: Position::decode(reader)?,
                 members: Members::decode(reader.bytes("members")?)?,
             },
             10 => Self::SnapshotAbandoned,
             11 => Self::SnapshotReport {
                 to: MemberId(reader.u64("peer")?),
-                position: optional(reader, decode_position)?,
+                position: optional(reader, Position::decode)?,
             },
             12 => Self::Connected { peer: MemberId(reader.u64("peer")?) },
             13 => Self::Disconnected { peer: MemberId(reader.u64("peer")?) },

@@ -113,7 +113,7 @@ impl Leader {
     pub(crate) fn tell_removed(&mut self, core: &Core, id: MemberId) {
         let farewells = self.progress.values().filter(|progress| progress.farewell_until.is_some());
         let removed = !core.members().contains(id) && id <= core.members().id_max();
-        if removed && farewells.count() < limits::MEMBERS_MAX {
+        if removed && farewells.count() < limits::VOTERS_MAX {
             let mut progress = Progress::new(core.log.last(), core.now);
             progress.farewell_until = Some(core.now + core.config.election_timeout * 2);
             self.progress.entry(id).or_insert(progress);

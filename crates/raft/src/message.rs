@@ -185,19 +185,19 @@ impl Body {
     fn encode(&self, writer: &mut Writer) {
         match self {
             Self::PreVoteRequest { campaign, last } => {
-                encode_position(writer.u8(1).u64(campaign.0), *last);
+                last.encode(writer.u8(1).u64(campaign.0));
             }
             Self::PreVoteAnswer { campaign, granted } => {
                 writer.u8(2).u64(campaign.0).bool(*granted);
             }
             Self::VoteRequest { last, transfer } => {
-                encode_position(writer.u8(3).bool(*transfer), *last);
+                last.encode(writer.u8(3).bool(*transfer));
             }
             Self::VoteAnswer { granted } => {
                 writer.u8(4).bool(*granted);
             }
             Self::Append { prev, commit, entries } => {
-                encode_position(writer.u8(5), *prev);
+                prev.encode(writer.u8(5));
                 writer.u64(commit.0);
                 encode_entries(writer, entries);
             }
@@ -207,7 +207,7 @@ impl Body {
             }
             Self::HeartbeatAnswer { round, received, last, matched } => {
                 writer.u8(8).u64(*round).u64(received.0).u64(last.0);
-                encode_position(writer, *matched);
+                matched.encode(writer);
             }
             Self::CommitNotice { commit } => {
                 writer.u8(9).u64(commit.0);
@@ -224,7 +224,7 @@ impl Body {
                     writer.u64(index.0);
                 }
             }
-            Self::SnapshotNotice { position } => encode_position(writer.u8(12), *position),
+            Self::SnapshotNotice { position } => position.encode(writer.u8(12)),
             Self::TimeoutNow => {
                 writer.u8(13);
             }
@@ -235,7 +235,7 @@ impl Body {
         Ok(match reader.u8("message kind")? {
             1 => Self::PreVoteRequest {
                 campaign: Term(reader.u64("campaign term")?),
-                last: decode_position(reader)?,
+                last: Position::decode(reader)?,
             },
             2 => Self::PreVoteAnswer {
                 campaign: Term(reader.u64("campaign term")?),
@@ -243,11 +243,11 @@ impl Body {
             },
             3 => {
                 let transfer = reader.bool("transfer")?;
-                Self::VoteRequest { transfer, last: decode_position(reader)? }
+                Self::VoteRequest { transfer, last: Position::decode(reader)? }
             }
             4 => Self::VoteAnswer { granted: reader.bool("granted")? },
             5 => Self::Append {
-                prev: decode_position(reader)?,
+                prev: Position::decode(reader)?,
                 commit: Index(reader.u64("commit")?),
                 entries: decode_entries(reader)?,
             },
@@ -260,13 +260,13 @@ impl Body {
                 round: reader.u64("round")?,
                 received: Index(reader.u64("received")?),
                 last: Index(reader.u64("last")?),
-                matched: decode_position(reader)?,
+                matched: Position::decode(reader)?,
             },
             9 => Self::CommitNotice { commit: Index(reader.u64("commit")?) },
             14 => Self::SnapshotWanted,
             10 => Self::ReadRequest { context: reader.u64("context")? },
             11 => Self::decode_read_answer(reader)?,
-            12 => Self::SnapshotNotice { position: decode_position(reader)? },
+            12 => Self::SnapshotNotice { position: Position::decode(reader)? },
             13 => Self::TimeoutNow,
             other => {
                 return Err(DecodeError::Unknown { what: "message kind", value: u64::from(other) });
@@ -287,10 +287,10 @@ impl Body {
 impl AppendOutcome {
     fn encode(&self, writer: &mut Writer) {
         match self {
-            Self::Accepted { matched } => encode_position(writer.u8(1), *matched),
+            Self::Accepted { matched } => matched.encode(writer.u8(1)),
             Self::Conflict { rejected, hint, commit, last } => {
-                encode_position(writer.u8(2), *rejected);
-                encode_position(writer, *hint);
+                rejected.encode(writer.u8(2));
+                hint.encode(writer);
                 writer.u64(commit.0).u64(last.0);
             }
         }
@@ -298,24 +298,16 @@ impl AppendOutcome {
 
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         match reader.u8("append outcome")? {
-            1 => Ok(Self::Accepted { matched: decode_position(reader)? }),
+            1 => Ok(Self::Accepted { matched: Position::decode(reader)? }),
             2 => Ok(Self::Conflict {
-                rejected: decode_position(reader)?,
-                hint: decode_position(reader)?,
+                rejected: Position::decode(reader)?,
+                hint: Position::decode(reader)?,
                 commit: Index(reader.u64("commit")?),
                 last: Index(reader.u64("last")?),
             }),
             other => Err(DecodeError::Unknown { what: "append outcome", value: u64::from(other) }),
         }
     }
-}
-
-pub(crate) fn encode_position(writer: &mut Writer, position: Position) {
-    writer.u64(position.term.0).u64(position.index.0);
-}
-
-pub(crate) fn decode_position(reader: &mut Reader) -> Result<Position, DecodeError> {
-    Ok(Position::new(Term(reader.u64("position term")?), Index(reader.u64("position index")?)))
 }
 
 pub(crate) fn encode_entries(writer: &mut Writer, entries: &[Entry]) {

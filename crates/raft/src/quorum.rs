@@ -26,7 +26,7 @@ fn reached_by_half<T: Copy + Default + Ord>(
     voters: &[MemberId],
     reached: impl Fn(MemberId) -> T,
 ) -> T {
-    let mut values = [T::default(); limits::MEMBERS_MAX];
+    let mut values = [T::default(); limits::VOTERS_MAX];
     let values = &mut values[..voters.len()];
     for (value, voter) in values.iter_mut().zip(voters) {
         *value = reached(*voter);

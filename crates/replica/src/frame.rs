@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use kvraft_base::{
-    DecodeError, Entry, Index, MemberId, Position, Reader, Term, Ticket, Writer, limits,
+    DecodeError, Entry, MemberId, Position, Reader, Term, Ticket, Writer, limits,
 };
 use kvraft_raft::{Body, Message};
 
@@ -115,15 +115,15 @@ impl Frame {
                 reason.encode(&mut writer);
             }
             Self::ForwardLost { attempt } => attempt.encode(writer.u8(6)),
-            Self::SnapshotUnknown { position } => encode_position(writer.u8(7), *position),
+            Self::SnapshotUnknown { position } => position.encode(writer.u8(7)),
             Self::SnapshotChunk(chunk) => {
                 writer.u8(4).u64(chunk.term.0);
-                encode_position(&mut writer, chunk.position);
+                chunk.position.encode(&mut writer);
                 writer.u64(chunk.seq).bytes(&chunk.bytes);
             }
             Self::SnapshotTaken { position, seq } => {
                 writer.u8(5);
-                encode_position(&mut writer, *position);
+                position.encode(&mut writer);
                 writer.u64(*seq);
             }
         }
@@ -171,16 +171,16 @@ impl Frame {
             },
             4 => Self::SnapshotChunk(SnapshotChunk {
                 term: Term(reader.u64("snapshot term")?),
-                position: decode_position(&mut reader)?,
+                position: Position::decode(&mut reader)?,
                 seq: reader.u64("chunk number")?,
                 bytes: reader.bytes("chunk")?,
             }),
             5 => Self::SnapshotTaken {
-                position: decode_position(&mut reader)?,
+                position: Position::decode(&mut reader)?,
                 seq: reader.u64("chunk number")?,
             },
             6 => Self::ForwardLost { attempt: Attempt::decode(&mut reader)? },
-            7 => Self::SnapshotUnknown { position: decode_position(&mut reader)? },
+            7 => Self::SnapshotUnknown { position: Position::decode(&mut reader)? },
             other => {
                 return Err(DecodeError::Unknown { what: "frame kind", value: u64::from(other) });
             }
@@ -262,16 +262,6 @@ const MESSAGE_SIZE_BYTES_MIN: usize = 8 + 8 + 8 + 1;
 fn decode_messages(reader: &mut Reader) -> Result<Vec<Message>, DecodeError> {
     let count = reader.count("message count", MESSAGE_SIZE_BYTES_MIN)?;
     (0..count).map(|_| Message::decode(reader)).collect()
-}
-
-fn encode_position(writer: &mut Writer, position: Position) {
-    writer.u64(position.term.0).u64(position.index.0);
-}
-
-fn decode_position(reader: &mut Reader) -> Result<Position, DecodeError> {
-    let term = Term(reader.u64("position term")?);
-    let index = Index(reader.u64("position index")?);
-    Ok(Position::new(term, index))
 }
 
 /// No less than the encoded size of a message, and near to it for what can be large.

@@ -160,6 +160,17 @@ pub enum ConfigError {
         /// The timeout.
         election: Duration,
     },
+    /// The short cut would be longer than what it shortens.
+    #[error(
+        "fail-over-jitter = {jitter:?} is longer than election-timeout = {election:?}: it shortens \
+         the wait for a campaign, and must not be longer than that"
+    )]
+    Jitter {
+        /// The jitter.
+        jitter: Duration,
+        /// The timeout.
+        election: Duration,
+    },
     /// A bound is out of bounds.
     #[error("limits.{key} = {number} {why}")]
     Limit {
@@ -243,6 +254,9 @@ impl ServerConfig {
             kvraft_raft::ConfigError::Timing(heartbeat, election) => {
                 ConfigError::Timing { heartbeat, election }
             }
+            kvraft_raft::ConfigError::Jitter(jitter, election) => {
+                ConfigError::Jitter { jitter, election }
+            }
             other => ConfigError::Raft(other),
         })
     }
@@ -263,7 +277,7 @@ impl ServerConfig {
         let mut raft = kvraft_raft::Config::new(self.member);
         raft.heartbeat_interval = self.heartbeat_interval;
         raft.election_timeout = self.election_timeout;
-        raft.fail_over_jitter_max = self.fail_over_jitter.min(self.election_timeout);
+        raft.fail_over_jitter_max = self.fail_over_jitter;
         self.limits.set_raft(&mut raft);
         raft
     }

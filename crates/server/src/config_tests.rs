@@ -38,6 +38,9 @@ fn defaults_are_as_documented() {
     assert!(!config.volatile_disk);
     let names: Vec<_> = config.members.iter().map(|member| member.display_name()).collect();
     assert_eq!(names, ["server-1", "here"]);
+    assert_eq!(config.fail_over_jitter, Duration::from_millis(50));
+    let quick = format!("election-timeout = 30\nheartbeat-interval = 10\n{SMALLEST}");
+    assert_eq!(read(&quick).unwrap().fail_over_jitter, Duration::from_millis(30));
 }
 
 /// What is written is read back the same.
@@ -161,6 +164,7 @@ fn errors_name_the_key() {
         (format!("log-format = \"xml\"\n{SMALLEST}"), "log-format"),
         (format!("election-timeout = 50\n{SMALLEST}"), "election-timeout = 50ms"),
         (format!("election-timeout = \"2 days\"\n{SMALLEST}"), "\"2 days\" is no time"),
+        (format!("fail-over-jitter = \"2s\"\n{SMALLEST}"), "fail-over-jitter = 2s is longer"),
         (format!("request-timeout = true\n{SMALLEST}"), "request-timeout = true"),
         (format!("{SMALLEST}[limits]\nappend-size = 0"), "limits.append-size = 0"),
         (format!("{SMALLEST}[limits]\njournal-segment-size = 5"), "limits.journal-segment-size"),

@@ -10,9 +10,7 @@
 //! Invariants: the mark is durable before the received table has its name, and goes only when the
 //! journal has begun anew; a mark of a position that the table is not at says nothing.
 
-use kvraft_base::{
-    Disk, DiskError, DiskErrorKind, Index, Position, Reader, Term, Writer, checksum,
-};
+use kvraft_base::{Disk, DiskError, DiskErrorKind, Position, Reader, Writer, checksum};
 
 use crate::OpenError;
 
@@ -37,7 +35,7 @@ pub(crate) enum Mark {
 /// Says durably that a table of `position` is about to replace the table.
 pub(crate) fn write_mark(disk: &dyn Disk, position: Position) -> Result<(), DiskError> {
     let mut writer = Writer::with_capacity(MARK_BYTES);
-    writer.u64(MARK_MAGIC).u64(position.term.0).u64(position.index.0);
+    position.encode(writer.u64(MARK_MAGIC));
     let sum = checksum(writer.as_slice());
     writer.u32(sum);
     let file = disk.create(MARK_TEMP_PATH)?;
@@ -71,8 +69,7 @@ fn decode(bytes: &[u8]) -> Option<Position> {
     if reader.u64("mark magic").ok()? != MARK_MAGIC {
         return None;
     }
-    let term = Term(reader.u64("mark term").ok()?);
-    Some(Position::new(term, Index(reader.u64("mark index").ok()?)))
+    Position::decode(&mut reader).ok()
 }
 
 /// Removes the mark, if there is one, durably.

@@ -45,8 +45,9 @@ pub struct ConfigFile {
     #[serde(default = "default_election", with = "units::time")]
     pub election_timeout: Duration,
     /// Longest wait before a campaign once the connection to the leader has closed.
-    #[serde(default = "default_jitter", with = "units::time")]
-    pub fail_over_jitter: Duration,
+    /// By default 50 ms, or all of a shorter election timeout.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "units::time_option")]
+    pub fail_over_jitter: Option<Duration>,
     /// How long a request may wait; by default 5 s and two election timeouts, as in etcd.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "units::time_option")]
     pub request_timeout: Option<Duration>,
@@ -173,7 +174,9 @@ impl ConfigFile {
             listen_peer: self.listen_peer,
             heartbeat_interval: self.heartbeat_interval,
             election_timeout: self.election_timeout,
-            fail_over_jitter: self.fail_over_jitter,
+            fail_over_jitter: self
+                .fail_over_jitter
+                .unwrap_or_else(|| default_jitter().min(self.election_timeout)),
             request_timeout: self.request_timeout,
             volatile_disk: self.volatile_disk,
             log_format: self.log_format,
@@ -204,7 +207,7 @@ impl From<&ServerConfig> for ConfigFile {
             listen_peer: config.listen_peer,
             heartbeat_interval: config.heartbeat_interval,
             election_timeout: config.election_timeout,
-            fail_over_jitter: config.fail_over_jitter,
+            fail_over_jitter: Some(config.fail_over_jitter),
             request_timeout: config.request_timeout,
             volatile_disk: config.volatile_disk,
             log_format: config.log_format,

@@ -67,7 +67,7 @@ impl SegmentHeader {
         writer.u64(SEGMENT_MAGIC).u32(FORMAT_VERSION).u32(READER_VERSION_MIN);
         writer.u64(0).u64(self.cluster.0).u64(self.member.0).u64(self.segment);
         writer.bool(self.kind == SegmentKind::Reset);
-        write_position(&mut writer, self.prev);
+        self.prev.encode(&mut writer);
         writer.u64(self.sequence).u64(self.attested.0);
         write_hard_state(&mut writer, self.hard_state);
         let mut sector = writer.finish().to_vec();
@@ -108,7 +108,7 @@ impl SegmentHeader {
             true => SegmentKind::Reset,
             false => SegmentKind::Continue,
         };
-        let prev = read_position(reader)?;
+        let prev = Position::decode(reader)?;
         let sequence = reader.u64("sequence")?;
         let attested = Index(reader.u64("attested")?);
         let hard_state = read_hard_state(reader)?;
@@ -152,7 +152,7 @@ impl BatchHeader {
         writer.u64(self.sequence).u64(self.synced).u64(self.attested.0);
         write_hard_state(&mut writer, self.hard_state);
         writer.u64(self.truncate_from.map_or(0, |index| index.0));
-        write_position(&mut writer, self.prev);
+        self.prev.encode(&mut writer);
         writer.u32(self.entry_count).u32(0);
         let fields = writer.finish();
         let mut header = Writer::with_capacity(BATCH_HEADER_BYTES);
@@ -184,7 +184,7 @@ impl BatchHeader {
         let attested = Index(reader.u64("attested")?);
         let hard_state = read_hard_state(reader)?;
         let truncate_from = Some(Index(reader.u64("truncate from")?)).filter(|i| 0 < i.0);
-        let prev = read_position(reader)?;
+        let prev = Position::decode(reader)?;
         let entry_count = reader.u32("entry count")?;
         Ok(Self {
             body_size,
@@ -295,15 +295,6 @@ pub(super) fn spare_path(segment: u64) -> String {
 pub(crate) fn segment_of_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg").filter(|digits| digits.len() == 16)?;
     u64::from_str_radix(digits, 16).ok()
-}
-
-fn write_position(writer: &mut Writer, position: Position) {
-    writer.u64(position.term.0).u64(position.index.0);
-}
-
-fn read_position(reader: &mut Reader) -> Result<Position, DecodeError> {
-    let term = Term(reader.u64("term")?);
-    Ok(Position::new(term, Index(reader.u64("index")?)))
 }
 
 fn write_hard_state(writer: &mut Writer, state: HardState) {

@@ -20,7 +20,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use kvraft_base::{
     Checkpoint, Damage, Disk, DiskErrorKind, META_APPLIED, META_MEMBERS, Members, Position, Reader,
-    Records, RowVisitor, TableId, TableOp, Term, Writer,
+    Records, RowVisitor, TableId, TableOp, Writer,
 };
 use redb::{Database, Durability, ReadableDatabase, TableDefinition, WriteTransaction};
 
@@ -140,11 +140,7 @@ fn fault(blocks: &Blocks, error: &dyn fmt::Display) -> Damage {
 
 fn decode_position(path: &str, value: Bytes) -> Result<Position, Damage> {
     let mut reader = Reader::new(value);
-    let mut decode = || {
-        let term = Term(reader.u64("applied term")?);
-        Ok(Position::new(term, kvraft_base::Index(reader.u64("applied index")?)))
-    };
-    decode().map_err(|error: kvraft_base::DecodeError| Damage::Lost {
+    Position::decode(&mut reader).map_err(|error| Damage::Lost {
         what: format!("{path}, applied position"),
         detail: error.to_string(),
     })
@@ -153,7 +149,7 @@ fn decode_position(path: &str, value: Bytes) -> Result<Position, Damage> {
 /// The value of [`META_APPLIED`].
 fn encode_position(position: Position) -> Bytes {
     let mut writer = Writer::new();
-    writer.u64(position.term.0).u64(position.index.0);
+    position.encode(&mut writer);
     writer.finish()
 }
 

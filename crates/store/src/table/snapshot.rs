@@ -13,13 +13,11 @@ use std::{fmt, ops::Bound, sync::Arc};
 use bytes::Bytes;
 use kvraft_base::{
     DecodeError, Disk, DiskErrorKind, META_APPLIED, Members, Position, Reader, TableId, TableOp,
-    Term, Writer, checksum_seeded,
+    Writer, checksum_seeded,
 };
 use redb::{ReadTransaction, ReadableDatabase};
 
-use super::{
-    Store, TABLE_TEMP_PATH, apply, close_temp, create_temp, definition, encode_position, name_temp,
-};
+use super::{Store, TABLE_TEMP_PATH, apply, close_temp, create_temp, definition, name_temp};
 use crate::{ImportError, TableError, install::write_mark};
 
 /// A consistent view of a table being sent.
@@ -88,7 +86,8 @@ impl Export {
         writer.u32(CHUNK_MAGIC).u32(self.number).bool(first).bool(last);
         if first {
             let members = self.members.as_ref().map(Members::encode).unwrap_or_default();
-            writer.raw(&encode_position(self.position)).bytes(&members);
+            self.position.encode(&mut writer);
+            writer.bytes(&members);
         }
         writer.u32(count).raw(rows.as_slice());
         if last {
@@ -193,12 +192,6 @@ impl Import {
     #[must_use]
     pub fn members(&self) -> Option<&Members> {
         self.members.as_ref()
-    }
-
-    /// Number of the chunk that must come next, from 0.
-    #[must_use]
-    pub fn next_number(&self) -> u32 {
-        self.number
     }
 
     /// Whether the last chunk has come.
@@ -321,11 +314,10 @@ fn decode(chunk: Bytes) -> Result<Chunk, DecodeError> {
 }
 
 fn decode_head(reader: &mut Reader) -> Result<(Position, Option<Members>), DecodeError> {
-    let term = Term(reader.u64("snapshot term")?);
-    let index = kvraft_base::Index(reader.u64("snapshot index")?);
+    let position = Position::decode(reader)?;
     let members = reader.bytes("snapshot members")?;
     let members = if members.is_empty() { None } else { Some(Members::decode(members)?) };
-    Ok((Position::new(term, index), members))
+    Ok((position, members))
 }
 
 fn table_to_u8(table: TableId) -> u8 {
