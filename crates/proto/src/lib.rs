@@ -47,6 +47,9 @@ pub const METADATA_OP: &str = "kvraft-op";
 /// Metadata key of a KV request: every operation up to this number has been answered to the client
 /// and may be forgotten by the server, in decimal.
 pub const METADATA_ACKED: &str = "kvraft-acked";
+/// Metadata key of a `MemberAdd` request for a learner: "true" makes it a voter by itself as
+/// soon as it is in step with the leader.
+pub const METADATA_PROMOTE: &str = "kvraft-promote";
 /// Metadata key of a failed response that the state machine did not give: "failed" when the request
 /// has had no effect and never will, "unknown" when it may have one.
 pub const METADATA_OUTCOME: &str = "kvraft-outcome";

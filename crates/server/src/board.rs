@@ -7,6 +7,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use kvraft_raft::Membership;
 use tokio::sync::watch;
 
 use crate::driver::Snapshot;
@@ -19,7 +20,33 @@ pub(crate) struct Board {
     term: AtomicU64,
     /// Whether a leader is known: what health is about.
     led: watch::Sender<bool>,
+    members: watch::Sender<KnownMembers>,
 }
+
+/// Who takes part, as far as this server knows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KnownMembers {
+    /// In force, and perhaps not for long.
+    in_force: Option<Membership>,
+    /// The newest that is known to be committed: this one stays.
+    committed: Option<Membership>,
+}
+
+impl KnownMembers {
+    /// The configuration in force; it may yet be undone.
+    pub(crate) fn in_force(&self) -> &Membership {
+        self.in_force.as_ref().expect(TOLD)
+    }
+
+    /// The newest that will not be undone. Until one is known, the one that this server has begun
+    /// with.
+    pub(crate) fn committed(&self) -> &Membership {
+        self.committed.as_ref().expect(TOLD)
+    }
+}
+
+/// Why the members are always there.
+const TOLD: &str = "members are told before anything is served";
 
 impl Board {
     pub(crate) fn new() -> Self {
@@ -28,6 +55,7 @@ impl Board {
             first: Condvar::new(),
             term: AtomicU64::new(0),
             led: watch::Sender::new(false),
+            members: watch::Sender::default(),
         }
     }
 
@@ -55,6 +83,33 @@ impl Board {
 
     pub(crate) fn term(&self) -> u64 {
         self.term.load(Ordering::Relaxed)
+    }
+
+    /// Keeps the newest configuration.
+    pub(crate) fn set_members(&self, membership: &Membership) {
+        self.members.send_modify(|known| {
+            if membership.committed || known.committed.is_none() {
+                known.committed = Some(membership.clone());
+            }
+            known.in_force = Some(membership.clone());
+        });
+    }
+
+    /// Keeps the configuration that a server begins with, unless a newer one has come already.
+    pub(crate) fn set_first_members(&self, membership: &Membership) {
+        self.members.send_if_modified(|known| {
+            let first = known.in_force.is_none();
+            if first {
+                known.in_force = Some(membership.clone());
+                known.committed = Some(membership.clone());
+            }
+            first
+        });
+    }
+
+    /// The configuration in force and the newest committed one, now and whenever they change.
+    pub(crate) fn members(&self) -> watch::Receiver<KnownMembers> {
+        self.members.subscribe()
     }
 
     /// Tells when a leader becomes known or unknown.

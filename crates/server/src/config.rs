@@ -1,10 +1,13 @@
 //! What a server is told: by a TOML file, by flags, or by the program that embeds it.
 //!
-//! Invariant: a [`ServerConfig`] that came from [`ConfigFile::resolve`] or was checked by
-//! [`ServerConfig::validate`] names this server among the members, and its timings fit together.
+//! Invariant: in a [`ServerConfig`] that came from [`ConfigFile::resolve`] or was checked by
+//! [`ServerConfig::validate`] the members have different ids and addresses to dial, and the timings
+//! fit together. Whether the members make a cluster, this server among them, matters to a new data
+//! directory only, see [`ServerConfig::first_members`].
 
 mod bounds;
 mod file;
+mod join;
 mod units;
 
 use std::{
@@ -14,12 +17,14 @@ use std::{
     time::Duration,
 };
 
-use kvraft_base::{ClusterId, MemberId, Members};
+use kvraft_base::{ClusterId, MemberId, MemberInfo, Members, MembersDraft, MembersError};
+use kvraft_raft::LeaseReads;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
     bounds::Limits,
     file::{ConfigFile, MemberEntry, derived_id},
+    join::JoinInfo,
     units::{UnitError, parse_size, parse_time},
 };
 
@@ -28,6 +33,8 @@ pub use self::{
 pub struct ServerConfig {
     /// This server's id among the members.
     pub member: MemberId,
+    /// This server's name, where it does not stand in the list of members.
+    pub name: String,
     /// The same for every server of a cluster, and different from every other cluster's.
     pub cluster: ClusterId,
     /// Where everything is kept.
@@ -44,6 +51,10 @@ pub struct ServerConfig {
     pub fail_over_jitter: Duration,
     /// How long a request may wait; by default 5 s and two election timeouts, as in etcd.
     pub request_timeout: Option<Duration>,
+    /// Answer linearizable reads without asking a majority, by the clock. The same on every server.
+    pub lease_reads: bool,
+    /// Greatest difference in rate between any two clocks of the cluster, in parts per million.
+    pub clock_drift_max: u32,
     /// For tests: what is not synced is lost when the process is killed.
     pub volatile_disk: bool,
     /// How logs look.
@@ -52,9 +63,13 @@ pub struct ServerConfig {
     pub log_level: String,
     /// Bounds.
     pub limits: Limits,
-    /// Every server of the cluster, this one included. Only a new data directory takes it as the
-    /// membership; later it says where they are.
+    /// The servers of the cluster. Only a new data directory takes them as the membership, and then
+    /// this server must be one of them; later they say where those are whose addresses the cluster
+    /// does not know or that have moved.
     pub members: Vec<MemberConfig>,
+    /// For a server that is added to a running cluster: what a new data directory takes as the
+    /// membership instead. Without meaning when there is a data directory.
+    pub join: Option<JoinInfo>,
 }
 
 /// Where one member is.
@@ -146,9 +161,12 @@ pub enum ConfigError {
         /// The id in the list of members.
         found: MemberId,
     },
-    /// This server is not among them.
+    /// This server is not among them, and its data directory is new.
     #[error("members: {0} is not one of them, but this server's own id")]
     NotMember(MemberId),
+    /// What the cluster to be joined has listed is no configuration.
+    #[error("the cluster to be joined: {0}")]
+    Join(MembersError),
     /// Timings do not fit together.
     #[error(
         "heartbeat-interval = {heartbeat:?} and election-timeout = {election:?}: the first must \
@@ -181,6 +199,17 @@ pub enum ConfigError {
         /// Why not.
         why: &'static str,
     },
+    /// Nothing is left of a lease.
+    #[error(
+        "clock-drift-max = {drift_ppm_max}: with it a lease of an election-timeout = {election:?} \
+         does not last for two heartbeats; set it lower, or lease-reads = false"
+    )]
+    Lease {
+        /// The bound, in parts per million.
+        drift_ppm_max: u32,
+        /// The timeout.
+        election: Duration,
+    },
     /// A request could not wait at all.
     #[error("request-timeout = 0ms leaves no time for any request")]
     NoRequestTime,
@@ -210,6 +239,7 @@ impl ServerConfig {
         let raft = kvraft_raft::Config::new(MemberId(1));
         Self {
             member: MemberId(1),
+            name: String::new(),
             cluster: ClusterId(1),
             data_dir,
             listen_client,
@@ -218,6 +248,8 @@ impl ServerConfig {
             election_timeout: raft.election_timeout,
             fail_over_jitter: raft.fail_over_jitter_max,
             request_timeout: None,
+            lease_reads: false,
+            clock_drift_max: CLOCK_DRIFT_PPM_DEFAULT,
             volatile_disk: false,
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
@@ -228,6 +260,7 @@ impl ServerConfig {
                 peer: listen_peer.to_string(),
                 client: String::new(),
             }],
+            join: None,
         }
     }
 
@@ -236,12 +269,10 @@ impl ServerConfig {
     /// # Errors
     /// [`ConfigError`].
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let ids = self.members.iter().map(|member| member.id);
-        let Some(members) = Members::new(ids) else {
-            return Err(ConfigError::Members("1 to 7 are needed, with different ids from 1 up"));
-        };
-        if !members.is_voter(self.member) {
-            return Err(ConfigError::NotMember(self.member));
+        let mut ids: Vec<_> = self.members.iter().map(|member| member.id).collect();
+        ids.sort_unstable();
+        if ids.first() == Some(&MemberId::ZERO) || ids.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(ConfigError::Members("they need different ids from 1 up"));
         }
         if self.members.iter().any(|member| !member.peer.contains(':')) {
             return Err(ConfigError::Members("each needs its peer address as host:port"));
@@ -257,18 +288,62 @@ impl ServerConfig {
             kvraft_raft::ConfigError::Jitter(jitter, election) => {
                 ConfigError::Jitter { jitter, election }
             }
+            kvraft_raft::ConfigError::Lease(LeaseReads { drift_ppm_max, .. }, election) => {
+                ConfigError::Lease { drift_ppm_max, election }
+            }
             other => ConfigError::Raft(other),
         })
     }
 
-    /// The membership of a new data directory.
+    /// The membership of a new data directory: that of the cluster to be joined, or the configured
+    /// one, in which every member stands with its name and addresses.
     ///
-    /// # Panics
-    /// When the configuration was not checked.
+    /// # Errors
+    /// [`ConfigError`] when there is nobody to be a cluster with, or this server is not among them.
+    pub fn first_members(&self) -> Result<Members, ConfigError> {
+        if let Some(join) = &self.join {
+            return join.first_members(self.member);
+        }
+        if self.own().is_none() {
+            return Err(ConfigError::NotMember(self.member));
+        }
+        let mut draft = MembersDraft::default();
+        for member in &self.members {
+            draft.voters.insert(member.id);
+            draft.id_max = draft.id_max.max(member.id);
+            draft.infos.insert(member.id, member.info());
+        }
+        draft.finish().map_err(|error| match error {
+            MembersError::InfoTooLarge(_) => {
+                ConfigError::Members("names and addresses have at most 261 bytes")
+            }
+            _ => ConfigError::Members("1 to 7 are needed, with different ids from 1 up"),
+        })
+    }
+
+    fn own(&self) -> Option<&MemberConfig> {
+        self.members.iter().find(|member| member.id == self.member)
+    }
+
+    /// How this server wants to be called and reached: as it is configured, else where it listens,
+    /// if that says where. Without a name when none is configured.
     #[must_use]
-    pub fn bootstrap_members(&self) -> Members {
-        Members::new(self.members.iter().map(|member| member.id))
-            .expect("a checked configuration has valid members")
+    pub fn own_info(&self) -> MemberInfo {
+        let mut info = self.own().map(MemberConfig::info).unwrap_or_default();
+        let named = self.own().is_some_and(|own| !own.name.is_empty());
+        if !named {
+            info.name.clone_from(&self.name);
+        }
+        let listening = [
+            (&mut info.peer_addresses, self.listen_peer),
+            (&mut info.client_addresses, self.listen_client),
+        ];
+        for (addresses, listen) in listening {
+            if addresses.is_empty() && !listen.ip().is_unspecified() && listen.port() != 0 {
+                addresses.push(listen.to_string());
+            }
+        }
+        info
     }
 
     /// What consensus is told.
@@ -278,11 +353,14 @@ impl ServerConfig {
         raft.heartbeat_interval = self.heartbeat_interval;
         raft.election_timeout = self.election_timeout;
         raft.fail_over_jitter_max = self.fail_over_jitter;
+        raft.lease = self
+            .lease_reads
+            .then_some(LeaseReads { drift_ppm_max: self.clock_drift_max, margin: LEASE_MARGIN });
         self.limits.set_raft(&mut raft);
         raft
     }
 
-    /// Where every member listens for peers.
+    /// Where every configured member listens for peers.
     #[must_use]
     pub fn peer_addresses(&self) -> BTreeMap<MemberId, String> {
         self.members.iter().map(|member| (member.id, member.peer.clone())).collect()
@@ -301,7 +379,28 @@ impl MemberConfig {
     pub fn display_name(&self) -> String {
         if self.name.is_empty() { format!("server-{}", self.id) } else { self.name.clone() }
     }
+
+    /// As the cluster's configuration carries it.
+    #[must_use]
+    pub fn info(&self) -> MemberInfo {
+        let list = |address: &String| match address.as_str() {
+            "" => Vec::new(),
+            address => vec![address.to_owned()],
+        };
+        MemberInfo {
+            name: self.display_name(),
+            peer_addresses: list(&self.peer),
+            client_addresses: list(&self.client),
+        }
+    }
 }
+
+/// A hundred times what the oscillators of two machines differ by, and twenty times as fast as NTP
+/// corrects a clock.
+const CLOCK_DRIFT_PPM_DEFAULT: u32 = 10_000;
+
+/// For what a system's clock is read as late or early, whatever its rate.
+const LEASE_MARGIN: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 #[path = "config_tests.rs"]

@@ -2,7 +2,12 @@
 
 use std::{fs, time::Duration};
 
-use super::{ConfigError, ConfigFile, Limits, LogFormat, ServerConfig, derived_id};
+use kvraft_base::{MemberId, limits};
+use kvraft_proto::etcdserverpb as pb;
+
+use super::{
+    ConfigError, ConfigFile, JoinInfo, Limits, LogFormat, MemberConfig, ServerConfig, derived_id,
+};
 
 const SMALLEST: &str = r#"
 member = 2
@@ -52,6 +57,8 @@ fn file_round_trips() {
     config.election_timeout = Duration::from_secs(30);
     config.log_format = LogFormat::Json;
     config.volatile_disk = true;
+    config.lease_reads = true;
+    config.clock_drift_max = 500;
     config.limits.retained_entries = 7;
     let text = config.to_toml();
     assert!(text.contains("heartbeat-interval = \"3s\""), "{text}");
@@ -155,16 +162,19 @@ fn errors_name_the_key() {
         (SMALLEST.replace("peer = \"127.0.0.1:3380", "pear = \"127"), "did you mean `peer`?"),
         (SMALLEST.replace("member = 2", "member = 0"), "an id is a number from 1 up"),
         (SMALLEST.replace("member = 2", "member = -2"), "an id is a number from 1 up"),
-        (SMALLEST.replace("member = 2", "member = 3"), "members: 3 is not one of them"),
         (SMALLEST.replace("member = 2", ""), "member: neither this server's id"),
         (SMALLEST.replace("id = 1,", ""), "members: 127.0.0.1:3380 needs an id or a name"),
-        (SMALLEST.replace("id = 1", "id = 2"), "members: 1 to 7"),
+        (SMALLEST.replace("id = 1", "id = 2"), "members: they need different ids"),
         (SMALLEST.replace("127.0.0.1:3380", "nowhere"), "members: each needs its peer address"),
         (SMALLEST.replace("127.0.0.1:2379\"\nl", "here\"\nl"), "listen-client"),
         (format!("log-format = \"xml\"\n{SMALLEST}"), "log-format"),
         (format!("election-timeout = 50\n{SMALLEST}"), "election-timeout = 50ms"),
         (format!("election-timeout = \"2 days\"\n{SMALLEST}"), "\"2 days\" is no time"),
         (format!("fail-over-jitter = \"2s\"\n{SMALLEST}"), "fail-over-jitter = 2s is longer"),
+        (
+            format!("lease-reads = true\nclock-drift-max = 850000\n{SMALLEST}"),
+            "clock-drift-max = 8",
+        ),
         (format!("request-timeout = true\n{SMALLEST}"), "request-timeout = true"),
         (format!("{SMALLEST}[limits]\nappend-size = 0"), "limits.append-size = 0"),
         (format!("{SMALLEST}[limits]\njournal-segment-size = 5"), "limits.journal-segment-size"),
@@ -176,4 +186,66 @@ fn errors_name_the_key() {
     }
     let missing = ServerConfig::from_toml(std::path::Path::new("/nowhere/x.toml")).unwrap_err();
     assert!(missing.to_string().starts_with("cannot read /nowhere/x.toml"), "{missing}");
+}
+
+/// A new data directory needs a cluster with this server in it; one that exists does not.
+#[test]
+fn only_a_new_data_directory_needs_this_server_among_the_members() {
+    let config = read(SMALLEST).unwrap();
+    let members = config.first_members().unwrap();
+    assert_eq!(members.voters(), [MemberId(1), MemberId(2)]);
+    let info = members.info(MemberId(2)).unwrap();
+    assert_eq!(info.name, "here");
+    assert_eq!(info.peer_addresses, ["127.0.0.1:2380"]);
+    assert_eq!(info.client_addresses, ["127.0.0.1:2379"]);
+    assert!(members.info(MemberId(1)).unwrap().client_addresses.is_empty());
+
+    let another = read(&SMALLEST.replace("member = 2", "member = 3\nname = \"new\"")).unwrap();
+    let error = another.first_members().unwrap_err().to_string();
+    assert!(error.contains("members: 3 is not one of them"), "{error}");
+    assert_eq!(another.own_info().name, "new");
+    assert_eq!(another.own_info().peer_addresses, ["127.0.0.1:2380"]);
+    assert_eq!(ConfigFile::parse(&another.to_toml()).unwrap().resolve().unwrap(), another);
+
+    let mut many = config.clone();
+    let member = |id| MemberConfig { id: MemberId(id), ..config.members[0].clone() };
+    many.members = (1..=limits::VOTERS_MAX as u64 + 1).map(member).collect();
+    many.validate().unwrap();
+    let error = many.first_members().unwrap_err().to_string();
+    assert!(error.contains("members: 1 to 7"), "{error}");
+}
+
+/// Whatever the cluster says, who joins begins as a learner, and knows where the others are.
+#[test]
+fn who_joins_begins_as_a_learner() {
+    let member = |id: u64, is_learner| pb::Member {
+        id,
+        name: format!("m{id}"),
+        peer_ur_ls: vec![format!("http://h{id}:2380")],
+        client_ur_ls: Vec::new(),
+        is_learner,
+    };
+    let mut config = read(&SMALLEST.replace("member = 2", "member = 9")).unwrap();
+    for list in [
+        vec![member(1, false), member(4, true), member(9, false)],
+        vec![member(1, false), member(4, true), member(9, true)],
+        vec![member(1, false), member(4, true)],
+    ] {
+        config.join = Some(JoinInfo::from_list(&list).unwrap());
+        let members = config.first_members().unwrap();
+        assert_eq!(members.to_string(), "(1) learners (4 9)");
+        assert_eq!(members.id_max(), MemberId(9));
+        assert_eq!(members.info(MemberId(1)).unwrap().peer_addresses, ["h1:2380"]);
+    }
+    config.join = Some(JoinInfo::from_list(&[member(9, false)]).unwrap());
+    assert!(config.first_members().unwrap_err().to_string().contains("no voter is left"));
+    assert!(JoinInfo::from_list(&[]).is_err());
+}
+
+/// Reads by lease are off unless asked for, and then consensus gets the bound on drift.
+#[test]
+fn leases_are_asked_for() {
+    assert_eq!(read(SMALLEST).unwrap().raft().lease, None);
+    let config = read(&format!("lease-reads = true\nclock-drift-max = 500\n{SMALLEST}")).unwrap();
+    assert_eq!(config.raft().lease.unwrap().drift_ppm_max, 500);
 }

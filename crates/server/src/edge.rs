@@ -1,16 +1,20 @@
 //! Where the lanes' outputs go in the real world: the transport, the logs, the board.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 use bytes::Bytes;
-use kvraft_base::MemberId;
-use kvraft_raft::Event;
+use kvraft_base::{Index, MemberId};
+use kvraft_raft::{Event, Membership};
 use kvraft_replica::{Fatal, NotSent, PeerLane};
 
 use crate::{
     board::Board,
+    config::ServerConfig,
     driver::{Edge, Snapshot},
-    peers::{Lane, PeerNet, SendError},
+    peers::{Lane, PeerNet, Peers, SendError},
 };
 
 /// Called once with what has made it impossible to go on; ends the process, or tells a test.
@@ -23,6 +27,63 @@ pub(crate) struct ServerEdge {
     /// moments between are lost, like any other frame may be.
     pub(crate) peers: OnceLock<PeerNet>,
     pub(crate) on_fatal: FatalHandler,
+    me: MemberId,
+    /// Where the configuration says that members listen for peers, this one included.
+    configured: BTreeMap<MemberId, String>,
+    /// Held while the peers are told of a configuration, so that the newest is told last.
+    telling: Mutex<()>,
+}
+
+impl ServerEdge {
+    pub(crate) fn new(config: &ServerConfig, on_fatal: FatalHandler) -> Self {
+        let mut configured = config.peer_addresses();
+        if let Some(own) = config.own_info().peer_addresses.into_iter().next() {
+            configured.insert(config.member, own);
+        }
+        Self {
+            board: Arc::new(Board::new()),
+            peers: OnceLock::new(),
+            on_fatal,
+            me: config.member,
+            configured,
+            telling: Mutex::default(),
+        }
+    }
+
+    /// Whom to dial, and where: as the cluster says, then as the configuration does.
+    pub(crate) fn peers_of(&self, membership: &Membership) -> Peers {
+        let members = &membership.members;
+        let addresses = members.ids().into_iter().map(|id| {
+            let mut addresses =
+                members.info(id).map_or(Vec::new(), |info| info.peer_addresses.clone());
+            let configured = self.configured.get(&id);
+            addresses.extend(configured.filter(|it| !addresses.contains(it)).cloned());
+            (id, addresses)
+        });
+        // The configuration that a server begins with was not agreed on by anybody.
+        let settled = !membership.is_pending() && Index::ZERO < membership.index;
+        Peers {
+            addresses: addresses.collect(),
+            id_max: members.id_max(),
+            settled: settled.then_some(membership.index),
+        }
+    }
+
+    /// Tells the transport of the newest configuration.
+    pub(crate) fn tell_peers(&self) {
+        let telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(peers) = self.peers.get() {
+            let membership = self.board.members().borrow().in_force().clone();
+            peers.set_peers(self.peers_of(&membership));
+        }
+        drop(telling);
+    }
+
+    /// Whether this server has a connection to a member, or is it.
+    pub(crate) fn reaches(&self, id: MemberId) -> bool {
+        let connected = |peers: &PeerNet| peers.counts().get(&id).is_some_and(|it| it.connected);
+        id == self.me || self.peers.get().is_some_and(connected)
+    }
 }
 
 impl Edge for ServerEdge {
@@ -43,8 +104,20 @@ impl Edge for ServerEdge {
         log_event(event);
     }
 
+    fn on_members(&self, membership: &Membership) {
+        let Membership { index, members, committed } = membership;
+        tracing::info!(%index, committed, "members are {members}");
+        self.board.set_members(membership);
+        self.tell_peers();
+    }
+
     fn on_fatal(&self, fatal: Fatal) {
-        tracing::error!("this server cannot go on: {fatal}");
+        match &fatal {
+            Fatal::Removed { .. } => tracing::warn!(
+                "{fatal}, and ends; its data directory is of no use any more, and may be deleted"
+            ),
+            _ => tracing::error!("this server cannot go on: {fatal}"),
+        }
         (self.on_fatal)(&fatal);
     }
 
@@ -85,14 +158,17 @@ fn log_event(event: &Event) {
         }
         Event::VoteGranted { term, candidate } => tracing::debug!(%term, %candidate, "votes"),
         Event::CommitAdvanced { commit } => tracing::debug!(%commit, "committed"),
+        Event::LearnerPromoted { id } => {
+            tracing::info!(member = %id, "a learner is in step: makes it a voter");
+        }
+        Event::Dismissed { term } => tracing::info!(%term, "votes no more, and leads no more"),
+        Event::TransferBegun { to } => tracing::info!(%to, "hands leadership over"),
+        Event::TransferDone { to } => tracing::info!(%to, "has handed leadership over"),
+        Event::TransferFailed { to } => tracing::warn!(%to, "could not hand leadership over"),
+        // The configuration is told by itself.
         Event::ConflictFound { .. }
         | Event::MembersChanged { .. }
         | Event::MembersCommitted { .. }
-        | Event::LearnerPromoted { .. }
-        | Event::Dismissed { .. }
-        | Event::TransferBegun { .. }
-        | Event::TransferDone { .. }
-        | Event::TransferFailed { .. }
         | Event::AppendLost { .. }
         | Event::Ignored { .. } => tracing::debug!("{event:?}"),
     }

@@ -7,7 +7,7 @@
 //! - what a lane decides does not depend on anything here but its inputs;
 //! - a server that cannot believe its disk or its state any more ends its process.
 //!
-//! What it lacks: TLS, metrics, watches, leases, changes of membership.
+//! What it lacks: TLS, metrics, watches, leases.
 
 mod authority;
 mod board;
@@ -18,16 +18,17 @@ mod edge;
 mod grpc;
 mod logs;
 mod peers;
+mod publish;
 mod server;
 mod volatile;
 
 pub use config::{
-    ConfigError, ConfigFile, Limits, LogFormat, MemberConfig, MemberEntry, ServerConfig, UnitError,
-    derived_id, parse_size, parse_time,
+    ConfigError, ConfigFile, JoinInfo, Limits, LogFormat, MemberConfig, MemberEntry, ServerConfig,
+    UnitError, derived_id, parse_size, parse_time,
 };
 pub use disk::{LOCK_FILE, RealDisk};
 pub use edge::FatalHandler;
 pub use logs::{LOG_COLOUR_VARIABLE, LogError, start_logs};
-pub use peers::{Lane, PeerConfig, PeerCounts, PeerError, PeerEvent, PeerNet, SendError};
-pub use server::{CLIENT_STREAMS_MAX, Server, StartError};
+pub use peers::{Lane, PeerConfig, PeerCounts, PeerError, PeerEvent, PeerNet, Peers, SendError};
+pub use server::{CLIENT_STREAMS_MAX, Server, StartError, read_identity};
 pub use volatile::VolatileDisk;

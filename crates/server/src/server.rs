@@ -5,22 +5,23 @@
 //!   thread;
 //! - when [`Server::stop`] returns, everything accepted is on the disk and the lock is free.
 //!
-//! What it lacks: TLS, metrics, a change of configuration while it runs.
+//! What it lacks: TLS, metrics, settings that change while it runs.
 
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
     io,
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    path::Path,
+    sync::Arc,
     time::{Duration, Instant as StdInstant, SystemTime, UNIX_EPOCH},
 };
 
 use futures::StreamExt as _;
-use kvraft_base::{Disk, DiskError, Instant};
-use kvraft_proto::etcdserverpb as pb;
+use kvraft_base::{Disk, DiskError, DiskErrorKind, Instant};
 use kvraft_replica::{
-    Fatal, Frame, NodeOptions, Now, OpenOptions, PeerLane, Replica, ReplicaError,
+    ClientRequest, Fatal, Frame, NodeOptions, Now, OpenOptions, Outcome, PeerLane, Replica,
+    ReplicaError,
 };
 use kvraft_store::{Identity, OpenError};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -29,13 +30,13 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     authority::Lenient,
-    board::Board,
-    config::{ConfigError, MemberConfig, ServerConfig},
+    config::{ConfigError, ServerConfig},
     disk::RealDisk,
     driver::{Driver, Edge},
     edge::{FatalHandler, ServerEdge},
     grpc,
     peers::{Lane, PeerConfig, PeerError, PeerEvent, PeerNet},
+    publish::publish,
     volatile::VolatileDisk,
 };
 
@@ -84,6 +85,8 @@ pub struct Server {
     client_address: SocketAddr,
     driver: Arc<Driver>,
     edge: Arc<ServerEdge>,
+    /// One election timeout: without a successor nobody would lead any sooner.
+    hand_over_time_max: Duration,
     stopping: watch::Sender<bool>,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
 }
@@ -95,7 +98,8 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
-        Self::start_with(config, Arc::new(|_| std::process::exit(1))).await
+        Self::start_with(config, Arc::new(|fatal: &Fatal| std::process::exit(exit_code(fatal))))
+            .await
     }
 
     /// Starts a server with another way to go when it cannot go on: for tests. The handler is
@@ -117,11 +121,7 @@ impl Server {
         for note in &replica.notes {
             tracing::warn!("recovery: {note}");
         }
-        let edge = Arc::new(ServerEdge {
-            board: Arc::new(Board::new()),
-            peers: OnceLock::new(),
-            on_fatal,
-        });
+        let edge = Arc::new(ServerEdge::new(&config, on_fatal));
         let driver = start_driver(replica, &config, incarnation, &edge)?;
         if let Err(error) = start_peers(&config, incarnation, peers, &driver, &edge) {
             driver.stop();
@@ -146,7 +146,15 @@ impl Server {
             data = %config.data_dir.display(),
             "serving"
         );
-        Ok(Self { client_address, driver, edge, stopping, serving })
+        tokio::spawn(publish(
+            Arc::clone(&driver),
+            Arc::clone(&edge.board),
+            config.member,
+            config.own_info(),
+            stopping.subscribe(),
+        ));
+        let hand_over_time_max = config.election_timeout;
+        Ok(Self { client_address, driver, edge, hand_over_time_max, stopping, serving })
     }
 
     /// Where clients are served.
@@ -161,9 +169,11 @@ impl Server {
         self.edge.board.snapshot().raft.role == kvraft_raft::RoleName::Leader
     }
 
-    /// Stops: no new requests, a moment for those under way, then the peers, then the lanes.
+    /// Stops: another leader if this one leads, no new requests, a moment for those under way, then
+    /// the peers, then the lanes.
     pub async fn stop(self) {
         tracing::info!("stopping");
+        self.hand_over().await;
         self.stopping.send_replace(true);
         let abort = self.serving.abort_handle();
         if tokio::time::timeout(DRAIN_TIME_MAX, self.serving).await.is_err() {
@@ -180,11 +190,56 @@ impl Server {
     }
 }
 
+/// How the process ends. Who was removed has done what was asked, and whoever starts it again when
+/// it fails is to leave it alone: that is 0, as with etcd.
+fn exit_code(fatal: &Fatal) -> i32 {
+    match fatal {
+        Fatal::Removed { .. } => 0,
+        _ => 1,
+    }
+}
+
+impl Server {
+    /// Has another server lead, so that nobody waits for an election timeout. Best effort.
+    async fn hand_over(&self) {
+        if !self.is_leader() {
+            return;
+        }
+        let Ok(pending) = self.driver.request(0, |_| ClientRequest::Transfer { to: None }) else {
+            return;
+        };
+        let ended = tokio::time::timeout(self.hand_over_time_max, pending.outcome()).await;
+        match ended.map(|reply| reply.map(|reply| reply.outcome)) {
+            Ok(Some(Outcome::Transferred(Ok(leader)))) => tracing::info!(%leader, "leads now"),
+            Ok(Some(Outcome::Transferred(Err(refusal)))) => {
+                tracing::info!("stops as leader: {refusal}");
+            }
+            Ok(_) | Err(_) => tracing::info!("stops as leader: nobody has taken over in time"),
+        }
+    }
+}
+
 fn listen(role: &'static str, address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
     let failed = |error| StartError::Listen { role, address, error };
     let listener = std::net::TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)
+}
+
+/// Whose data a directory holds; `None` when it is none yet. Looks without taking the lock.
+///
+/// # Errors
+/// [`StartError::Disk`] and [`StartError::Format`]: it cannot be read, is damaged, or of a later
+/// version.
+pub fn read_identity(data_dir: &Path) -> Result<Option<Identity>, StartError> {
+    let disk = match RealDisk::inspect(data_dir) {
+        Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    match kvraft_store::is_formatted(&disk)? {
+        true => Ok(Some(kvraft_store::read_identity(&disk)?)),
+        false => Ok(None),
+    }
 }
 
 /// Opens the disk, makes it a data directory if it is none yet, and recovers what is there.
@@ -200,7 +255,7 @@ fn open(config: &ServerConfig, incarnation: u64) -> Result<Replica, StartError> 
         let identity = Identity {
             cluster: config.cluster,
             member: config.member,
-            members: config.bootstrap_members(),
+            members: config.first_members()?,
         };
         kvraft_store::format(disk.as_ref(), &identity)?;
     }
@@ -238,6 +293,9 @@ fn start_driver(
     let driver = Driver::start(replica, StdInstant::now(), waiting, first_ticket, edge)
         .map_err(StartError::Thread)?;
     board.wait_for_first();
+    // Told anew in the first turn, which may be a while off.
+    let first = board.snapshot().raft.membership;
+    board.set_first_members(&first);
     Ok(Arc::new(driver))
 }
 
@@ -248,14 +306,16 @@ fn start_peers(
     driver: &Arc<Driver>,
     edge: &Arc<ServerEdge>,
 ) -> Result<(), StartError> {
-    let peers = PeerConfig::new(
+    let mut peers = PeerConfig::new(
         config.cluster,
         config.member,
         incarnation,
         config.listen_peer,
-        config.peer_addresses(),
+        edge.peers_of(edge.board.members().borrow().in_force()),
         config.heartbeat_interval,
     );
+    // As long as consensus tells who has left of its removal, and some more.
+    peers.linger = peers.linger.max(config.election_timeout * 3);
     let driver = Arc::clone(driver);
     // The edge owns the transport, which owns this.
     let answers = Arc::downgrade(edge);
@@ -266,6 +326,11 @@ fn start_peers(
             PeerEvent::Superseded { peer, .. } => {
                 if let Some(edge) = answers.upgrade() {
                     edge.on_fatal(Fatal::Superseded { peer });
+                }
+            }
+            PeerEvent::Removed { index, .. } => {
+                if let Some(edge) = answers.upgrade() {
+                    edge.on_fatal(Fatal::Removed { index });
                 }
             }
             PeerEvent::Frame { peer, lane, payload } => {
@@ -286,6 +351,8 @@ fn start_peers(
         true
     })?;
     edge.peers.set(net).expect("the transport is started once");
+    // What has come in between was told to nobody.
+    edge.tell_peers();
     Ok(())
 }
 
@@ -308,12 +375,12 @@ fn serve(
     tokio::spawn(report_health(reporter, edge.board.led(), stopping.subscribe()));
     let routes = grpc::routes(grpc::Inner {
         driver: Arc::clone(driver),
-        board: Arc::clone(&edge.board),
+        edge: Arc::clone(edge),
         cluster: config.cluster,
         member: config.member,
         incarnation,
         request_timeout: config.request_time_max(),
-        members: api_members(config),
+        members: config.members.clone(),
         table_path: config.data_dir.join("table"),
     });
     let mut stop = stopping.subscribe();
@@ -325,21 +392,6 @@ fn serve(
         .add_routes(routes.add_service(health))
         .serve_with_incoming_shutdown(incoming, stopped);
     Ok((address, stopping, tokio::spawn(serving)))
-}
-
-/// The members as clients see them.
-fn api_members(config: &ServerConfig) -> Vec<pb::Member> {
-    let member = |member: &MemberConfig| pb::Member {
-        id: member.id.0,
-        name: member.display_name(),
-        peer_ur_ls: vec![format!("http://{}", member.peer)],
-        client_ur_ls: match member.client.as_str() {
-            "" => Vec::new(),
-            client => vec![format!("http://{client}")],
-        },
-        is_learner: false,
-    };
-    config.members.iter().map(member).collect()
 }
 
 /// A server is healthy while it knows a leader.

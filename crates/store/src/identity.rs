@@ -84,7 +84,10 @@ fn encode(identity: &Identity) -> Bytes {
 }
 
 /// Reads and checks the identity file.
-pub(crate) fn read_identity(disk: &dyn Disk) -> Result<Identity, OpenError> {
+///
+/// # Errors
+/// [`OpenError`]: not formatted, damaged, of a later version, or not readable.
+pub fn read_identity(disk: &dyn Disk) -> Result<Identity, OpenError> {
     let file = match disk.open(IDENTITY_PATH) {
         Ok(file) => file,
         Err(error) if error.kind == DiskErrorKind::NotFound => {

@@ -31,7 +31,7 @@ mod table;
 
 pub use dump::{DumpItem, dump};
 pub use error::{ImportError, OpenError, TableError};
-pub use identity::{FORMAT_VERSION, Identity, format, is_formatted};
+pub use identity::{FORMAT_VERSION, Identity, format, is_formatted, read_identity};
 pub use journal::Journal;
 pub use open::{Note, Opened, Options, Recovered, open};
 pub use rebuild::rebuild;

@@ -51,6 +51,12 @@ pub struct ConfigFile {
     /// How long a request may wait; by default 5 s and two election timeouts, as in etcd.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "units::time_option")]
     pub request_timeout: Option<Duration>,
+    /// Answer linearizable reads without asking a majority, by the clock.
+    #[serde(default)]
+    pub lease_reads: bool,
+    /// Greatest difference in rate between any two clocks of the cluster, in parts per million.
+    #[serde(default = "default_clock_drift")]
+    pub clock_drift_max: u32,
     /// For tests: what is not synced is lost when the process is killed.
     #[serde(default)]
     pub volatile_disk: bool,
@@ -63,7 +69,8 @@ pub struct ConfigFile {
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
-    /// Every server of the cluster, this one included.
+    /// The servers of the cluster; may be left out where there is a data directory.
+    #[serde(default)]
     pub members: Vec<MemberEntry>,
 }
 
@@ -166,8 +173,10 @@ impl ConfigFile {
         let members = members?;
         let member = own_id(self.member, self.name.as_deref(), &members)?;
         let derived = token.map_or(DEFAULT_CLUSTER, |token| derived_id(token, ""));
+        let listed = members.iter().any(|entry| entry.id == member);
         let config = ServerConfig {
             member,
+            name: self.name.filter(|_| !listed).unwrap_or_default(),
             cluster: ClusterId(self.cluster.unwrap_or(derived)),
             data_dir: self.data_dir,
             listen_client: self.listen_client,
@@ -178,11 +187,14 @@ impl ConfigFile {
                 .fail_over_jitter
                 .unwrap_or_else(|| default_jitter().min(self.election_timeout)),
             request_timeout: self.request_timeout,
+            lease_reads: self.lease_reads,
+            clock_drift_max: self.clock_drift_max,
             volatile_disk: self.volatile_disk,
             log_format: self.log_format,
             log_level: self.log_level,
             limits: self.limits,
             members,
+            join: None,
         };
         config.validate()?;
         Ok(config)
@@ -199,7 +211,7 @@ impl From<&ServerConfig> for ConfigFile {
         };
         Self {
             member: Some(config.member.0),
-            name: None,
+            name: Some(config.name.clone()).filter(|name| !name.is_empty()),
             cluster: Some(config.cluster.0),
             cluster_token: None,
             data_dir: config.data_dir.clone(),
@@ -209,6 +221,8 @@ impl From<&ServerConfig> for ConfigFile {
             election_timeout: config.election_timeout,
             fail_over_jitter: Some(config.fail_over_jitter),
             request_timeout: config.request_timeout,
+            lease_reads: config.lease_reads,
+            clock_drift_max: config.clock_drift_max,
             volatile_disk: config.volatile_disk,
             log_format: config.log_format,
             log_level: config.log_level.clone(),
@@ -241,7 +255,12 @@ fn own_id(
         return id.map(MemberId).ok_or(ConfigError::WhoAmI);
     };
     let mut named = members.iter().filter(|member| member.name == name);
-    let found = named.next().ok_or_else(|| ConfigError::NoSuchName { name: name.to_owned() })?;
+    let found = match (named.next(), id) {
+        (Some(found), _) => found,
+        // It has been added to the cluster since the list was written, or is called otherwise now.
+        (None, Some(id)) => return Ok(MemberId(id)),
+        (None, None) => return Err(ConfigError::NoSuchName { name: name.to_owned() }),
+    };
     if named.next().is_some() {
         return Err(ConfigError::Members("two of them have the name of this server"));
     }
@@ -319,6 +338,10 @@ fn default_election() -> Duration {
 
 fn default_jitter() -> Duration {
     kvraft_raft::Config::new(MemberId(1)).fail_over_jitter_max
+}
+
+fn default_clock_drift() -> u32 {
+    super::CLOCK_DRIFT_PPM_DEFAULT
 }
 
 fn default_log_level() -> String {

@@ -6,6 +6,7 @@
 
 use kvraft_kv::{Code, Refused};
 use kvraft_proto::METADATA_OUTCOME;
+use kvraft_raft::Refusal;
 use kvraft_replica::Failure;
 use tonic::{Status, metadata::MetadataValue};
 
@@ -60,6 +61,11 @@ pub(crate) fn timed_out(certainty: Certainty) -> Status {
 /// This server is going away.
 pub(crate) fn stopped(certainty: Certainty) -> Status {
     with_certainty(Status::unavailable("etcdserver: server stopped"), certainty)
+}
+
+/// What was asked for could not begin in all the time there was.
+pub(crate) fn not_yet(refusal: Refusal) -> Status {
+    with_certainty(Status::unavailable(format!("kvraft: {refusal}")), Certainty::Failed)
 }
 
 /// A method of etcd's API that does not exist here.

@@ -1,15 +1,21 @@
 //! The service `etcdserverpb.Maintenance`, as far as it exists here: `Status`, `HashKV`, `Hash`,
-//! and `Alarm` in so far as there are none.
+//! `MoveLeader`, and `Alarm` in so far as there are none.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 
 use futures::Stream;
-use kvraft_base::Revision;
+use kvraft_base::{MemberId, Revision};
 use kvraft_kv::{Answer, Query};
 use kvraft_proto::etcdserverpb::{self as pb, maintenance_server::Maintenance};
+use kvraft_replica::{ClientRequest, Outcome};
+use tokio::time::Instant;
 use tonic::Status;
 
-use super::{Service, errors};
+use super::{
+    Service,
+    errors::{self, Certainty},
+    membership,
+};
 
 /// The version of etcd whose API is served. Clients switch features on and off by this text, so it
 /// names an etcd, not this program: 3.6 is the newest whose key-value semantics are all here.
@@ -43,7 +49,7 @@ impl Maintenance for Service {
             raft_applied_index: raft.applied.0,
             errors,
             db_size_in_use: db_size,
-            is_learner: false,
+            is_learner: raft.membership.members.learner(self.0.member).is_some(),
             storage_version: STORAGE_VERSION.to_owned(),
             db_size_quota: 0,
             downgrade_info: None,
@@ -101,9 +107,18 @@ impl Maintenance for Service {
 
     async fn move_leader(
         &self,
-        _: GrpcRequest<pb::MoveLeaderRequest>,
+        request: GrpcRequest<pb::MoveLeaderRequest>,
     ) -> GrpcResult<pb::MoveLeaderResponse> {
-        Err(errors::not_here("Maintenance.MoveLeader"))
+        let to = MemberId(request.into_inner().target_id);
+        let raft = self.published().raft;
+        if raft.leader != Some(self.0.member) {
+            return Err(membership::not_leader());
+        }
+        self.view(&raft.membership.members, &|_| true).check_successor(to)?;
+        if to != self.0.member {
+            self.transfer(to).await?;
+        }
+        Ok(tonic::Response::new(pb::MoveLeaderResponse { header: None }))
     }
 
     async fn downgrade(
@@ -111,5 +126,39 @@ impl Maintenance for Service {
         _: GrpcRequest<pb::DowngradeRequest>,
     ) -> GrpcResult<pb::DowngradeResponse> {
         Err(errors::not_here("Maintenance.Downgrade"))
+    }
+}
+
+/// Between two attempts to hand leadership over to a member that still lacks something.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+impl Service {
+    /// Has another server lead, in the time that a request has.
+    async fn transfer(&self, to: MemberId) -> Result<(), Status> {
+        let deadline = Instant::now() + self.0.request_timeout;
+        loop {
+            let request = |_| ClientRequest::Transfer { to: Some(to) };
+            let pending = self.0.driver.request(0, request);
+            let pending = pending.map_err(|_| errors::failed(kvraft_replica::Failure::Busy))?;
+            let reply = tokio::time::timeout_at(deadline, pending.outcome()).await;
+            let reply = reply.map_err(|_| membership::transfer_too_long())?;
+            let refusal = match reply.ok_or_else(|| errors::stopped(Certainty::Unknown))?.outcome {
+                Outcome::Transferred(Ok(_)) => return Ok(()),
+                Outcome::Transferred(Err(refusal)) => refusal,
+                Outcome::Failed(failure) | Outcome::Unknown(failure) => {
+                    return Err(errors::failed(failure));
+                }
+                Outcome::Done(_) | Outcome::Answered(_) | Outcome::Changed(_) => {
+                    unreachable!("a transfer is not answered by the state machine")
+                }
+            };
+            if let Some(status) = membership::not_transferred(refusal) {
+                return Err(status);
+            }
+            if deadline <= Instant::now() + RETRY_INTERVAL {
+                return Err(membership::transfer_too_long());
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
     }
 }

@@ -9,13 +9,14 @@
 //! - a request is checked before it costs the cluster anything;
 //! - a waiting request is bounded in time and gives its place back when its client goes away.
 //!
-//! What it lacks: watches, leases and auth; changes of membership; the snapshot stream.
+//! What it lacks: watches, leases and auth; the snapshot stream.
 
 mod cluster;
 mod convert;
 mod errors;
 mod kv;
 mod maintenance;
+mod membership;
 mod session;
 mod unserved;
 
@@ -37,21 +38,23 @@ use tonic::{Status, service::Routes};
 use self::errors::Certainty;
 use crate::{
     board::Board,
+    config::MemberConfig,
     driver::{Driver, Pending, Snapshot},
+    edge::ServerEdge,
 };
 
 /// What the services need to know.
 pub(crate) struct Inner {
     pub(crate) driver: Arc<Driver>,
-    pub(crate) board: Arc<Board>,
+    pub(crate) edge: Arc<ServerEdge>,
     pub(crate) cluster: ClusterId,
     pub(crate) member: MemberId,
     /// This life of the server: its tickets mean nothing in another.
     pub(crate) incarnation: u64,
     /// The longest that a client waits.
     pub(crate) request_timeout: Duration,
-    /// All members, as clients see them.
-    pub(crate) members: Vec<pb::Member>,
+    /// The members in this server's configuration, for what the cluster's own does not say.
+    pub(crate) members: Vec<MemberConfig>,
     /// The table's file, for its size.
     pub(crate) table_path: PathBuf,
 }
@@ -79,11 +82,11 @@ pub(crate) fn routes(inner: Inner) -> Routes {
 impl Service {
     /// What the core has last said about itself.
     fn published(&self) -> Snapshot {
-        self.0.board.snapshot()
+        self.board().snapshot()
     }
 
-    fn members(&self) -> Vec<pb::Member> {
-        self.0.members.clone()
+    fn board(&self) -> &Board {
+        &self.0.edge.board
     }
 
     fn database_size_bytes(&self) -> i64 {
@@ -97,7 +100,7 @@ impl Service {
             cluster_id: self.0.cluster.0,
             member_id: self.0.member.0,
             revision: revision.0,
-            raft_term: self.0.board.term(),
+            raft_term: self.board().term(),
         })
     }
 

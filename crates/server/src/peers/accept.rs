@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use kvraft_base::{DecodeError, MemberId};
+use kvraft_base::{DecodeError, Index, MemberId};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -22,8 +22,9 @@ use tokio_tungstenite::{
 
 use super::{
     FAREWELL_MAX, HANDSHAKE_MAX, Net,
-    frame::{Answer, FEATURES, Hello, Lane, PROTOCOL_MAX, seal, unseal},
+    frame::{Answer, FEATURES, Hello, Lane, PROTOCOL_MAX, PROTOCOL_MEMBERS, seal, unseal},
     link::Peer,
+    roster::Admission,
     web_socket_config,
 };
 
@@ -60,6 +61,10 @@ enum AcceptError {
     Closed,
     #[error("replaced by a newer connection")]
     Replaced,
+    #[error("no peer any more")]
+    Gone,
+    #[error("member {member} was removed from the cluster by the change at {index}")]
+    Removed { member: MemberId, index: Index },
     #[error("cut")]
     Kicked,
     #[error(
@@ -117,7 +122,7 @@ struct Greeted {
 }
 
 /// Performs the handshake and answers the greeting.
-async fn greet(net: &Net, stream: TcpStream) -> Result<Greeted, AcceptError> {
+async fn greet(net: &Arc<Net>, stream: TcpStream) -> Result<Greeted, AcceptError> {
     stream.set_nodelay(true).map_err(|error| AcceptError::Socket(error.into()))?;
     let config = Some(web_socket_config());
     let mut socket = tokio_tungstenite::accept_async_with_config(stream, config)
@@ -131,20 +136,32 @@ async fn greet(net: &Net, stream: TcpStream) -> Result<Greeted, AcceptError> {
     let checked = unseal(0, frame)
         .map_err(|error| format!("malformed greeting: {error}"))
         .and_then(|bytes| Hello::decode(bytes).map_err(|error| error.to_string()))
-        .and_then(|hello| Ok((check(net, &hello)?, hello)));
-    let (peer, hello) = match checked {
-        Ok(checked) => checked,
+        .and_then(|hello| check(net, &hello).map(|()| hello));
+    let hello = match checked {
+        Ok(hello) => hello,
         Err(reason) => {
-            say(&mut socket, &Answer::Refused { reason: reason.clone() }).await?;
-            // Best effort: the reason has been said.
-            time::timeout(FAREWELL_MAX, socket.close(None)).await.ok();
-            return Err(AcceptError::Refused(reason));
+            let answer = Answer::Refused { reason: reason.clone() };
+            return part(socket, &answer, AcceptError::Refused(reason)).await;
+        }
+    };
+    let peer = match net.admit(&hello) {
+        Admission::Welcome(peer) => peer,
+        Admission::Removed(index) => {
+            let removed = AcceptError::Removed { member: hello.from, index };
+            let answer = match hello.protocol_max {
+                PROTOCOL_MEMBERS.. => Answer::Removed { index },
+                _ => Answer::Refused { reason: removed.to_string() },
+            };
+            return part(socket, &answer, removed).await;
+        }
+        Admission::Refused(reason) => {
+            let answer = Answer::Refused { reason: reason.clone() };
+            return part(socket, &answer, AcceptError::Refused(reason)).await;
         }
     };
     if let Some(incarnation) = peer.successor_of(hello.incarnation) {
-        say(&mut socket, &Answer::Superseded { incarnation }).await?;
-        time::timeout(FAREWELL_MAX, socket.close(None)).await.ok();
-        return Err(AcceptError::Superseded { member: peer.id, incarnation });
+        let error = AcceptError::Superseded { member: peer.id, incarnation };
+        return part(socket, &Answer::Superseded { incarnation }, error).await;
     }
     let protocol = hello.protocol_max.min(PROTOCOL_MAX);
     let incarnation = net.config.incarnation;
@@ -152,13 +169,25 @@ async fn greet(net: &Net, stream: TcpStream) -> Result<Greeted, AcceptError> {
     Ok(Greeted { socket, peer, lane: hello.lane, incarnation: hello.incarnation })
 }
 
+/// Says why a connection ends, and ends it.
+async fn part(
+    mut socket: Socket,
+    answer: &Answer,
+    error: AcceptError,
+) -> Result<Greeted, AcceptError> {
+    say(&mut socket, answer).await?;
+    // Best effort: the reason has been said.
+    time::timeout(FAREWELL_MAX, socket.close(None)).await.ok();
+    Err(error)
+}
+
 async fn say(socket: &mut Socket, answer: &Answer) -> Result<(), AcceptError> {
     let sent = socket.send(Message::Binary(seal(0, &answer.encode()))).await;
     sent.map_err(AcceptError::Socket)
 }
 
-/// Finds the peer that a greeting speaks for, or says what is wrong with it.
-fn check(net: &Net, hello: &Hello) -> Result<Arc<Peer>, String> {
+/// Whether a greeting is for this server, and if not, what is wrong with it.
+fn check(net: &Net, hello: &Hello) -> Result<(), String> {
     let config = &net.config;
     if hello.cluster != config.cluster {
         return Err(format!(
@@ -172,10 +201,7 @@ fn check(net: &Net, hello: &Hello) -> Result<Arc<Peer>, String> {
             hello.to.0, config.me.0
         ));
     }
-    let peer = net.peers.get(&hello.from);
-    peer.cloned().ok_or_else(|| {
-        format!("member {:016x} is not a peer in this server's cluster", hello.from.0)
-    })
+    Ok(())
 }
 
 /// Reads frames until the connection ends or the server stops.
@@ -190,6 +216,10 @@ async fn serve(net: &Net, greeted: Greeted) {
         () = net.stopped() => {
             time::timeout(FAREWELL_MAX, socket.close(None)).await.ok();
             AcceptError::Closed
+        }
+        () = peer.gone() => {
+            time::timeout(FAREWELL_MAX, socket.close(None)).await.ok();
+            AcceptError::Gone
         }
         _ = kicked.changed() => AcceptError::Kicked,
         _ = replacement.changed() => AcceptError::Replaced,

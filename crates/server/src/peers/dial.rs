@@ -1,14 +1,15 @@
 //! The outgoing side: keeps one connection to one peer, and writes the queue to it.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use kvraft_base::{DecodeError, Prng};
-use tokio::{net::TcpStream, time};
+use kvraft_base::{DecodeError, Index, Prng, limits::MEMBER_ADDRESSES_MAX};
+use tokio::{net::TcpStream, sync::watch, time};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{self, Message},
@@ -49,6 +50,12 @@ enum DialError {
     Closed,
     #[error("the peer sent a frame in the wrong direction")]
     WrongWay,
+    #[error("this server was removed from the cluster by the change at {0}")]
+    Removed(Index),
+    #[error("it is to be found elsewhere")]
+    Moved,
+    #[error("no address of it is known")]
+    Homeless,
     #[error("cut")]
     Kicked,
     #[error(
@@ -57,84 +64,157 @@ enum DialError {
     Superseded { incarnation: u64 },
 }
 
-/// Keeps a connection until the server stops.
+impl DialError {
+    /// Whether the peer has said no, and not only now.
+    fn is_settled(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_) | Self::Superseded { .. } | Self::Removed(_) | Self::Homeless
+        )
+    }
+}
+
+/// Keeps a connection until the server stops, or the peer is none any more.
 pub(super) async fn dial(net: Arc<Net>, peer: Arc<Peer>, lane: Lane) {
     tokio::select! {
         () = net.stopped() => {}
+        () = peer.gone() => {}
         () = keep(&net, &peer, lane) => {}
     }
-    // Either way no connection is left; the queue must not fill up for nobody.
+    // Any way no connection is left; the queue must not fill up for nobody.
     peer.outgoing_down(lane);
 }
 
 /// Dials, writes until the connection ends, waits, and begins again.
 async fn keep(net: &Net, peer: &Peer, lane: Lane) {
     let mut backoff = Backoff::new(net, peer, lane);
-    let mut last_problem = String::new();
+    let mut last_problems = BTreeMap::new();
     let mut superseded_since: Option<Instant> = None;
+    // Which of the addresses is tried.
+    let mut turn = 0;
     loop {
         let mut kicked = peer.kick.subscribe();
-        let greeted = time::timeout(HANDSHAKE_MAX, greet(net, peer, lane)).await;
-        let problem = match greeted.unwrap_or(Err(DialError::Slow(HANDSHAKE_MAX))) {
+        let mut moved = peer.moved.subscribe();
+        let addresses = peer.addresses();
+        let address = addresses.get(turn % addresses.len().max(1)).map_or("", String::as_str);
+        let mut more = false;
+        let problem = match greet_in_time(net, peer, lane, address).await {
             Ok((mut socket, incarnation)) => {
                 tracing::info!(
-                    peer = %peer.id, lane = lane.name(), address = %peer.address, incarnation,
-                    "connected to peer"
+                    peer = %peer.id, lane = lane.name(), %address, incarnation, "connected to peer"
                 );
                 backoff.reset();
-                last_problem.clear();
+                last_problems.clear();
                 peer.outgoing_up(lane);
                 let end = tokio::select! {
                     end = pump(net, peer, lane, &mut socket) => end,
                     _ = kicked.changed() => DialError::Kicked,
+                    () = elsewhere(peer, &mut moved, address) => DialError::Moved,
                 };
                 peer.outgoing_down(lane);
                 end
             }
             Err(problem) => {
-                if matches!(problem, DialError::Refused(_) | DialError::Superseded { .. }) {
+                if problem.is_settled() {
                     // It will not change its mind soon.
                     backoff.slow();
                 }
+                turn += 1;
+                more = !turn.is_multiple_of(addresses.len().max(1));
                 problem
             }
         };
-        tell(peer, lane, &problem, &mut last_problem);
-        if let DialError::Superseded { incarnation } = problem {
-            // The peer may only not have noticed yet that an earlier process with a clock ahead of
-            // this one is gone.
-            let since = *superseded_since.get_or_insert_with(Instant::now);
-            if net.config.patience(Lane::Bulk) * 2 <= since.elapsed() {
-                peer.superseded(incarnation);
-            }
-        } else {
-            superseded_since = None;
-        }
-        let settled = matches!(problem, DialError::Refused(_) | DialError::Superseded { .. });
+        tell(peer, lane, address, &problem, &mut last_problems);
+        superseded_since = complain(net, peer, &problem, superseded_since);
+        // The next address, or a new one, is tried at once, and all of them again after a while.
+        let at_once = more || matches!(problem, DialError::Moved);
+        let wait = if at_once { Duration::ZERO } else { backoff.next() };
         tokio::select! {
-            () = time::sleep(backoff.next()) => {}
-            () = peer.nudge.notified(), if !settled => {}
+            () = time::sleep(wait) => {}
+            () = peer.nudge.notified(), if !problem.is_settled() => {}
+            _ = moved.changed() => backoff.reset(),
         }
     }
 }
 
-/// Logs a problem, loudly the first time only: a dead peer is dialled every second.
-fn tell(peer: &Peer, lane: Lane, problem: &DialError, last_problem: &mut String) {
+/// Returns when the peer is not expected at this address any more.
+async fn elsewhere(peer: &Peer, moved: &mut watch::Receiver<u64>, address: &str) {
+    while peer.addresses().iter().any(|known| known == address) {
+        if moved.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells the server of what it must end for. Yields since when a later process is said to run.
+fn complain(
+    net: &Net,
+    peer: &Peer,
+    problem: &DialError,
+    superseded_since: Option<Instant>,
+) -> Option<Instant> {
+    match problem {
+        DialError::Superseded { incarnation } => {
+            // The peer may only not have noticed yet that an earlier process with a clock ahead of
+            // this one is gone.
+            let since = superseded_since.unwrap_or_else(Instant::now);
+            if net.config.patience(Lane::Bulk) * 2 <= since.elapsed() {
+                peer.superseded(*incarnation);
+            }
+            Some(since)
+        }
+        DialError::Removed(index) => {
+            peer.told_removed(*index);
+            None
+        }
+        _ => None,
+    }
+}
+
+/// Logs a problem with an address, loudly the first time only: a dead peer is dialled every second.
+fn tell(
+    peer: &Peer,
+    lane: Lane,
+    address: &str,
+    problem: &DialError,
+    last_problems: &mut BTreeMap<String, String>,
+) {
     let text = problem.to_string();
-    let (peer, address, lane) = (peer.id, &peer.address, lane.name());
-    if text == *last_problem {
+    let (peer, lane) = (peer.id, lane.name());
+    if last_problems.get(address) == Some(&text) {
         tracing::debug!(%peer, lane, %address, "peer connection: {text}");
     } else {
         tracing::warn!(%peer, lane, %address, "peer connection: {text}");
-        *last_problem = text;
+        if MEMBER_ADDRESSES_MAX < last_problems.len() {
+            last_problems.clear();
+        }
+        last_problems.insert(address.to_owned(), text);
     }
 }
 
+async fn greet_in_time(
+    net: &Net,
+    peer: &Peer,
+    lane: Lane,
+    address: &str,
+) -> Result<(Socket, u64), DialError> {
+    if address.is_empty() {
+        return Err(DialError::Homeless);
+    }
+    let greeted = time::timeout(HANDSHAKE_MAX, greet(net, peer, lane, address)).await;
+    greeted.unwrap_or(Err(DialError::Slow(HANDSHAKE_MAX)))
+}
+
 /// Connects and introduces this server. Yields the peer's incarnation, too.
-async fn greet(net: &Net, peer: &Peer, lane: Lane) -> Result<(Socket, u64), DialError> {
-    let stream = TcpStream::connect(&peer.address).await.map_err(DialError::Connect)?;
+async fn greet(
+    net: &Net,
+    peer: &Peer,
+    lane: Lane,
+    address: &str,
+) -> Result<(Socket, u64), DialError> {
+    let stream = TcpStream::connect(address).await.map_err(DialError::Connect)?;
     stream.set_nodelay(true).map_err(DialError::Connect)?;
-    let url = format!("ws://{}/kvraft/peer", peer.address);
+    let url = format!("ws://{address}/kvraft/peer");
     let config = Some(web_socket_config());
     let (mut socket, _) = tokio_tungstenite::client_async_with_config(url, stream, config).await?;
     let hello = Hello {
@@ -146,6 +226,7 @@ async fn greet(net: &Net, peer: &Peer, lane: Lane) -> Result<(Socket, u64), Dial
         incarnation: net.config.incarnation,
         lane,
         features: FEATURES,
+        addresses: net.own_addresses(),
     };
     socket.send(Message::Binary(seal(0, &hello.encode()))).await?;
     let answer = match socket.next().await {
@@ -157,6 +238,7 @@ async fn greet(net: &Net, peer: &Peer, lane: Lane) -> Result<(Socket, u64), Dial
         Answer::Welcome { incarnation, .. } => Ok((socket, incarnation)),
         Answer::Refused { reason } => Err(DialError::Refused(reason)),
         Answer::Superseded { incarnation } => Err(DialError::Superseded { incarnation }),
+        Answer::Removed { index } => Err(DialError::Removed(index)),
     }
 }
 

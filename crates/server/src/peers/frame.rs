@@ -8,22 +8,29 @@
 //! frame    u32 crc32c(number, payload) | payload
 //! HELLO    u32 magic "kvrp" | u32 protocol min | u32 protocol max | u64 cluster | u64 from |
 //!          u64 to
-//!          | u64 incarnation | u8 lane | u64 features       (later versions append; ignored here)
+//!          | u64 incarnation | u8 lane | u64 features
+//!          | u32 count | count times: u32 length | host:port       from protocol 2 on
+//!                                                  (later versions append; ignored here)
 //! answer   u8 0 | u32 protocol | u64 incarnation | u64 features         welcome
 //!          u8 1 | u32 length | text                                     refused
 //!          u8 2 | u64 incarnation             a later process of this member is connected
+//!          u8 3 | u64 index      the dialer was removed; only to those who speak protocol 2
 //! ```
 //! All numbers are little-endian.
 
 use bytes::Bytes;
 use kvraft_base::{
-    ClusterId, DecodeError, MemberId, Reader, Writer, checksum_seeded, limits::FRAME_SIZE_BYTES_MAX,
+    ClusterId, DecodeError, Index, MemberId, Reader, Writer, checksum_seeded,
+    limits::{FRAME_SIZE_BYTES_MAX, MEMBER_ADDRESSES_MAX, MEMBER_TEXT_SIZE_BYTES_MAX},
 };
 
 /// Oldest protocol that this build speaks.
 pub(super) const PROTOCOL_MIN: u32 = 1;
 /// Newest protocol that this build speaks.
-pub(super) const PROTOCOL_MAX: u32 = 1;
+pub(super) const PROTOCOL_MAX: u32 = PROTOCOL_MEMBERS;
+/// The protocol in which a dialer says where it can be reached, and understands that it was
+/// removed.
+pub(super) const PROTOCOL_MEMBERS: u32 = 2;
 /// Optional abilities; none yet.
 pub(super) const FEATURES: u64 = 0;
 
@@ -76,6 +83,9 @@ pub(super) struct Hello {
     pub(super) incarnation: u64,
     pub(super) lane: Lane,
     pub(super) features: u64,
+    /// Where the dialer can be reached: for those who do not know it yet. Never anything before
+    /// [`PROTOCOL_MEMBERS`].
+    pub(super) addresses: Vec<String>,
 }
 
 /// Why a greeting was not understood.
@@ -101,6 +111,12 @@ impl Hello {
         writer.u64(self.incarnation);
         writer.u8(self.lane.number());
         writer.u64(self.features);
+        if PROTOCOL_MEMBERS <= self.protocol_max {
+            writer.count(self.addresses.len());
+            for address in &self.addresses {
+                writer.bytes(address.as_bytes());
+            }
+        }
         writer.finish()
     }
 
@@ -132,8 +148,34 @@ impl Hello {
                 }
             },
             features: reader.u64("features")?,
+            addresses: match max {
+                PROTOCOL_MEMBERS.. => decode_addresses(&mut reader)?,
+                _ => Vec::new(),
+            },
         })
     }
+}
+
+fn decode_addresses(reader: &mut Reader) -> Result<Vec<String>, DecodeError> {
+    let count = reader.count("addresses", 4)?;
+    let too_large = |value: usize, limit: usize| DecodeError::TooLarge {
+        what: "address",
+        value: value as u64,
+        limit: limit as u64,
+    };
+    if MEMBER_ADDRESSES_MAX < count {
+        return Err(too_large(count, MEMBER_ADDRESSES_MAX));
+    }
+    let mut addresses = Vec::new();
+    for _ in 0..count {
+        let bytes = reader.bytes("address")?;
+        if MEMBER_TEXT_SIZE_BYTES_MAX < bytes.len() {
+            return Err(too_large(bytes.len(), MEMBER_TEXT_SIZE_BYTES_MAX));
+        }
+        let unknown = |_| DecodeError::Unknown { what: "address", value: bytes.len() as u64 };
+        addresses.push(std::str::from_utf8(&bytes).map_err(unknown)?.to_owned());
+    }
+    Ok(addresses)
 }
 
 /// What the accepting side says to a greeting.
@@ -142,6 +184,7 @@ pub(super) enum Answer {
     Welcome { protocol: u32, incarnation: u64, features: u64 },
     Refused { reason: String },
     Superseded { incarnation: u64 },
+    Removed { index: Index },
 }
 
 impl Answer {
@@ -162,6 +205,10 @@ impl Answer {
                 writer.u8(2);
                 writer.u64(*incarnation);
             }
+            Self::Removed { index } => {
+                writer.u8(3);
+                writer.u64(index.0);
+            }
         }
         writer.finish()
     }
@@ -179,6 +226,7 @@ impl Answer {
                 Ok(Self::Refused { reason: String::from_utf8_lossy(&reason).into_owned() })
             }
             2 => Ok(Self::Superseded { incarnation: reader.u64("incarnation")? }),
+            3 => Ok(Self::Removed { index: Index(reader.u64("index")?) }),
             other => Err(DecodeError::Unknown { what: "answer", value: u64::from(other) }),
         }
     }

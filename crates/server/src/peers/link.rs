@@ -1,4 +1,4 @@
-//! What is known of one peer: its connections, its queues, its counters.
+//! What is known of one peer: its addresses, its connections, its queues, its counters.
 //!
 //! Invariants:
 //! - `Connected` and `Disconnected` alternate, beginning with `Connected`;
@@ -7,22 +7,30 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use kvraft_base::MemberId;
-use tokio::sync::{Notify, watch};
+use kvraft_base::{Index, MemberId};
+use tokio::{
+    sync::{Notify, watch},
+    time,
+};
 
 use super::{Events, PeerCounts, PeerEvent, frame::Lane, queue::Queue};
 
 /// One peer, shared by the tasks of its connections.
 pub(super) struct Peer {
     pub(super) id: MemberId,
-    pub(super) address: String,
+    /// What it is to this server.
+    pub(super) standing: watch::Sender<Standing>,
+    /// Where it may be.
+    addresses: Mutex<Arc<[String]>>,
+    /// Changes when they do: what is dialled may be out of date.
+    pub(super) moved: watch::Sender<u64>,
     events: Events,
     queues: [Queue; 2],
     state: Mutex<State>,
@@ -33,6 +41,25 @@ pub(super) struct Peer {
     /// The peer has shown that it lives: dial it now.
     pub(super) nudge: Notify,
     pub(super) counters: Counters,
+}
+
+/// What a peer is to this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is in the configuration.
+    Member,
+    /// It is not, and has come all the same; looked at again then.
+    Guest {
+        /// When.
+        until: time::Instant,
+    },
+    /// It was in the configuration, and is told the last of it.
+    Leaving {
+        /// When its connections end.
+        until: time::Instant,
+    },
+    /// Nobody.
+    Gone,
 }
 
 #[derive(Debug, Default)]
@@ -62,10 +89,17 @@ pub(super) struct Counters {
 }
 
 impl Peer {
-    pub(super) fn new(id: MemberId, address: String, events: Events) -> Self {
+    pub(super) fn new(
+        id: MemberId,
+        addresses: Vec<String>,
+        standing: Standing,
+        events: Events,
+    ) -> Self {
         Self {
             id,
-            address,
+            standing: watch::Sender::new(standing),
+            addresses: Mutex::new(addresses.into()),
+            moved: watch::Sender::new(0),
             events,
             queues: Default::default(),
             state: Mutex::default(),
@@ -73,6 +107,57 @@ impl Peer {
             incoming: [watch::Sender::new(0), watch::Sender::new(0)],
             nudge: Notify::new(),
             counters: Counters::default(),
+        }
+    }
+
+    /// Where it may be, the likeliest first.
+    pub(super) fn addresses(&self) -> Arc<[String]> {
+        Arc::clone(&self.addresses.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// It is to be found there from now on.
+    pub(super) fn move_to(&self, addresses: Vec<String>) {
+        let mut known = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if **known != *addresses {
+            *known = addresses.into();
+            self.moved.send_modify(|count| *count += 1);
+        }
+    }
+
+    pub(super) fn is_guest(&self) -> bool {
+        matches!(*self.standing.borrow(), Standing::Guest { .. })
+    }
+
+    /// Whether it has a connection to this server.
+    pub(super) fn is_heard(&self) -> bool {
+        self.state().incoming.iter().any(Option::is_some)
+    }
+
+    /// Returns when this is no peer any more.
+    pub(super) async fn gone(&self) {
+        // An error means that nobody can change it any more, and nothing waits then.
+        self.standing.subscribe().wait_for(|standing| *standing == Standing::Gone).await.ok();
+    }
+
+    /// Returns when its time may be over.
+    pub(super) async fn expired(&self) {
+        let mut standing = self.standing.subscribe();
+        loop {
+            let until = match *standing.borrow_and_update() {
+                Standing::Gone => return,
+                Standing::Member => None,
+                Standing::Guest { until } | Standing::Leaving { until } => Some(until),
+            };
+            let expiry = async {
+                match until {
+                    Some(until) => time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = expiry => return,
+                changed = standing.changed() => if changed.is_err() { return },
+            }
         }
     }
 
@@ -204,6 +289,11 @@ impl Peer {
     /// This process has been told again and again that a later one runs as the same member.
     pub(super) fn superseded(&self, incarnation: u64) {
         (self.events)(PeerEvent::Superseded { peer: self.id, incarnation });
+    }
+
+    /// The peer says that this server was removed from the cluster.
+    pub(super) fn told_removed(&self, index: Index) {
+        (self.events)(PeerEvent::Removed { peer: self.id, index });
     }
 
     /// Reports a change, once, while the state is locked, so that reports keep their order.

@@ -11,21 +11,23 @@
 //! - a frame is delivered whole, checked and in order, or not at all; a connection that delivers
 //!   anything else is closed, and the peer named in a warning;
 //! - a peer that ends is noticed at once (its sockets close), one that falls silent after
-//!   [`PeerConfig::silence_max`].
+//!   [`PeerConfig::silence_max`];
+//! - peers come and go while frames flow, see `roster`; the connections of those who stay are not
+//!   touched.
 //!
-//! What it lacks: TLS, and peers that come and go while the server runs.
+//! What it lacks: TLS.
 
 use std::{
     collections::BTreeMap,
     fmt, io,
     net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
-use kvraft_base::{ClusterId, MemberId, limits::FRAME_SIZE_BYTES_MAX};
-use tokio::{sync::watch, task::JoinSet};
+use kvraft_base::{ClusterId, Index, MemberId, limits::FRAME_SIZE_BYTES_MAX};
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 mod accept;
@@ -33,9 +35,11 @@ mod dial;
 mod frame;
 mod link;
 mod queue;
+mod roster;
 
 pub use frame::Lane;
-use link::Peer;
+pub use roster::Peers;
+use roster::Roster;
 
 /// Who is where, and how patient to be.
 #[derive(Clone, Debug)]
@@ -49,13 +53,15 @@ pub struct PeerConfig {
     pub incarnation: u64,
     /// Where peers are listened for. Port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// `host:port` of every server of the cluster; an entry for this one is ignored.
-    pub peers: BTreeMap<MemberId, String>,
+    /// Who is dialled from the start.
+    pub peers: Peers,
     /// Time between pings on each connection.
     pub ping_interval: Duration,
     /// A control connection whose peer has said nothing for this long is dead. Bulk connections get
     /// ten times as long, because a ping waits behind the frame before it.
     pub silence_max: Duration,
+    /// How long a peer that has left the configuration keeps its connections.
+    pub linger: Duration,
     /// First wait before dialling again; doubles with every failure.
     pub backoff_min: Duration,
     /// Longest wait before dialling again.
@@ -70,9 +76,10 @@ impl PeerConfig {
         me: MemberId,
         incarnation: u64,
         listen: SocketAddr,
-        peers: BTreeMap<MemberId, String>,
+        peers: Peers,
         heartbeat_interval: Duration,
     ) -> Self {
+        let silence_max = (heartbeat_interval * 10).max(Duration::from_millis(500));
         Self {
             cluster,
             me,
@@ -80,7 +87,8 @@ impl PeerConfig {
             listen,
             peers,
             ping_interval: heartbeat_interval,
-            silence_max: (heartbeat_interval * 10).max(Duration::from_millis(500)),
+            silence_max,
+            linger: silence_max * 4,
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_secs(1),
         }
@@ -115,6 +123,13 @@ pub enum PeerEvent {
         peer: MemberId,
         /// The other process.
         incarnation: u64,
+    },
+    /// This server is no member any more, and never will be again: it must end.
+    Removed {
+        /// Who said so.
+        peer: MemberId,
+        /// The configuration without it.
+        index: Index,
     },
     /// A checked frame.
     Frame {
@@ -192,9 +207,13 @@ type Events = Arc<dyn Fn(PeerEvent) -> bool + Send + Sync>;
 /// What all tasks share.
 struct Net {
     config: PeerConfig,
-    peers: BTreeMap<MemberId, Arc<Peer>>,
+    events: Events,
+    roster: RwLock<Roster>,
     /// Turns true when the server stops.
     stop: watch::Sender<bool>,
+    runtime: Handle,
+    /// `None` once the server stops.
+    tasks: Mutex<Option<JoinSet<()>>>,
 }
 
 impl Net {
@@ -203,13 +222,33 @@ impl Net {
         // An error means that the sender is gone, which is a stop too.
         self.stop.subscribe().wait_for(|stop| *stop).await.ok();
     }
+
+    /// Runs a task until it ends or the server stops.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tasks) = &mut *tasks {
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn_on(task, &self.runtime);
+        }
+    }
+
+    /// The tasks that run; from now on there are no others.
+    fn take_tasks(&self) -> Option<JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// The connections to all peers. Dropping it closes them.
 pub struct PeerNet {
     net: Arc<Net>,
     local_address: SocketAddr,
-    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Drop for PeerNet {
+    fn drop(&mut self) {
+        // The tasks share what owns them.
+        drop(self.net.take_tasks());
+    }
 }
 
 impl fmt::Debug for PeerNet {
@@ -247,31 +286,32 @@ impl PeerNet {
         config: PeerConfig,
         events: impl Fn(PeerEvent) -> bool + Send + Sync + 'static,
     ) -> Result<Self, PeerError> {
-        let runtime = tokio::runtime::Handle::try_current().map_err(|_| PeerError::NoRuntime)?;
+        let runtime = Handle::try_current().map_err(|_| PeerError::NoRuntime)?;
         let address = config.listen;
         let refused = |source| PeerError::Listen { address, source };
         listener.set_nonblocking(true).map_err(refused)?;
         let local_address = listener.local_addr().map_err(refused)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(refused)?;
 
-        let events: Events = Arc::new(events);
-        let others = config.peers.iter().filter(|(id, _)| **id != config.me);
-        let peers = others
-            .map(|(id, address)| {
-                (*id, Arc::new(Peer::new(*id, address.clone(), Arc::clone(&events))))
-            })
-            .collect();
-        let net = Arc::new(Net { config, peers, stop: watch::Sender::new(false) });
+        let peers = config.peers.clone();
+        let net = Arc::new(Net {
+            config,
+            events: Arc::new(events),
+            roster: RwLock::default(),
+            stop: watch::Sender::new(false),
+            runtime,
+            tasks: Mutex::new(Some(JoinSet::new())),
+        });
+        net.set_peers(peers);
+        net.spawn(accept::accept(Arc::clone(&net), listener));
+        Ok(Self { net, local_address })
+    }
 
-        let mut tasks = JoinSet::new();
-        tasks.spawn_on(accept::accept(Arc::clone(&net), listener), &runtime);
-        for peer in net.peers.values() {
-            for lane in Lane::ALL {
-                let (net, peer) = (Arc::clone(&net), Arc::clone(peer));
-                tasks.spawn_on(dial::dial(net, peer, lane), &runtime);
-            }
-        }
-        Ok(Self { net, local_address, tasks: Mutex::new(tasks) })
+    /// Has other peers from now on: new ones are dialled, those whose addresses have changed are
+    /// dialled elsewhere, and those who are none any more are parted with after a while. May be
+    /// called from any thread, and returns at once.
+    pub fn set_peers(&self, peers: Peers) {
+        self.net.set_peers(peers);
     }
 
     /// Where peers are listened for.
@@ -286,7 +326,8 @@ impl PeerNet {
     /// [`SendError`] if it was dropped instead; nothing of it has left. A frame that was queued may
     /// get lost as well, together with its connection.
     pub fn send(&self, to: MemberId, lane: Lane, payload: Bytes) -> Result<(), SendError> {
-        let peer = self.net.peers.get(&to).ok_or(SendError::Stranger)?;
+        let roster = self.net.roster();
+        let peer = roster.peers.get(&to).ok_or(SendError::Stranger)?;
         let size = payload.len();
         let sent = if size <= FRAME_SIZE_BYTES_MAX {
             peer.queue(lane).push(payload)
@@ -302,7 +343,7 @@ impl PeerNet {
 
     /// Cuts every connection to and from a peer, without a word; they come back by themselves.
     pub fn kick(&self, peer: MemberId) {
-        if let Some(peer) = self.net.peers.get(&peer) {
+        if let Some(peer) = self.net.peer(peer) {
             peer.kick.send_modify(|count| *count += 1);
         }
     }
@@ -310,14 +351,15 @@ impl PeerNet {
     /// Counters by peer.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<MemberId, PeerCounts> {
-        self.net.peers.iter().map(|(id, peer)| (*id, peer.counts())).collect()
+        // Not with the roster locked: who holds a peer's state may look at the roster.
+        let peers = self.net.roster().peers.clone();
+        peers.iter().map(|(id, peer)| (*id, peer.counts())).collect()
     }
 
     /// Closes the listener and every connection, and waits until that is done.
     pub async fn shutdown(&self) {
         self.net.stop.send_replace(true);
-        let mut tasks =
-            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some(mut tasks) = self.net.take_tasks() else { return };
         let ended = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(SHUTDOWN_MAX, ended).await.is_err() {
             tracing::warn!("peer connections did not close in time and were cut");

@@ -34,6 +34,7 @@ impl Seen {
             PeerEvent::Connected { .. } => self.on_change(true),
             PeerEvent::Disconnected { .. } => self.on_change(false),
             PeerEvent::Superseded { .. } => panic!("there is one process for each member"),
+            PeerEvent::Removed { .. } => panic!("nobody is removed"),
             PeerEvent::Frame { lane, payload, .. } => {
                 let (number, intact) = check(&payload);
                 if !intact {

@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use kvraft_base::{ClusterId, MemberId};
+use kvraft_base::{ClusterId, Index, MemberId};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{Lane, PeerConfig, PeerEvent, PeerNet};
+use super::{Lane, PeerConfig, PeerEvent, PeerNet, Peers};
 
 mod chaos;
+mod members;
 mod proxy;
 mod refusals;
 mod traffic;
@@ -52,11 +53,19 @@ fn listener() -> (TcpListener, SocketAddr) {
 }
 
 fn config(me: MemberId, peers: &[(MemberId, SocketAddr)]) -> PeerConfig {
-    let peers: BTreeMap<_, _> = peers.iter().map(|(id, at)| (*id, at.to_string())).collect();
+    let peers = peers_at(peers);
     let listen = "127.0.0.1:0".parse().unwrap();
     let mut config = PeerConfig::new(CLUSTER, me, 7, listen, peers, Duration::from_millis(100));
     config.backoff_min = Duration::from_millis(5);
     config
+}
+
+/// These, in a configuration that is committed, and nobody else ever.
+fn peers_at(peers: &[(MemberId, SocketAddr)]) -> Peers {
+    let addresses: BTreeMap<_, _> =
+        peers.iter().map(|(id, at)| (*id, vec![at.to_string()])).collect();
+    let id_max = addresses.keys().max().copied().unwrap_or_default();
+    Peers { addresses, id_max, settled: Some(Index(1)) }
 }
 
 fn start(listener: TcpListener, config: PeerConfig) -> Server {

@@ -14,9 +14,9 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
 use super::{A, B, C, CLUSTER, Lane, PeerEvent, SOON, config, listener, pair, start};
 use crate::peers::frame::{Answer, Hello, HelloError, seal, unseal};
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-fn hello() -> Hello {
+pub(super) fn hello() -> Hello {
     Hello {
         protocol_min: 1,
         protocol_max: 1,
@@ -26,11 +26,12 @@ fn hello() -> Hello {
         incarnation: 9,
         lane: Lane::Control,
         features: 0,
+        addresses: Vec::new(),
     }
 }
 
 /// Connects as a foreign program would and says this first.
-async fn greet(at: SocketAddr, first: Bytes) -> (Socket, Option<Answer>) {
+pub(super) async fn greet(at: SocketAddr, first: Bytes) -> (Socket, Option<Answer>) {
     let (mut socket, _) = tokio_tungstenite::connect_async(format!("ws://{at}/")).await.unwrap();
     socket.send(Message::Binary(first)).await.unwrap();
     let answer = match socket.next().await {
@@ -42,7 +43,7 @@ async fn greet(at: SocketAddr, first: Bytes) -> (Socket, Option<Answer>) {
     (socket, answer)
 }
 
-async fn assert_closed(socket: &mut Socket) {
+pub(super) async fn assert_closed(socket: &mut Socket) {
     let ended = async { while let Some(Ok(_)) = socket.next().await {} };
     tokio::time::timeout(SOON, ended).await.expect("the connection must be closed");
 }
@@ -145,8 +146,17 @@ fn greeting_round_trips() {
     let mut bytes = hello().encode().to_vec();
     bytes.extend_from_slice(b"later");
     assert_eq!(Hello::decode(Bytes::from(bytes)).unwrap(), hello());
-    for size in 0..hello().encode().len() {
-        let cut = Hello::decode(hello().encode().slice(..size));
-        assert!(matches!(cut, Err(HelloError::Malformed(_))), "{size}");
+    let addresses = vec!["one:1".to_owned(), "two:2".to_owned()];
+    let newer = Hello { protocol_max: 2, addresses, ..hello() };
+    assert_eq!(Hello::decode(newer.encode()).unwrap(), newer);
+    for hello in [hello(), newer] {
+        for size in 0..hello.encode().len() {
+            let cut = Hello::decode(hello.encode().slice(..size));
+            assert!(matches!(cut, Err(HelloError::Malformed(_))), "{size}");
+        }
+    }
+    for addresses in [vec!["x".repeat(262)], vec![String::new(); 9]] {
+        let large = Hello { protocol_max: 2, addresses, ..hello() };
+        assert!(matches!(Hello::decode(large.encode()), Err(HelloError::Malformed(_))));
     }
 }
