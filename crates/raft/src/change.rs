@@ -108,7 +108,8 @@ impl Change {
         }
     }
 
-    pub(crate) fn encode(&self, writer: &mut Writer) {
+    /// Appends the encoding.
+    pub fn encode(&self, writer: &mut Writer) {
         let kind = match self {
             Self::AddVoter { .. } => 1,
             Self::AddLearner { .. } => 2,
@@ -125,7 +126,11 @@ impl Change {
         }
     }
 
-    pub(crate) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+    /// Reads an encoding back. Whether the wish can be fulfilled is not looked at.
+    ///
+    /// # Errors
+    /// Any [`DecodeError`].
+    pub fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         let kind = reader.u8("change kind")?;
         let id = MemberId(reader.u64("changed member")?);
         Ok(match kind {

@@ -9,27 +9,49 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use kvraft_base::{Entry, Index, Instant, MemberId, Position, Term, Ticket};
 use kvraft_kv::Query;
+use kvraft_raft::{Change, Membership};
 
-use crate::hop::{Failure, Hop, Outcome, Reply};
+use crate::{
+    frame::changes_size_bytes,
+    hop::{Failure, Hop, Outcome, Reply},
+};
 
 /// Requests that wait because no leader is known. More are refused as "busy".
 const PARKED_COUNT_MAX: usize = 4096;
 
+/// What only a leader can put into the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// An encoded command.
+    Command(Bytes),
+    /// Other members.
+    Members(Vec<Change>),
+}
+
+impl Wish {
+    pub(crate) fn size_bytes(&self) -> usize {
+        match self {
+            Self::Command(command) => command.len(),
+            Self::Members(changes) => changes_size_bytes(changes),
+        }
+    }
+}
+
 /// A request that waits for a leader. It is in no log, and nothing of it is on its way to one.
 #[derive(Clone, Debug)]
 pub(crate) enum Parked {
-    Command(Bytes),
+    Wish(Wish),
     Query(Query),
 }
 
-/// A command and when its client brought it, for as long as it may have to be parked.
+/// A wish and when its client brought it, for as long as it may have to be parked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kept {
-    pub(crate) command: Bytes,
+    pub(crate) wish: Wish,
     pub(crate) arrived: Instant,
 }
 
-/// To whom a command was passed on, and in which term that server was thought to lead.
+/// To whom a wish was passed on, and in which term that server was thought to lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Passed {
     pub(crate) leader: MemberId,
@@ -38,14 +60,16 @@ pub(crate) struct Passed {
     pub(crate) number: u64,
 }
 
-/// Where a command went after it left the client.
+/// Where a wish went after it left the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Sent {
     /// In this server's raft, not yet accepted or refused.
     Proposed(Kept),
-    /// In this server's log as leader.
+    /// A command in this server's log as leader.
     Appended(Position),
-    /// To the leader, which answers only if it refuses or loses it.
+    /// A change of members in this server's log as leader.
+    Changing(Position),
+    /// To the leader, which answers only if it refuses or loses it, or when a change is over.
     Forwarded(Passed, Kept),
 }
 
@@ -114,9 +138,29 @@ impl Waiting {
     /// Raft has appended it here.
     pub(crate) fn on_appended(&mut self, ticket: Ticket, position: Position) {
         // A cancelled one is not tracked: nobody waits for its outcome.
-        if let Some(sent) = self.sent.get_mut(&ticket) {
+        let Some(sent) = self.sent.get_mut(&ticket) else { return };
+        if matches!(sent, Sent::Proposed(Kept { wish: Wish::Members(_), .. })) {
+            *sent = Sent::Changing(position);
+        } else {
             *sent = Sent::Appended(position);
             self.appended.insert((position.index, position.term), ticket);
+        }
+    }
+
+    /// This configuration is committed and not joint, and `is_kept` says what is still in the log:
+    /// changes that lie behind it are over.
+    pub(crate) fn on_members(
+        &mut self,
+        membership: &Membership,
+        is_kept: impl Fn(Position) -> bool,
+        out: &mut Vec<Hop>,
+    ) {
+        let over = |sent: &Sent| match sent {
+            Sent::Changing(position) => position.index <= membership.index && is_kept(*position),
+            Sent::Proposed(_) | Sent::Appended(_) | Sent::Forwarded(..) => false,
+        };
+        for (ticket, _) in self.sent.extract_if(.., |_, sent| over(sent)) {
+            reply(ticket, Outcome::Changed(Ok(membership.clone())), out);
         }
     }
 
@@ -124,7 +168,7 @@ impl Waiting {
     pub(crate) fn take_refused(&mut self, ticket: Ticket) -> Option<Kept> {
         match self.sent.remove(&ticket)? {
             Sent::Proposed(kept) => Some(kept),
-            Sent::Appended(_) | Sent::Forwarded(..) => {
+            Sent::Appended(_) | Sent::Changing(_) | Sent::Forwarded(..) => {
                 unreachable!("raft refuses only what was proposed and not yet answered")
             }
         }
@@ -144,7 +188,7 @@ impl Waiting {
         }
         match self.sent.remove(&ticket) {
             Some(Sent::Forwarded(_, kept)) => Some(kept),
-            Some(Sent::Proposed(_) | Sent::Appended(_)) | None => None,
+            Some(Sent::Proposed(_) | Sent::Appended(_) | Sent::Changing(_)) | None => None,
         }
     }
 
@@ -188,7 +232,7 @@ impl Waiting {
     /// and a forwarded command may be one of them.
     pub(crate) fn on_snapshot(&mut self, index: Index, out: &mut Vec<Hop>) {
         self.give_up(out, |sent| match sent {
-            Sent::Appended(position) => position.index <= index,
+            Sent::Appended(position) | Sent::Changing(position) => position.index <= index,
             Sent::Forwarded(..) => true,
             Sent::Proposed(_) => false,
         });
@@ -198,12 +242,14 @@ impl Waiting {
     pub(crate) fn on_disconnected(&mut self, peer: MemberId, out: &mut Vec<Hop>) {
         self.give_up(out, |sent| match sent {
             Sent::Forwarded(passed, _) => passed.leader == peer,
-            Sent::Proposed(_) | Sent::Appended(_) => false,
+            Sent::Proposed(_) | Sent::Appended(_) | Sent::Changing(_) => false,
         });
     }
 
     /// Somebody else leads, or nobody, or in another term: what was forwarded before may be in a
-    /// log that is about to be overwritten, and nobody is left who would say so.
+    /// log that is about to be overwritten, and nobody is left who would say so. So it is with a
+    /// change of members that this server has appended and not seen the end of; of a command, the
+    /// log will tell.
     pub(crate) fn on_leader_changed(
         &mut self,
         leader: Option<MemberId>,
@@ -212,6 +258,8 @@ impl Waiting {
     ) {
         self.give_up(out, |sent| match sent {
             Sent::Forwarded(passed, _) => Some(passed.leader) != leader || passed.term != term,
+            // Its own leadership of that term is over, or nothing has changed.
+            Sent::Changing(position) => position.term != term || leader.is_none(),
             Sent::Proposed(_) | Sent::Appended(_) => false,
         });
     }

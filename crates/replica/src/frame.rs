@@ -5,9 +5,11 @@
 
 use bytes::Bytes;
 use kvraft_base::{
-    DecodeError, Entry, MemberId, Position, Reader, Term, Ticket, Writer, limits,
+    DecodeError, Entry, Index, MemberId, Members, Position, Reader, Term, Ticket, Writer, limits,
 };
-use kvraft_raft::{Body, Message};
+use kvraft_raft::{Body, Change, ChangeError, Message};
+
+mod refusal;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,14 +23,31 @@ pub enum Frame {
         /// An encoded command.
         command: Bytes,
     },
-    /// The command was not appended and never will be by this attempt.
+    /// A client's wish for other members, passed on to the leader. Each attempt leaves once.
+    ForwardChange {
+        /// Names the attempt in the answer.
+        attempt: Attempt,
+        /// All or none of them are to be made.
+        changes: Vec<Change>,
+    },
+    /// The change that was passed on is over: committed, and not joint any more.
+    ChangeDone {
+        /// The attempt.
+        attempt: Attempt,
+        /// The entry of `members`: that of the change, or a later one.
+        index: Index,
+        /// The configuration in force.
+        members: Members,
+    },
+    /// What was passed on was not appended and never will be by this attempt.
     ForwardRefused {
         /// The attempt.
         attempt: Attempt,
         /// Why.
         reason: ForwardRefusal,
     },
-    /// The command was appended, and its sender leads no more: nobody knows what becomes of it.
+    /// What was passed on was appended, and its sender leads no more: nobody knows what becomes of
+    /// it.
     ForwardLost {
         /// The attempt.
         attempt: Attempt,
@@ -50,19 +69,19 @@ pub enum Frame {
     },
 }
 
-/// Names one passing on of one command.
+/// Names one passing on of one command or change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt {
     /// The life of the server that asks: an answer to an earlier one is for nobody.
     pub incarnation: u64,
     /// That server's ticket.
     pub ticket: Ticket,
-    /// Never used twice in a life. A command that was refused may be passed on again, and a late
+    /// Never used twice in a life. What was refused may be passed on again, and a late
     /// answer to the first attempt says nothing of the second.
     pub number: u64,
 }
 
-/// Why a command that was passed on was not appended.
+/// Why what was passed on was not appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ForwardRefusal {
     /// Too much is waiting there already.
@@ -72,12 +91,21 @@ pub enum ForwardRefusal {
         /// Who does, as far as it knows.
         leader: Option<MemberId>,
     },
-    /// The command is over the size limit.
+    /// It is over the size limit.
     TooLarge,
     /// The asked server is missing a part of its log and knows no leader.
     Muted,
     /// What arrived is no command.
     Malformed,
+    /// Another change of members is under way.
+    ChangePending {
+        /// Its entry.
+        index: Index,
+    },
+    /// The leader has only just been elected, and changes no members yet.
+    TermNotCommitted,
+    /// The wanted configuration cannot be.
+    Change(ChangeError),
 }
 
 /// Part of a snapshot, as the store exported it.
@@ -98,7 +126,7 @@ impl Frame {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         // In one piece from the start: growing copies what is there again and again.
-        let mut writer = Writer::with_capacity(self.size_bytes_max());
+        let mut writer = Writer::with_capacity(self.size_bytes_about());
         match self {
             Self::Raft(messages) => {
                 writer.u8(1).count(messages.len());
@@ -109,6 +137,14 @@ impl Frame {
             Self::Forward { attempt, command } => {
                 attempt.encode(writer.u8(KIND_FORWARD));
                 writer.bytes(command);
+            }
+            Self::ForwardChange { attempt, changes } => {
+                attempt.encode(writer.u8(KIND_FORWARD_CHANGE));
+                encode_changes(&mut writer, changes);
+            }
+            Self::ChangeDone { attempt, index, members } => {
+                attempt.encode(writer.u8(9));
+                writer.u64(index.0).bytes(&members.encode());
             }
             Self::ForwardRefused { attempt, reason } => {
                 attempt.encode(writer.u8(3));
@@ -130,15 +166,18 @@ impl Frame {
         writer.finish()
     }
 
-    /// The encoding is not longer, and about as long when it is long.
-    fn size_bytes_max(&self) -> usize {
+    /// The encoding is about as long when it is long.
+    fn size_bytes_about(&self) -> usize {
         const FIXED_BYTES: usize = 64;
         FIXED_BYTES
             + match self {
                 Self::Raft(messages) => messages.iter().map(message_size_bytes_max).sum(),
                 Self::Forward { command, .. } => command.len(),
                 Self::SnapshotChunk(chunk) => chunk.bytes.len(),
-                Self::ForwardRefused { .. }
+                // Rare, and of a few kilobytes at most.
+                Self::ForwardChange { .. }
+                | Self::ChangeDone { .. }
+                | Self::ForwardRefused { .. }
                 | Self::ForwardLost { .. }
                 | Self::SnapshotTaken { .. }
                 | Self::SnapshotUnknown { .. } => 0,
@@ -181,6 +220,15 @@ impl Frame {
             },
             6 => Self::ForwardLost { attempt: Attempt::decode(&mut reader)? },
             7 => Self::SnapshotUnknown { position: Position::decode(&mut reader)? },
+            KIND_FORWARD_CHANGE => Self::ForwardChange {
+                attempt: Attempt::decode(&mut reader)?,
+                changes: decode_changes(&mut reader)?,
+            },
+            9 => Self::ChangeDone {
+                attempt: Attempt::decode(&mut reader)?,
+                index: Index(reader.u64("index of the change")?),
+                members: Members::decode(reader.bytes("members")?)?,
+            },
             other => {
                 return Err(DecodeError::Unknown { what: "frame kind", value: u64::from(other) });
             }
@@ -189,11 +237,25 @@ impl Frame {
         Ok(frame)
     }
 
-    /// Whether an encoded frame passes a client's command on: the one kind whose loss before it
-    /// left must be told to the node ([`crate::NodeIn::Undelivered`]), since nothing repeats it.
+    /// Whether an encoded frame passes on what a client wants: the kinds whose loss before they
+    /// left must be told to the node ([`crate::NodeIn::Undelivered`]), since nothing repeats them.
     #[must_use]
     pub fn is_forward(encoded: &[u8]) -> bool {
-        encoded.first() == Some(&KIND_FORWARD)
+        matches!(encoded.first(), Some(&(KIND_FORWARD | KIND_FORWARD_CHANGE)))
+    }
+
+    /// The attempt that this frame makes, if it passes on what a client wants.
+    pub(crate) fn attempt(&self) -> Option<Attempt> {
+        match self {
+            Self::Forward { attempt, .. } | Self::ForwardChange { attempt, .. } => Some(*attempt),
+            Self::Raft(_)
+            | Self::ChangeDone { .. }
+            | Self::ForwardRefused { .. }
+            | Self::ForwardLost { .. }
+            | Self::SnapshotChunk(_)
+            | Self::SnapshotTaken { .. }
+            | Self::SnapshotUnknown { .. } => None,
+        }
     }
 
     /// What to answer, encoded, to an encoded frame that arrived and finds no room. `None`: no
@@ -203,17 +265,13 @@ impl Frame {
         if !Self::is_forward(encoded) {
             return None;
         }
-        match Self::decode(encoded.clone()) {
-            Ok(Self::Forward { attempt, .. }) => {
-                let reason = ForwardRefusal::Busy;
-                Some(Self::ForwardRefused { attempt, reason }.encode())
-            }
-            Ok(_) | Err(_) => None,
-        }
+        let attempt = Self::decode(encoded.clone()).ok()?.attempt()?;
+        Some(Self::ForwardRefused { attempt, reason: ForwardRefusal::Busy }.encode())
     }
 }
 
 const KIND_FORWARD: u8 = 2;
+const KIND_FORWARD_CHANGE: u8 = 8;
 
 impl Attempt {
     fn encode(&self, writer: &mut Writer) {
@@ -229,31 +287,26 @@ impl Attempt {
     }
 }
 
-impl ForwardRefusal {
-    fn encode(self, writer: &mut Writer) {
-        match self {
-            Self::Busy => writer.u8(1),
-            // Member ids start at 1.
-            Self::NotLeader { leader } => writer.u8(2).u64(leader.unwrap_or_default().0),
-            Self::TooLarge => writer.u8(3),
-            Self::Muted => writer.u8(4),
-            Self::Malformed => writer.u8(5),
-        };
+fn encode_changes(writer: &mut Writer, changes: &[Change]) {
+    writer.count(changes.len());
+    for change in changes {
+        change.encode(writer);
     }
+}
 
-    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        match reader.u8("reason")? {
-            1 => Ok(Self::Busy),
-            2 => {
-                let leader = MemberId(reader.u64("leader")?);
-                Ok(Self::NotLeader { leader: (leader != MemberId::ZERO).then_some(leader) })
-            }
-            3 => Ok(Self::TooLarge),
-            4 => Ok(Self::Muted),
-            5 => Ok(Self::Malformed),
-            other => Err(DecodeError::Unknown { what: "reason", value: u64::from(other) }),
-        }
-    }
+/// No change is shorter: kind and member.
+const CHANGE_SIZE_BYTES_MIN: usize = 1 + 8;
+
+fn decode_changes(reader: &mut Reader) -> Result<Vec<Change>, DecodeError> {
+    let count = reader.count("change count", CHANGE_SIZE_BYTES_MIN)?;
+    (0..count).map(|_| Change::decode(reader)).collect()
+}
+
+/// How long a wish for other members is, encoded.
+pub(crate) fn changes_size_bytes(changes: &[Change]) -> usize {
+    let mut writer = Writer::new();
+    encode_changes(&mut writer, changes);
+    writer.finish().len()
 }
 
 /// No message is shorter: sender, receiver, term and kind.

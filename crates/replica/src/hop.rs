@@ -55,7 +55,8 @@ pub enum Hop {
     /// Something happened that logs and traces want to know.
     Event(kvraft_raft::Event),
     /// The configuration in force has changed, or is known to be committed now. First said in the
-    /// first turn.
+    /// first turn. Those from before this server was a member are not said; until it is, the one
+    /// that its disk was formatted with is.
     Members(Membership),
     /// This server must stop.
     Fatal(Fatal),

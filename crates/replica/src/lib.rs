@@ -25,7 +25,7 @@
 //! - a failed disk or damaged state is a [`Hop::Fatal`]: the owner ends the process, nobody
 //!   retries.
 //!
-//! What it lacks: watches, leases and membership changes have no hops yet; a server that finds its
+//! What it lacks: watches and leases have no hops yet; a server that finds its
 //! table damaged while it runs ends, and rebuilds the table at its next start, not before.
 
 mod client_io;

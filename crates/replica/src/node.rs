@@ -3,25 +3,28 @@
 //! One call of [`Node::step`] is one turn over everything that has arrived, so batching and group
 //! commit are the default. It cannot fail and never blocks.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use kvraft_base::{Index, Instant, MemberId, Members, Position, Term};
+use kvraft_base::{Entry, Index, Instant, MemberId, Members, Position, Term};
 use kvraft_kv::Kv;
-use kvraft_raft::{Body, Input, Message, Output, Raft, Status};
+use kvraft_raft::{Input, Membership, Output, Raft, Status};
 use kvraft_store::TableReader;
 
 use crate::{
     client_io::{Parked, Waiting},
     forwards::{Forwards, Remote},
-    frame::{Frame, SnapshotChunk},
+    frame::Frame,
     hop::{Hop, JournalIn, MachineIn, NodeIn, Now, PeerLane, TableIn},
     outgoing::{send, send_messages},
-    snapshots::{Due, Transfers},
+    snapshots::{Pace, Transfers},
 };
+
+use members::MemberIo;
 
 mod clients;
 mod members;
+mod snapshots;
 
 /// Bounds of the node.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +39,9 @@ pub struct NodeOptions {
     /// A request that waits for a leader longer than this, since its client brought it, is refused:
     /// it had no effect, which is known here only. Less than the client's own patience.
     pub parked_time_max: Duration,
+    /// Bytes of snapshots that leave this server in a second, for all followers together; at least
+    /// 1.
+    pub snapshot_rate: u64,
 }
 
 impl Default for NodeOptions {
@@ -45,6 +51,7 @@ impl Default for NodeOptions {
             unapplied_count_max: 5_000,
             retain_count: 10_000,
             parked_time_max: Duration::from_secs(5),
+            snapshot_rate: 64 << 20,
         }
     }
 }
@@ -64,9 +71,9 @@ pub struct Node {
     bootstrap: Members,
     output: Output,
     waiting: Waiting,
-    /// Commands that peers have passed on to this server.
+    /// What peers have passed on to this server.
     forwards: Forwards,
-    /// Commands passed on by this server, ever.
+    /// Wishes passed on by this server, ever.
     attempt_count: u64,
     /// Who led, and in which term, at the end of the last turn.
     led_by: (Option<MemberId>, Term),
@@ -74,8 +81,9 @@ pub struct Node {
     /// lost, and its client would wait in vain.
     unreachable: BTreeSet<MemberId>,
     parked_retry_at: Instant,
-    members: members::MemberIo,
+    member_io: MemberIo,
     transfers: Transfers,
+    pace: Pace,
     /// The snapshot that is replacing this server's state right now.
     installing: Option<Position>,
     /// The new table, between its install and the machine's reload.
@@ -113,8 +121,9 @@ impl Node {
             attempt_count: 0,
             unreachable: BTreeSet::new(),
             parked_retry_at: Instant::ZERO,
-            members: members::MemberIo::default(),
+            member_io: MemberIo::default(),
             transfers: Transfers::default(),
+            pace: Pace::new(options.snapshot_rate),
             installing: None,
             installed: None,
             checkpoint: settled,
@@ -139,7 +148,7 @@ impl Node {
     /// Requests of this server's clients that are waiting for an outcome here.
     #[must_use]
     pub fn waiting_count(&self) -> usize {
-        self.waiting.count() + self.members.count()
+        self.waiting.count() + self.member_io.count()
     }
 
     /// Frames from peers that could not be decoded.
@@ -152,8 +161,9 @@ impl Node {
     #[must_use]
     pub fn deadline(&self) -> Instant {
         let parked = if self.waiting.has_parked() { self.parked_retry_at } else { Instant::NEVER };
-        let removed = self.members.removal_deadline(self.is_leading());
-        self.raft.deadline().min(parked).min(self.transfers.deadline()).min(removed)
+        let removed = self.member_io.removal_deadline(self.is_leading());
+        let snapshots = self.transfers.deadline().min(self.pace.deadline());
+        self.raft.deadline().min(parked).min(snapshots).min(removed)
     }
 
     /// One turn over everything that has arrived; queued messages go before deadlines.
@@ -162,12 +172,12 @@ impl Node {
             self.take(now, input, out);
         }
         self.retry_parked(now, out);
-        self.repeat_snapshots(now.instant, out);
+        self.tend_snapshots(now.instant, out);
         let mut output = std::mem::take(&mut self.output);
         self.raft.finish(now.instant, &mut output);
         self.emit(now, &mut output, out);
         self.output = output;
-        self.release(out);
+        self.release(now.instant, out);
         self.stop_if_removed(now.instant, out);
     }
 
@@ -176,7 +186,7 @@ impl Node {
         match input {
             NodeIn::Client { ticket, request } => self.on_client(now, ticket, request, out),
             NodeIn::Cancel(ticket) => {
-                if !self.waiting.cancel(ticket) && !self.members.cancel(ticket) {
+                if !self.waiting.cancel(ticket) && !self.member_io.cancel(ticket) {
                     out.push(Hop::Machine(MachineIn::Cancel(ticket)));
                 }
             }
@@ -186,6 +196,7 @@ impl Node {
             }
             NodeIn::Connected(peer) => {
                 self.unreachable.remove(&peer);
+                self.transfers.on_connected(peer, instant);
                 self.raft.step(instant, Input::Connected { peer });
             }
             NodeIn::Disconnected(peer) => {
@@ -208,7 +219,7 @@ impl Node {
                 self.raft.step(instant, Input::Applied { index });
             }
             NodeIn::Settled(position) => self.on_settled(position),
-            NodeIn::SnapshotChunk { to, chunk } => self.send_chunk(to, chunk, out),
+            NodeIn::SnapshotChunk { to, chunk } => self.pace.push(to, chunk),
             NodeIn::ExportOpened { to, position } => self.transfers.on_opened(to, position),
             NodeIn::ImportTaken { from, position, seq } => {
                 send(from, PeerLane::Bulk, &Frame::SnapshotTaken { position, seq }, out);
@@ -263,6 +274,16 @@ impl Node {
             Frame::Forward { attempt, command } => {
                 self.on_forward(now, Remote { from, attempt }, &command, out);
             }
+            Frame::ForwardChange { attempt, changes } => {
+                self.on_forward_change(now, Remote { from, attempt }, changes);
+            }
+            Frame::ChangeDone { attempt, index, members } => {
+                if attempt.incarnation == self.incarnation {
+                    let members = Arc::new(members);
+                    let membership = Membership { index, members, committed: true };
+                    self.on_change_done(from, attempt, membership, out);
+                }
+            }
             Frame::ForwardRefused { attempt, reason } => {
                 if attempt.incarnation == self.incarnation {
                     self.on_forward_refused(now, from, attempt, reason, out);
@@ -281,6 +302,7 @@ impl Node {
             Frame::SnapshotUnknown { position } => {
                 if self.transfers.restart(from, position, now.instant) {
                     let term = self.raft.hard_state().term;
+                    self.pace.forget(from);
                     out.push(Hop::Table(TableIn::ExportClose { to: from }));
                     out.push(Hop::Table(TableIn::Export { to: from, term }));
                 }
@@ -293,15 +315,17 @@ impl Node {
     fn emit(&mut self, now: Now, output: &mut Output, out: &mut Vec<Hop>) {
         // The write goes first: nothing that waits for it can overtake it.
         if let Some(write) = output.write.take() {
+            if self.transfers.are_any() {
+                let size_bytes = write.entries.iter().map(Entry::size_bytes).sum::<usize>();
+                self.transfers.on_written(size_bytes as u64);
+            }
             out.push(Hop::Journal(JournalIn::Write(write)));
         }
         send_messages(std::mem::take(&mut output.messages), &self.raft, out);
         for (ticket, result) in output.proposed.drain(..) {
             match result {
                 Ok(position) => {
-                    if !self.members.on_appended(ticket, position)
-                        && !self.forwards.on_appended(ticket, position)
-                    {
+                    if !self.forwards.on_appended(ticket, position) {
                         self.waiting.on_appended(ticket, position);
                     }
                 }
@@ -325,7 +349,7 @@ impl Node {
             }
         }
         for (ticket, result) in output.transfers.drain(..) {
-            self.members.on_transferred(ticket, result, out);
+            self.member_io.on_transferred(ticket, result, out);
         }
         if let Some(membership) = output.members.take() {
             self.on_members(now.instant, membership, out);
@@ -356,10 +380,11 @@ impl Node {
     }
 
     /// Lets the journal go behind the checkpoint before the newest, as far as nobody needs it.
-    fn release(&mut self, out: &mut Vec<Hop>) {
+    fn release(&mut self, now: Instant, out: &mut Vec<Hop>) {
         if self.installing.is_some() {
             return;
         }
+        self.tend_tails(now);
         let retained = self.checkpoint.index.0.saturating_sub(self.options.retain_count);
         let mut upto = self.checkpoint_previous.index.min(Index(retained));
         if let Some(pin) = self.transfers.pin() {
@@ -369,99 +394,5 @@ impl Node {
             self.released_upto = upto;
             out.push(Hop::Journal(JournalIn::Release(upto)));
         }
-    }
-
-    // Snapshots to followers.
-
-    fn send_chunk(&self, to: MemberId, chunk: SnapshotChunk, out: &mut Vec<Hop>) {
-        send(to, PeerLane::Bulk, &Frame::SnapshotChunk(chunk), out);
-    }
-
-    fn repeat_snapshots(&mut self, now: Instant, out: &mut Vec<Hop>) {
-        self.end_finished_transfers(now, out);
-        for due in self.transfers.due(now) {
-            match due {
-                Due::Resend(to) => out.push(Hop::Table(TableIn::ExportResend { to })),
-                Due::GiveUp(to) => {
-                    out.push(Hop::Table(TableIn::ExportClose { to }));
-                    self.raft.step(now, Input::SnapshotReport { to, position: None });
-                }
-            }
-        }
-    }
-
-    /// A transfer ends when raft no longer waits for it: the follower has caught up, or this server
-    /// is not its leader any more.
-    fn end_finished_transfers(&mut self, now: Instant, out: &mut Vec<Hop>) {
-        if self.transfers.deadline() == Instant::NEVER {
-            return;
-        }
-        let status = self.raft.status();
-        for (to, position) in self.transfers.peers() {
-            let progress = status.peers.iter().find(|peer| peer.id == to);
-            let caught_up = position.zip(progress).is_some_and(|(p, peer)| p.index <= peer.matched);
-            if caught_up || progress.is_none() {
-                self.transfers.end(to);
-                out.push(Hop::Table(TableIn::ExportClose { to }));
-                let position = position.filter(|_| caught_up);
-                self.raft.step(now, Input::SnapshotReport { to, position });
-            }
-        }
-    }
-
-    // Snapshots from the leader.
-
-    fn on_chunk(&mut self, now: Now, from: MemberId, chunk: SnapshotChunk, out: &mut Vec<Hop>) {
-        let notice = Message {
-            from,
-            to: self.me,
-            term: chunk.term,
-            body: Body::SnapshotNotice { position: chunk.position },
-        };
-        self.raft.step(now.instant, Input::Receive(notice));
-        let expected = self.raft.expects_snapshot(from, chunk.term, chunk.position);
-        if expected && self.installing.is_none() {
-            out.push(Hop::Table(TableIn::Import { from, chunk }));
-        }
-    }
-
-    fn on_import_ready(
-        &mut self,
-        now: Instant,
-        from: MemberId,
-        term: Term,
-        position: Position,
-        out: &mut Vec<Hop>,
-    ) {
-        if self.installing.is_some() {
-            return; // A repeated last chunk.
-        }
-        if self.raft.expects_snapshot(from, term, position) {
-            self.installing = Some(position);
-            self.raft.step(now, Input::SnapshotInstalling { position });
-            let log_kept = self.raft.keeps_log(position);
-            out.push(Hop::Table(TableIn::Install { position, log_kept }));
-        } else {
-            out.push(Hop::Table(TableIn::ImportDrop { from, term, position }));
-        }
-    }
-
-    /// Table, journal and machine now hold the snapshot; a crash on the way here is rolled forward
-    /// by recovery. Only now may the leader be answered.
-    fn on_reloaded(
-        &mut self,
-        now: Now,
-        position: Position,
-        members: Option<Members>,
-        out: &mut Vec<Hop>,
-    ) {
-        assert_eq!(self.installing, Some(position), "the machine reloads only on request");
-        self.installing = None;
-        let members = members.unwrap_or_else(|| self.bootstrap.clone());
-        self.waiting.on_snapshot(position.index, out);
-        self.checkpoint = position;
-        self.checkpoint_previous = position;
-        self.released_upto = position.index;
-        self.raft.step(now.instant, Input::SnapshotInstalled { position, members });
     }
 }

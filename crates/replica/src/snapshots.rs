@@ -1,14 +1,45 @@
-//! The node's side of snapshot transfers: pacing, retries, and the freeze while one is installed.
+//! The node's side of outgoing snapshots: retries, pacing, and the journal that stays for those who
+//! receive them.
+//!
+//! Why the journal stays longer than a transfer lasts: while a snapshot travels the log goes on, and
+//! a follower that has installed it reads the rest from the journal. If that were released the
+//! moment the snapshot is there, then under steady load the follower would be behind the journal
+//! again before it had read on, and would get one snapshot after the other.
+//!
+//! Invariants:
+//! - the journal after a snapshot, or after what its receiver has matched since, stays until the
+//!   receiver no longer reads from it;
+//! - it does not stay for one that makes no progress ([`TAIL_PATIENCE`], and the bound on repeats
+//!   during the transfer), nor when it has grown by more than [`HELD_SIZE_BYTES_MIN`] and twice the
+//!   snapshot since that was begun: then another snapshot costs less than to read all that.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use kvraft_base::{Index, Instant, MemberId, Position};
 
+use crate::frame::SnapshotChunk;
+
+pub(crate) use pace::Pace;
+
+mod pace;
+
 /// Without a sign of the follower for this long, what was sent is sent once more.
 const RESEND_INTERVAL: Duration = Duration::from_millis(500);
 
-/// After so many repeats without a sign the transfer is given up; raft asks again later.
-const RESEND_COUNT_MAX: u32 = 10;
+/// After so many repeats without a sign the transfer is given up, and raft asks again later: half a
+/// minute, so that a connection that comes back within that goes on where it was.
+const RESEND_COUNT_MAX: u32 = 60;
+
+/// The same for a follower that has the log: of its success there is no sign at all.
+const RESEND_COUNT_MAX_STATE_ONLY: u32 = 10;
+
+/// A follower that has its snapshot and has not moved for so long gets no more consideration than
+/// others: it may be gone for good.
+const TAIL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The journal may grow by this much, and twice the snapshot, for one follower: about ten seconds of
+/// all that a disk can write, so that small snapshots get through any load.
+const HELD_SIZE_BYTES_MIN: u64 = 1 << 30;
 
 /// One outgoing transfer.
 #[derive(Debug)]
@@ -22,6 +53,32 @@ struct Transfer {
     taken: Option<u64>,
     resend_at: Instant,
     resend_count: u32,
+    /// Number of the last chunk that has left.
+    sent: Option<u64>,
+    growth: Growth,
+}
+
+/// What has been written to the journal since a snapshot was begun, and what that is measured by.
+#[derive(Clone, Copy, Debug, Default)]
+struct Growth {
+    journal_bytes: u64,
+    snapshot_bytes: u64,
+}
+
+impl Growth {
+    fn is_excessive(self) -> bool {
+        HELD_SIZE_BYTES_MIN + 2 * self.snapshot_bytes < self.journal_bytes
+    }
+}
+
+/// A follower that has its snapshot and still reads from the journal.
+#[derive(Debug)]
+struct Tail {
+    /// It has everything up to here.
+    matched: Index,
+    /// When that has moved last.
+    moved_at: Instant,
+    growth: Growth,
 }
 
 impl Transfer {
@@ -33,7 +90,21 @@ impl Transfer {
             taken: None,
             resend_at: now + RESEND_INTERVAL,
             resend_count: 0,
+            sent: None,
+            growth: Growth::default(),
         }
+    }
+
+    fn is_hopeless(&self) -> bool {
+        let count_max =
+            if self.state_only { RESEND_COUNT_MAX_STATE_ONLY } else { RESEND_COUNT_MAX };
+        count_max < self.resend_count
+    }
+
+    /// The journal after this index stays for the receiver.
+    fn pin(&self) -> Option<Index> {
+        let held = !self.state_only && !self.growth.is_excessive();
+        self.position.filter(|_| held).map(|position| position.index)
     }
 }
 
@@ -44,10 +115,11 @@ pub(crate) enum Due {
     GiveUp(MemberId),
 }
 
-/// All outgoing transfers.
+/// All outgoing transfers, and those who have just received one.
 #[derive(Debug, Default)]
 pub(crate) struct Transfers {
     by_peer: BTreeMap<MemberId, Transfer>,
+    tails: BTreeMap<MemberId, Tail>,
 }
 
 impl Transfers {
@@ -56,6 +128,7 @@ impl Transfers {
         if self.by_peer.contains_key(&to) {
             return false;
         }
+        self.tails.remove(&to);
         self.by_peer.insert(to, Transfer::new(state_only, now));
         true
     }
@@ -90,9 +163,68 @@ impl Transfers {
         }
     }
 
-    /// Ends a transfer; false if there was none.
-    pub(crate) fn end(&mut self, to: MemberId) -> bool {
-        self.by_peer.remove(&to).is_some()
+    /// A chunk has left. Its answer is waited for from now on.
+    pub(crate) fn on_sent(&mut self, to: MemberId, chunk: &SnapshotChunk, now: Instant) {
+        if let Some(transfer) = self.by_peer.get_mut(&to)
+            && transfer.position == Some(chunk.position)
+        {
+            transfer.resend_at = now + RESEND_INTERVAL;
+            if transfer.sent < Some(chunk.seq) {
+                transfer.sent = Some(chunk.seq);
+                transfer.growth.snapshot_bytes += chunk.bytes.len() as u64;
+            }
+        }
+    }
+
+    /// A connection is back: what was not taken is sent at once.
+    pub(crate) fn on_connected(&mut self, to: MemberId, now: Instant) {
+        if let Some(transfer) = self.by_peer.get_mut(&to) {
+            transfer.resend_at = transfer.resend_at.min(now);
+        }
+    }
+
+    /// Ends a transfer. The journal stays for a follower that has the snapshot.
+    pub(crate) fn end(&mut self, to: MemberId, received: Option<Position>, now: Instant) {
+        let Some(transfer) = self.by_peer.remove(&to) else { return };
+        if let Some(position) = received {
+            let tail = Tail { matched: position.index, moved_at: now, growth: transfer.growth };
+            self.tails.insert(to, tail);
+        }
+    }
+
+    /// Whether it matters how much is written to the journal.
+    pub(crate) fn are_any(&self) -> bool {
+        !self.by_peer.is_empty() || !self.tails.is_empty()
+    }
+
+    /// So many bytes have been written to the journal.
+    pub(crate) fn on_written(&mut self, size_bytes: u64) {
+        let transfers = self.by_peer.values_mut().map(|transfer| &mut transfer.growth);
+        for growth in transfers.chain(self.tails.values_mut().map(|tail| &mut tail.growth)) {
+            growth.journal_bytes += size_bytes;
+        }
+    }
+
+    /// Who has received a snapshot and is not known to have read all of the journal.
+    pub(crate) fn has_tails(&self) -> bool {
+        !self.tails.is_empty()
+    }
+
+    /// Looks at those who have received a snapshot: `reads_on` says up to where a follower has the
+    /// log if it still reads from the journal.
+    pub(crate) fn tend_tails(
+        &mut self,
+        now: Instant,
+        reads_on: impl Fn(MemberId) -> Option<Index>,
+    ) {
+        self.tails.retain(|peer, tail| {
+            let Some(matched) = reads_on(*peer) else { return false };
+            if tail.matched < matched {
+                tail.matched = matched;
+                tail.moved_at = now;
+            }
+            now.since(tail.moved_at) < TAIL_PATIENCE && !tail.growth.is_excessive()
+        });
     }
 
     /// Followers, each with the position at which the log alone shows that it has the snapshot; a
@@ -104,87 +236,34 @@ impl Transfers {
 
     /// The journal after this index must stay: a follower will need it next.
     pub(crate) fn pin(&self) -> Option<Index> {
-        self.by_peer.values().filter_map(|t| t.position.map(|p| p.index)).min()
+        let transfers = self.by_peer.values().filter_map(Transfer::pin);
+        transfers.chain(self.tails.values().map(|tail| tail.matched)).min()
     }
 
     pub(crate) fn deadline(&self) -> Instant {
         self.by_peer.values().map(|t| t.resend_at).min().unwrap_or(Instant::NEVER)
     }
 
-    /// Transfers whose time has come. Those given up are forgotten.
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<Due> {
+    /// Transfers whose time has come. Those given up are forgotten. `is_waiting` says of whom there
+    /// are chunks that have not left yet: nothing of theirs is overdue.
+    pub(crate) fn due(&mut self, now: Instant, is_waiting: impl Fn(MemberId) -> bool) -> Vec<Due> {
         let mut due = Vec::new();
         for (peer, transfer) in &mut self.by_peer {
             if now < transfer.resend_at {
                 continue;
             }
             transfer.resend_at = now + RESEND_INTERVAL;
+            if is_waiting(*peer) {
+                continue;
+            }
             transfer.resend_count += 1;
-            let hopeless = RESEND_COUNT_MAX < transfer.resend_count;
+            let hopeless = transfer.is_hopeless();
             due.push(if hopeless { Due::GiveUp(*peer) } else { Due::Resend(*peer) });
         }
-        self.by_peer.retain(|_, transfer| transfer.resend_count <= RESEND_COUNT_MAX);
+        self.by_peer.retain(|_, transfer| !transfer.is_hopeless());
         due
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use kvraft_base::Term;
-
-    const C: MemberId = MemberId(3);
-
-    fn position(index: u64) -> Position {
-        Position::new(Term(1), Index(index))
-    }
-
-    fn opened(now: Instant) -> Transfers {
-        let mut transfers = Transfers::default();
-        assert!(transfers.begin(C, false, now));
-        transfers.on_opened(C, position(9));
-        transfers
-    }
-
-    /// Time passes until the transfer is due; what the follower says meanwhile is `say`'s.
-    fn ends_after(mut transfers: Transfers, say: impl Fn(&mut Transfers, Instant)) -> Option<u32> {
-        for count in 1..100 {
-            let now = transfers.deadline();
-            let due = transfers.due(now);
-            if due == [Due::GiveUp(C)] {
-                return Some(count);
-            }
-            say(&mut transfers, now);
-        }
-        None
-    }
-
-    /// A follower that says the same again and again has not taken anything; one that moves is
-    /// waited for.
-    #[test]
-    fn only_progress_keeps_a_transfer() {
-        let begun = Instant(1);
-        let give_up = Some(RESEND_COUNT_MAX + 1);
-        assert_eq!(ends_after(opened(begun), |_, _| {}), give_up);
-        let mut stuck = opened(begun);
-        stuck.on_taken(C, position(9), 4, begun);
-        assert_eq!(ends_after(stuck, |t, now| t.on_taken(C, position(9), 4, now)), give_up);
-        let moving = ends_after(opened(begun), |t, now| t.on_taken(C, position(9), now.0, now));
-        assert_eq!(moving, None);
-    }
-
-    /// A follower that has forgotten the beginning gets the snapshot again, once for all the parts
-    /// that it does not know.
-    #[test]
-    fn a_forgotten_beginning_is_sent_again_once() {
-        let mut transfers = opened(Instant(1));
-        let later = Instant(1) + RESEND_INTERVAL;
-        assert!(!transfers.restart(C, position(9), Instant(2)), "its first part is on its way");
-        assert!(!transfers.restart(C, position(8), later), "that was another snapshot");
-        assert!(transfers.restart(C, position(9), later));
-        assert!(!transfers.restart(C, position(9), later), "not opened yet");
-        transfers.on_opened(C, position(9));
-        assert!(!transfers.restart(C, position(9), later + RESEND_INTERVAL / 2));
-        assert!(!transfers.restart(MemberId(2), position(9), later));
-    }
-}
+mod tests;

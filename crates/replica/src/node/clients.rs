@@ -2,19 +2,19 @@
 //!
 //! Invariants:
 //! - "failed" is said only of what is in no log and on no way to one;
-//! - a command is passed on again only after its last attempt was refused, or never left;
+//! - a wish is passed on again only after its last attempt was refused, or never left;
 //! - when somebody else leads, or nobody, everyone who relied on the old leader is told at once.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use kvraft_base::{EntryKind, Index, Instant, MemberId, Ticket, limits};
-use kvraft_raft::{Input, Refusal};
+use kvraft_raft::{Change, Input, Membership, Refusal};
 
 use super::Node;
 use crate::{
-    client_io::{Kept, Parked, Passed, reply},
-    forwards::{REMOTE_TICKET_FIRST, Remote},
+    client_io::{Kept, Parked, Passed, Wish, reply},
+    forwards::{Kind, REMOTE_TICKET_FIRST, Remote},
     frame::{Attempt, ForwardRefusal, Frame},
     hop::{ClientRequest, Failure, Hop, MachineIn, NotSent, Now, Outcome, PeerLane},
     outgoing::send,
@@ -42,15 +42,15 @@ impl Node {
         }
         match request {
             ClientRequest::Propose(command) => {
-                let kept = Kept { command, arrived: now.instant };
+                let kept = Kept { wish: Wish::Command(command), arrived: now.instant };
                 self.propose(now, ticket, kept, out);
             }
             ClientRequest::ChangeMembers(changes) => {
-                self.members.on_asked(ticket);
-                self.raft.step(now.instant, Input::ChangeMembers { ticket, changes });
+                let kept = Kept { wish: Wish::Members(changes), arrived: now.instant };
+                self.propose(now, ticket, kept, out);
             }
             ClientRequest::Transfer { to } => {
-                self.members.on_transfer(ticket);
+                self.member_io.on_transfer(ticket);
                 self.raft.step(now.instant, Input::Transfer { ticket, to });
             }
             ClientRequest::Query { linearizable: false, .. } if self.raft.is_hollow() => {
@@ -67,17 +67,22 @@ impl Node {
     }
 
     fn propose(&mut self, now: Now, ticket: Ticket, kept: Kept, out: &mut Vec<Hop>) {
-        if limits::ENTRY_SIZE_BYTES_MAX < kept.command.len() {
+        if limits::ENTRY_SIZE_BYTES_MAX < kept.wish.size_bytes() {
             reply(ticket, Outcome::Failed(Failure::TooLarge), out);
             return;
         }
-        if self.is_overloaded() {
-            reply(ticket, Outcome::Failed(Failure::Busy), out);
-            return;
-        }
-        let payload = kept.command.clone();
+        let input = match &kept.wish {
+            Wish::Command(_) if self.is_overloaded() => {
+                reply(ticket, Outcome::Failed(Failure::Busy), out);
+                return;
+            }
+            Wish::Command(command) => {
+                Input::Propose { ticket, kind: EntryKind::Command, payload: command.clone() }
+            }
+            Wish::Members(changes) => Input::ChangeMembers { ticket, changes: changes.clone() },
+        };
         self.waiting.on_propose(ticket, kept);
-        self.raft.step(now.instant, Input::Propose { ticket, kind: EntryKind::Command, payload });
+        self.raft.step(now.instant, input);
     }
 
     fn is_overloaded(&self) -> bool {
@@ -94,9 +99,6 @@ impl Node {
             refuse_forward(remote, refusal_for_peer(refusal), out);
             return;
         }
-        if self.members.on_refused(ticket, refusal, out) {
-            return;
-        }
         let Some(kept) = self.waiting.take_refused(ticket) else {
             return; // Cancelled in the meantime.
         };
@@ -104,34 +106,40 @@ impl Node {
             Refusal::NotLeader { .. }
             | Refusal::LeaderChanged
             | Refusal::Muted
-            | Refusal::Transferring { .. } => {
+            | Refusal::Transferring { .. }
+            // Over in a moment, if this server stays the leader.
+            | Refusal::TermNotCommitted => {
                 self.pass_on(ticket, kept, out);
             }
             Refusal::Busy => reply(ticket, Outcome::Failed(Failure::Busy), out),
             Refusal::TooLarge => reply(ticket, Outcome::Failed(Failure::TooLarge), out),
-            Refusal::Unsupported
-            | Refusal::ChangePending { .. }
-            | Refusal::TermNotCommitted
-            | Refusal::Change(_)
-            | Refusal::Transfer(_) => unreachable!("only commands are proposed"),
+            Refusal::ChangePending { .. } | Refusal::Change(_) => {
+                reply(ticket, Outcome::Changed(Err(refusal)), out);
+            }
+            Refusal::Unsupported | Refusal::Transfer(_) => {
+                unreachable!("only commands are proposed, and no transfer is")
+            }
         }
     }
 
-    /// This server does not lead: the leader gets the command, or it stays until there is one.
+    /// This server does not lead: the leader gets the wish, or it stays until there is one.
     fn pass_on(&mut self, ticket: Ticket, kept: Kept, out: &mut Vec<Hop>) {
         // As it is now, at the end of the turn: what raft said before may be out of date.
         let (leader, term) = (self.raft.leader(), self.raft.hard_state().term);
         let leader = leader.filter(|id| !self.is_me(*id) && !self.unreachable.contains(id));
         let Some(leader) = leader else {
-            self.waiting.park(ticket, kept.arrived, Parked::Command(kept.command), out);
+            self.waiting.park(ticket, kept.arrived, Parked::Wish(kept.wish), out);
             return;
         };
         self.attempt_count += 1;
         let number = self.attempt_count;
         let attempt = Attempt { incarnation: self.incarnation, ticket, number };
-        let command = kept.command.clone();
+        let frame = match kept.wish.clone() {
+            Wish::Command(command) => Frame::Forward { attempt, command },
+            Wish::Members(changes) => Frame::ForwardChange { attempt, changes },
+        };
         self.waiting.on_forward(ticket, Passed { leader, term, number }, kept);
-        send(leader, PeerLane::Control, &Frame::Forward { attempt, command }, out);
+        send(leader, PeerLane::Control, &frame, out);
     }
 
     pub(super) fn is_leading(&self) -> bool {
@@ -153,8 +161,8 @@ impl Node {
         }
         for (ticket, (arrived, parked)) in self.waiting.take_parked() {
             match parked {
-                Parked::Command(command) => {
-                    self.propose(now, ticket, Kept { command, arrived }, out);
+                Parked::Wish(wish) => {
+                    self.propose(now, ticket, Kept { wish, arrived }, out);
                 }
                 Parked::Query(query) => {
                     self.waiting.on_read(ticket, arrived, query);
@@ -169,7 +177,6 @@ impl Node {
         let (leader, term) = self.led_by;
         self.waiting.on_leader_changed(leader, term, out);
         let leading = leader.filter(|id| self.is_me(*id)).map(|_| term);
-        self.members.on_leader_changed(leading, out);
         for (to, frame) in self.forwards.take_lost(leading) {
             send(to, PeerLane::Control, &frame, out);
         }
@@ -195,9 +202,15 @@ impl Node {
         let Ok(payload) = kvraft_kv::stamp(command, now.wall_ms) else {
             return refuse_forward(remote, ForwardRefusal::Malformed, out);
         };
-        let ticket = self.forwards.on_propose(remote);
+        let ticket = self.forwards.on_propose(Kind::Command, remote);
         let kind = EntryKind::Command;
         self.raft.step(now.instant, Input::Propose { ticket, kind, payload });
+    }
+
+    /// A peer's client wants other members.
+    pub(super) fn on_forward_change(&mut self, now: Now, remote: Remote, changes: Vec<Change>) {
+        let ticket = self.forwards.on_propose(Kind::Change, remote);
+        self.raft.step(now.instant, Input::ChangeMembers { ticket, changes });
     }
 
     /// The leader has not appended it, nor will: it may be passed on again, or refused for good.
@@ -213,23 +226,58 @@ impl Node {
         let Some(kept) = self.waiting.take_forwarded(ticket, from, attempt.number) else {
             return; // Cancelled or given up in the meantime.
         };
-        let failure = match reason {
-            ForwardRefusal::NotLeader { .. } | ForwardRefusal::Muted => {
+        let outcome = match (reason, &kept.wish) {
+            (
+                ForwardRefusal::NotLeader { .. }
+                | ForwardRefusal::Muted
+                | ForwardRefusal::TermNotCommitted,
+                _,
+            ) => {
                 if self.raft.leader() == Some(from) {
                     self.parked_retry_at = now.instant + REFUSED_RETRY_INTERVAL;
                 }
-                self.waiting.park(ticket, kept.arrived, Parked::Command(kept.command), out);
+                self.waiting.park(ticket, kept.arrived, Parked::Wish(kept.wish), out);
                 return;
             }
-            ForwardRefusal::Busy => Failure::Busy,
-            ForwardRefusal::TooLarge => Failure::TooLarge,
+            (ForwardRefusal::Busy, _) => Outcome::Failed(Failure::Busy),
+            (ForwardRefusal::TooLarge, _) => Outcome::Failed(Failure::TooLarge),
+            (ForwardRefusal::ChangePending { index }, Wish::Members(_)) => {
+                Outcome::Changed(Err(Refusal::ChangePending { index }))
+            }
+            (ForwardRefusal::Change(error), Wish::Members(_)) => {
+                Outcome::Changed(Err(Refusal::Change(error)))
+            }
             // Damaged on the way, beneath all checksums: it has had no effect.
-            ForwardRefusal::Malformed => Failure::LeaderChanged,
+            (
+                ForwardRefusal::Malformed
+                | ForwardRefusal::ChangePending { .. }
+                | ForwardRefusal::Change(_),
+                _,
+            ) => Outcome::Failed(Failure::LeaderChanged),
         };
-        reply(ticket, Outcome::Failed(failure), out);
+        reply(ticket, outcome, out);
     }
 
-    /// A command that was to be passed on has not left: it can have had no effect.
+    /// The leader says that a change that was passed on to it is over.
+    pub(super) fn on_change_done(
+        &mut self,
+        from: MemberId,
+        attempt: Attempt,
+        membership: Membership,
+        out: &mut Vec<Hop>,
+    ) {
+        let Some(kept) = self.waiting.take_forwarded(attempt.ticket, from, attempt.number) else {
+            return; // Cancelled or given up in the meantime.
+        };
+        let outcome = match kept.wish {
+            Wish::Members(_) => Outcome::Changed(Ok(membership)),
+            // No leader says that of a command.
+            Wish::Command(_) => Outcome::Unknown(Failure::LeaderChanged),
+        };
+        reply(attempt.ticket, outcome, out);
+    }
+
+    /// What was to be passed on has not left: it can have had no effect.
     pub(super) fn on_undelivered(
         &mut self,
         to: MemberId,
@@ -237,7 +285,7 @@ impl Node {
         why: NotSent,
         out: &mut Vec<Hop>,
     ) {
-        let Ok(Frame::Forward { attempt, .. }) = Frame::decode(frame) else {
+        let Some(attempt) = Frame::decode(frame).ok().and_then(|frame| frame.attempt()) else {
             return;
         };
         let ticket = attempt.ticket;
@@ -247,13 +295,13 @@ impl Node {
         match why {
             NotSent::Full => reply(ticket, Outcome::Failed(Failure::Busy), out),
             NotSent::Closed => {
-                self.waiting.park(ticket, kept.arrived, Parked::Command(kept.command), out);
+                self.waiting.park(ticket, kept.arrived, Parked::Wish(kept.wish), out);
             }
         }
     }
 }
 
-/// What the server that passed a command on is told.
+/// What the server that passed something on is told.
 fn refusal_for_peer(refusal: Refusal) -> ForwardRefusal {
     match refusal {
         Refusal::NotLeader { leader } => ForwardRefusal::NotLeader { leader },
@@ -263,11 +311,12 @@ fn refusal_for_peer(refusal: Refusal) -> ForwardRefusal {
         Refusal::Busy => ForwardRefusal::Busy,
         Refusal::TooLarge => ForwardRefusal::TooLarge,
         Refusal::Muted => ForwardRefusal::Muted,
-        Refusal::Unsupported
-        | Refusal::ChangePending { .. }
-        | Refusal::TermNotCommitted
-        | Refusal::Change(_)
-        | Refusal::Transfer(_) => unreachable!("only commands are proposed"),
+        Refusal::ChangePending { index } => ForwardRefusal::ChangePending { index },
+        Refusal::TermNotCommitted => ForwardRefusal::TermNotCommitted,
+        Refusal::Change(error) => ForwardRefusal::Change(error),
+        Refusal::Unsupported | Refusal::Transfer(_) => {
+            unreachable!("only commands and changes are passed on")
+        }
     }
 }
 

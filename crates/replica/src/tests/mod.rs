@@ -2,5 +2,6 @@
 
 mod forwards;
 mod lanes;
+mod members;
 mod nodes;
 mod transfers;

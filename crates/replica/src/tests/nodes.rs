@@ -7,13 +7,13 @@ use std::{
 };
 
 use crate::{
-    ClientRequest, Frame, Hop, JournalIn, MachineIn, Node, NodeIn, NodeOptions, Now, Outcome,
-    PeerLane, TableIn,
+    ClientRequest, Fatal, Frame, Hop, JournalIn, MachineIn, Node, NodeIn, NodeOptions, Now,
+    Outcome, PeerLane, TableIn,
 };
 use bytes::Bytes;
-use kvraft_base::{Index, Instant, MemberId, Members, Position, Ticket};
+use kvraft_base::{Entry, Index, Instant, MemberId, Members, Position, Ticket};
 use kvraft_kv::{Command, Origin, PutRequest, Request};
-use kvraft_raft::{Config, Event, Raft, RoleName, Start};
+use kvraft_raft::{Change, Config, Event, Membership, Raft, RoleName, Start};
 
 pub(crate) const A: MemberId = MemberId(1);
 pub(crate) const B: MemberId = MemberId(2);
@@ -52,12 +52,32 @@ pub(crate) struct Group {
     pub(crate) events: Vec<(MemberId, Event)>,
     /// What tables were asked to do.
     pub(crate) table: Vec<TableIn>,
+    /// Every server's log, by server and index.
+    pub(crate) written: BTreeMap<(MemberId, Index), Entry>,
+    /// The configuration that each server was last told.
+    pub(crate) told: BTreeMap<MemberId, Membership>,
+    /// Who has ended because it was removed, at which entry.
+    pub(crate) removed: Vec<(MemberId, Index)>,
     ticket: u64,
+    options: NodeOptions,
 }
 
 /// A server's life in these tests.
 pub(crate) fn incarnation(id: MemberId) -> u64 {
     id.0 * 100
+}
+
+fn fresh_node(
+    id: MemberId,
+    options: NodeOptions,
+    bootstrap: &Members,
+    now: Instant,
+    change: &dyn Fn(&mut Config),
+) -> Node {
+    let mut config = Config::new(id);
+    change(&mut config);
+    let raft = Raft::new(config, Start::fresh(bootstrap.clone()), id.0, now).unwrap();
+    Node::new(options, incarnation(id), raft, bootstrap.clone(), Position::ZERO)
 }
 
 impl Group {
@@ -70,13 +90,7 @@ impl Group {
     pub(crate) fn led_by_a_with(options: NodeOptions, change: impl Fn(&mut Config)) -> Self {
         let members = Members::new([A, B, C]).unwrap();
         let now = Instant(1_000_000_000);
-        let node = |id: MemberId| {
-            let start = Start::fresh(members.clone());
-            let mut config = Config::new(id);
-            change(&mut config);
-            let raft = Raft::new(config, start, id.0, now).unwrap();
-            (id, Node::new(options, incarnation(id), raft, members.clone(), Position::ZERO))
-        };
+        let node = |id: MemberId| (id, fresh_node(id, options, &members, now, &change));
         let mut group = Self {
             nodes: [A, B, C].map(node).into(),
             inboxes: BTreeMap::new(),
@@ -91,7 +105,11 @@ impl Group {
             lazy: Vec::new(),
             replies: Vec::new(),
             done: Vec::new(),
+            written: BTreeMap::new(),
+            told: BTreeMap::new(),
+            removed: Vec::new(),
             ticket: 0,
+            options,
         };
         while group.nodes[&A].status().role != RoleName::Leader {
             // The others hear A's campaign before their own time comes.
@@ -106,6 +124,14 @@ impl Group {
         group
     }
 
+    /// A server on a new disk that was formatted with this configuration.
+    pub(crate) fn start(&mut self, id: MemberId, bootstrap: &Members) {
+        let node = fresh_node(id, self.options, bootstrap, self.now, &|_| {});
+        self.nodes.insert(id, node);
+        self.input(id, Vec::new());
+        self.settle();
+    }
+
     pub(crate) fn clock(&self) -> Now {
         Now { instant: self.now, wall_ms: 1 }
     }
@@ -114,7 +140,8 @@ impl Group {
     pub(crate) fn input(&mut self, id: MemberId, mut inbox: Vec<NodeIn>) {
         let mut hops = Vec::new();
         let now = self.clock();
-        self.nodes.get_mut(&id).unwrap().step(now, &mut inbox, &mut hops);
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.step(now, &mut inbox, &mut hops);
         for hop in hops {
             self.on_hop(id, hop);
         }
@@ -124,7 +151,11 @@ impl Group {
         let inbox = self.inboxes.entry(id).or_default();
         match hop {
             Hop::Node(input) => inbox.push(input),
-            Hop::Journal(JournalIn::Write(write)) => inbox.push(NodeIn::Durable(write.id)),
+            Hop::Journal(JournalIn::Write(write)) => {
+                let entries = write.entries.into_iter();
+                self.written.extend(entries.map(|entry| ((id, entry.index), entry)));
+                inbox.push(NodeIn::Durable(write.id));
+            }
             Hop::Machine(MachineIn::Committed(entries)) => {
                 let mut answered = Vec::new();
                 let index = entries.last().map_or(Index::ZERO, |entry| entry.index);
@@ -152,14 +183,19 @@ impl Group {
                 self.said.push(sent);
             }
             Hop::Reply(reply) => self.replies.push((id, reply.ticket, reply.outcome)),
+            Hop::Fatal(Fatal::Removed { index }) => {
+                self.removed.push((id, index));
+                self.nodes.remove(&id);
+            }
             Hop::Fatal(fatal) => panic!("{fatal}"),
+            Hop::Members(membership) => drop(self.told.insert(id, membership)),
             Hop::Event(event) => self.events.push((id, event)),
             Hop::Journal(JournalIn::Release(index)) => {
                 let term = self.nodes[&id].raft().term_at(index).unwrap();
                 inbox.push(NodeIn::Released(Position::new(term, index)));
             }
             Hop::Table(input) => self.table.push(input),
-            Hop::Journal(_) | Hop::Machine(_) | Hop::Members(_) => {}
+            Hop::Journal(_) | Hop::Machine(_) => {}
         }
     }
 
@@ -202,14 +238,30 @@ impl Group {
     }
 
     pub(crate) fn put_value(&mut self, id: MemberId, value: Bytes) -> Ticket {
-        self.ticket += 1;
-        let ticket = Ticket(self.ticket);
+        let ticket = self.next_ticket();
         let origin = Origin { member: id, incarnation: incarnation(id), ticket };
         let put = PutRequest { key: Bytes::from_static(b"k"), value, ..PutRequest::default() };
         let command = Command::new(origin, 0, Request::Put(put)).encode();
         let request = ClientRequest::Propose(command);
         self.input(id, vec![NodeIn::Client { ticket, request }]);
         ticket
+    }
+
+    /// A client of this server wants other members.
+    pub(crate) fn change(&mut self, id: MemberId, changes: Vec<Change>) -> Ticket {
+        self.request(id, ClientRequest::ChangeMembers(changes))
+    }
+
+    /// A client of this server wants something.
+    pub(crate) fn request(&mut self, id: MemberId, request: ClientRequest) -> Ticket {
+        let ticket = self.next_ticket();
+        self.input(id, vec![NodeIn::Client { ticket, request }]);
+        ticket
+    }
+
+    fn next_ticket(&mut self) -> Ticket {
+        self.ticket += 1;
+        Ticket(self.ticket)
     }
 
     /// What a node said to this client, once or not at all.
@@ -224,6 +276,11 @@ impl Group {
         let count = self.done.iter().filter(|done| **done == (id, ticket)).count();
         assert!(count <= 1, "applied twice");
         count == 1
+    }
+
+    /// The configuration in force at this server, as text.
+    pub(crate) fn members(&self, id: MemberId) -> String {
+        self.nodes[&id].status().membership.members.to_string()
     }
 
     pub(crate) fn follows(&self, id: MemberId, leader: MemberId) -> bool {

@@ -56,6 +56,10 @@ pub struct Limits {
     /// Bytes of the Appends on their way to one follower.
     #[serde(with = "units::size")]
     pub inflight_size: u64,
+    /// Bytes of snapshots that leave a leader in a second, for all followers together. At least 64
+    /// KiB: there is no word for "no bound", since a great one is as good.
+    #[serde(with = "units::size")]
+    pub snapshot_rate: u64,
 }
 
 impl Default for Limits {
@@ -78,6 +82,7 @@ impl Default for Limits {
             append_size: raft.append_size_bytes_max as u64,
             inflight_appends: raft.inflight_count_max as u64,
             inflight_size: raft.inflight_bytes_max as u64,
+            snapshot_rate: node.snapshot_rate,
         }
     }
 }
@@ -117,6 +122,9 @@ impl Limits {
             let text = "is less than checkpoint-size, so that nothing would ever be settled";
             return Err(limit("overlay-size", self.overlay_size, text));
         }
+        if self.snapshot_rate < SNAPSHOT_RATE_MIN {
+            return Err(limit("snapshot-rate", self.snapshot_rate, "is too small: at least 64KiB"));
+        }
         if self.checkpoint_interval.is_zero() {
             return Err(limit("checkpoint-interval", 0, "is too short: at least 1ms"));
         }
@@ -141,6 +149,7 @@ impl Limits {
             waiting_count_max: size(self.waiting_size / WAITING_REQUEST_SIZE_MIN).saturating_mul(4),
             unapplied_count_max: self.unapplied_entries,
             retain_count: self.retained_entries,
+            snapshot_rate: self.snapshot_rate,
             ..NodeOptions::default()
         }
     }
@@ -187,6 +196,9 @@ const WAITING_SIZE_DEFAULT: u64 = 64 << 20;
 
 /// What a waiting request takes at least.
 const WAITING_REQUEST_SIZE_MIN: u64 = crate::driver::REQUEST_OVERHEAD_BYTES as u64;
+
+/// Two seconds for a chunk: slower, a snapshot would hardly ever end.
+const SNAPSHOT_RATE_MIN: u64 = 64 * 1024;
 
 /// What the journal demands.
 const SEGMENT_SIZE_MIN: u64 = 4 * 1024;

@@ -1,0 +1,130 @@
+//! The node's part in snapshots: those that leave, and the one that replaces this server's state.
+
+use kvraft_base::{Instant, MemberId, Members, Position, Term};
+use kvraft_raft::{Body, Input, Message, PeerState};
+
+use super::Node;
+use crate::{
+    frame::{Frame, SnapshotChunk},
+    hop::{Hop, Now, PeerLane, TableIn},
+    outgoing::send,
+    snapshots::Due,
+};
+
+impl Node {
+    // To followers.
+
+    /// Ends what is over, repeats what is overdue, and sends what may leave by now.
+    pub(super) fn tend_snapshots(&mut self, now: Instant, out: &mut Vec<Hop>) {
+        self.end_finished_transfers(now, out);
+        for due in self.transfers.due(now, |peer| self.pace.is_waiting(peer)) {
+            match due {
+                Due::Resend(to) => out.push(Hop::Table(TableIn::ExportResend { to })),
+                Due::GiveUp(to) => {
+                    out.push(Hop::Table(TableIn::ExportClose { to }));
+                    self.raft.step(now, Input::SnapshotReport { to, position: None });
+                }
+            }
+        }
+        while let Some((to, chunk)) = self.pace.pop(now) {
+            self.transfers.on_sent(to, &chunk, now);
+            send(to, PeerLane::Bulk, &Frame::SnapshotChunk(chunk), out);
+        }
+    }
+
+    /// A transfer ends when raft no longer waits for it: the follower has caught up, or this server
+    /// is not its leader any more.
+    fn end_finished_transfers(&mut self, now: Instant, out: &mut Vec<Hop>) {
+        if self.transfers.deadline() == Instant::NEVER {
+            return;
+        }
+        let status = self.raft.status();
+        for (to, position) in self.transfers.peers() {
+            let progress = status.peers.iter().find(|peer| peer.id == to);
+            let caught_up = position.zip(progress).is_some_and(|(p, peer)| p.index <= peer.matched);
+            if caught_up || progress.is_none() {
+                let position = position.filter(|_| caught_up);
+                self.transfers.end(to, position, now);
+                self.pace.forget(to);
+                out.push(Hop::Table(TableIn::ExportClose { to }));
+                self.raft.step(now, Input::SnapshotReport { to, position });
+            }
+        }
+    }
+
+    /// Lets go of the journal after the snapshots of those who read from it no more.
+    pub(super) fn tend_tails(&mut self, now: Instant) {
+        if !self.transfers.has_tails() {
+            return;
+        }
+        let status = self.raft.status();
+        self.transfers.tend_tails(now, |peer| {
+            let progress = status.peers.iter().find(|progress| progress.id == peer)?;
+            let from_memory =
+                progress.state == PeerState::Replicate && !self.raft.is_catching_up(peer);
+            (!from_memory).then_some(progress.matched)
+        });
+    }
+
+    // From the leader.
+
+    pub(super) fn on_chunk(
+        &mut self,
+        now: Now,
+        from: MemberId,
+        chunk: SnapshotChunk,
+        out: &mut Vec<Hop>,
+    ) {
+        let notice = Message {
+            from,
+            to: self.me,
+            term: chunk.term,
+            body: Body::SnapshotNotice { position: chunk.position },
+        };
+        self.raft.step(now.instant, Input::Receive(notice));
+        let expected = self.raft.expects_snapshot(from, chunk.term, chunk.position);
+        if expected && self.installing.is_none() {
+            out.push(Hop::Table(TableIn::Import { from, chunk }));
+        }
+    }
+
+    pub(super) fn on_import_ready(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        term: Term,
+        position: Position,
+        out: &mut Vec<Hop>,
+    ) {
+        if self.installing.is_some() {
+            return; // A repeated last chunk.
+        }
+        if self.raft.expects_snapshot(from, term, position) {
+            self.installing = Some(position);
+            self.raft.step(now, Input::SnapshotInstalling { position });
+            let log_kept = self.raft.keeps_log(position);
+            out.push(Hop::Table(TableIn::Install { position, log_kept }));
+        } else {
+            out.push(Hop::Table(TableIn::ImportDrop { from, term, position }));
+        }
+    }
+
+    /// Table, journal and machine now hold the snapshot; a crash on the way here is rolled forward
+    /// by recovery. Only now may the leader be answered.
+    pub(super) fn on_reloaded(
+        &mut self,
+        now: Now,
+        position: Position,
+        members: Option<Members>,
+        out: &mut Vec<Hop>,
+    ) {
+        assert_eq!(self.installing, Some(position), "the machine reloads only on request");
+        self.installing = None;
+        let members = members.unwrap_or_else(|| self.bootstrap.clone());
+        self.waiting.on_snapshot(position.index, out);
+        self.checkpoint = position;
+        self.checkpoint_previous = position;
+        self.released_upto = position.index;
+        self.raft.step(now.instant, Input::SnapshotInstalled { position, members });
+    }
+}
