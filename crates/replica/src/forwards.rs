@@ -1,5 +1,6 @@
-//! The leader's side of what peers pass on: who is to be told when a command or a change of members
-//! is not appended, when this server stops to lead before it is committed, or when a change is over.
+//! The leader's side of what peers pass on: who is to be told when a command or a change of
+//! members is not appended, when this server stops to lead before it is committed, or when a change
+//! is over.
 //!
 //! Why the asking server is not simply left to its time limit: it cannot see that a leader to which
 //! it is still connected has stepped down, and its client would wait for nothing.

@@ -1,8 +1,8 @@
 //! The node's side of outgoing snapshots: retries, pacing, and the journal that stays for those who
 //! receive them.
 //!
-//! Why the journal stays longer than a transfer lasts: while a snapshot travels the log goes on, and
-//! a follower that has installed it reads the rest from the journal. If that were released the
+//! Why the journal stays longer than a transfer lasts: while a snapshot travels the log goes on,
+//! and a follower that has installed it reads the rest from the journal. If that were released the
 //! moment the snapshot is there, then under steady load the follower would be behind the journal
 //! again before it had read on, and would get one snapshot after the other.
 //!
@@ -37,8 +37,8 @@ const RESEND_COUNT_MAX_STATE_ONLY: u32 = 10;
 /// others: it may be gone for good.
 const TAIL_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The journal may grow by this much, and twice the snapshot, for one follower: about ten seconds of
-/// all that a disk can write, so that small snapshots get through any load.
+/// The journal may grow by this much, and twice the snapshot, for one follower: some seconds of all
+/// that a disk can write, so that small snapshots get through any load.
 const HELD_SIZE_BYTES_MIN: u64 = 1 << 30;
 
 /// One outgoing transfer.

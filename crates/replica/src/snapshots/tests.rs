@@ -109,11 +109,11 @@ fn a_dead_follower_lets_the_journal_go() {
 #[test]
 fn the_journal_does_not_grow_for_ever() {
     let size_bytes = 1 << 20;
-    let bound = HELD_SIZE_BYTES_MIN + 2 * size_bytes;
+    let bound = HELD_SIZE_BYTES_MIN + 2 * size_bytes as u64;
     for arrived in [false, true] {
         let mut transfers = opened(Instant(1));
-        transfers.on_sent(C, &chunk(0, size_bytes as usize), Instant(1));
-        transfers.on_sent(C, &chunk(0, size_bytes as usize), Instant(1)); // Once more.
+        transfers.on_sent(C, &chunk(0, size_bytes), Instant(1));
+        transfers.on_sent(C, &chunk(0, size_bytes), Instant(1)); // Once more.
         transfers.on_written(bound);
         if arrived {
             transfers.end(C, Some(position(9)), Instant(2));

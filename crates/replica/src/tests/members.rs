@@ -1,5 +1,5 @@
-//! Other members and another leader, by the wish of clients of any server; and what becomes of those
-//! who ask, and of those who leave.
+//! Other members and another leader, by the wish of clients of any server; and what becomes of
+//! those who ask, and of those who leave.
 
 use std::time::Duration;
 

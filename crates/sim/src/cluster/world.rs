@@ -410,11 +410,12 @@ impl World {
                 }
                 false
             }
-            // One connection delivers a frame once, and this is the one kind that relies on it; the
+            // One connection delivers a frame once, and these are the kinds that rely on it; the
             // others are repeated all the same, since their rules must hold even then.
-            Ok(Frame::Forward { .. }) => true,
+            Ok(Frame::Forward { .. } | Frame::ForwardChange { .. }) => true,
             Ok(
                 Frame::ForwardRefused { .. }
+                | Frame::ChangeDone { .. }
                 | Frame::ForwardLost { .. }
                 | Frame::SnapshotChunk(_)
                 | Frame::SnapshotTaken { .. }
