@@ -4,7 +4,7 @@
 
 use std::sync::{
     Condvar, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use kvraft_raft::Membership;
@@ -21,6 +21,8 @@ pub(crate) struct Board {
     /// Whether a leader is known: what health is about.
     led: watch::Sender<bool>,
     members: watch::Sender<KnownMembers>,
+    /// This server is no member any more, and so cannot do anything for anybody.
+    removed: AtomicBool,
 }
 
 /// Who takes part, as far as this server knows.
@@ -56,6 +58,7 @@ impl Board {
             term: AtomicU64::new(0),
             led: watch::Sender::new(false),
             members: watch::Sender::default(),
+            removed: AtomicBool::new(false),
         }
     }
 
@@ -85,14 +88,26 @@ impl Board {
         self.term.load(Ordering::Relaxed)
     }
 
-    /// Keeps the newest configuration.
-    pub(crate) fn set_members(&self, membership: &Membership) {
+    /// Keeps the newest configuration; `removed` says that this server is not in it for good.
+    pub(crate) fn set_members(&self, membership: &Membership, removed: bool) {
+        self.removed.fetch_or(removed, Ordering::Relaxed);
         self.members.send_modify(|known| {
             if membership.committed || known.committed.is_none() {
                 known.committed = Some(membership.clone());
             }
             known.in_force = Some(membership.clone());
         });
+    }
+
+    /// Whether this server is no member any more.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Relaxed)
+    }
+
+    /// Returns when this server is no member any more.
+    pub(crate) async fn removed(&self) {
+        // An error means that the board is gone, and nobody waits then.
+        drop(self.members().wait_for(|_| self.is_removed()).await);
     }
 
     /// Keeps the configuration that a server begins with, unless a newer one has come already.

@@ -93,6 +93,8 @@ enum CoreIn {
     Cancel(Ticket),
     Node(NodeIn),
     Machine(MachineIn),
+    /// Nobody who waits will be answered.
+    Abandon,
     Stop,
 }
 
@@ -261,6 +263,12 @@ impl Driver {
         self.send(CoreIn::Node(input));
     }
 
+    /// Tells whoever waits that the server has stopped for them: their outcomes will not be known
+    /// here.
+    pub(crate) fn abandon(&self) {
+        self.send(CoreIn::Abandon);
+    }
+
     /// Stops the threads after what has been accepted is written, and waits for them.
     pub(crate) fn stop(&self) {
         self.send(CoreIn::Stop);
@@ -360,6 +368,8 @@ impl Core {
                 self.node_inbox.push(input);
             }
             CoreIn::Machine(input) => self.machine_inbox.push(input),
+            // The receivers are told by this.
+            CoreIn::Abandon => self.waiters.clear(),
             CoreIn::Stop => return false,
         }
         true

@@ -107,7 +107,9 @@ impl Edge for ServerEdge {
     fn on_members(&self, membership: &Membership) {
         let Membership { index, members, committed } = membership;
         tracing::info!(%index, committed, "members are {members}");
-        self.board.set_members(membership);
+        let removed =
+            !membership.is_pending() && !members.contains(self.me) && self.me <= members.id_max();
+        self.board.set_members(membership, removed);
         self.tell_peers();
     }
 

@@ -30,6 +30,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     authority::Lenient,
+    board::Board,
     config::{ConfigError, ServerConfig},
     disk::RealDisk,
     driver::{Driver, Edge},
@@ -46,6 +47,9 @@ pub const CLIENT_STREAMS_MAX: u32 = 65_536;
 
 /// How long a stopping server waits for the requests that are under way.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How long a removed server's clients wait for answers that are on their way.
+const REMOVED_GRACE: Duration = Duration::from_millis(100);
 
 /// Why a server could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +157,11 @@ impl Server {
             config.own_info(),
             stopping.subscribe(),
         ));
+        tokio::spawn(abandon_when_removed(
+            Arc::clone(&driver),
+            Arc::clone(&edge.board),
+            stopping.subscribe(),
+        ));
         let hand_over_time_max = config.election_timeout;
         Ok(Self { client_address, driver, edge, hand_over_time_max, stopping, serving })
     }
@@ -188,6 +197,22 @@ impl Server {
         stopped.expect("stopping joins threads and does nothing else");
         tracing::info!("stopped");
     }
+}
+
+/// A removed server receives no log any more: what its clients wait for happens elsewhere, or not
+/// at all. They are told soon, so that they can ask somebody else.
+async fn abandon_when_removed(
+    driver: Arc<Driver>,
+    board: Arc<Board>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    tokio::select! {
+        _ = stopping.wait_for(|stop| *stop) => return,
+        () = board.removed() => {}
+    }
+    // What came before the removal is still applied.
+    tokio::time::sleep(REMOVED_GRACE).await;
+    driver.abandon();
 }
 
 /// How the process ends. Who was removed has done what was asked, and whoever starts it again when

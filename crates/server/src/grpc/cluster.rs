@@ -178,6 +178,7 @@ impl Service {
         change: &Change,
         deadline: Instant,
     ) -> Result<Result<Membership, Refusal>, Status> {
+        self.check_member()?;
         let changes = vec![change.clone()];
         let pending = self.0.driver.request(0, |_| ClientRequest::ChangeMembers(changes));
         let pending = pending.map_err(|_| errors::failed(kvraft_replica::Failure::Busy))?;

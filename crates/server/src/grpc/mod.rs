@@ -104,6 +104,14 @@ impl Service {
         })
     }
 
+    /// A server that was removed does nothing for anybody any more.
+    fn check_member(&self) -> Result<(), Status> {
+        match self.board().is_removed() {
+            true => Err(errors::stopped(Certainty::Failed)),
+            false => Ok(()),
+        }
+    }
+
     /// Has the cluster do something. `size_bytes` is that of the request as it came.
     async fn propose(
         &self,
@@ -112,6 +120,7 @@ impl Service {
         session: Option<SessionOp>,
     ) -> Result<Response, Status> {
         request.check().map_err(|refused| errors::refused(&refused))?;
+        self.check_member()?;
         let time_ms = self.0.driver.wall_ms();
         let pending = self.0.driver.request(size_bytes, |ticket| {
             let origin = Origin { member: self.0.member, incarnation: self.0.incarnation, ticket };
@@ -131,6 +140,7 @@ impl Service {
 
     /// Asks this server's state machine.
     async fn query(&self, query: Query, linearizable: bool) -> Result<Answer, Status> {
+        self.check_member()?;
         let size_bytes = query.size_bytes();
         let request = |_| ClientRequest::Query { query, linearizable };
         let pending = self.0.driver.request(size_bytes, request);
