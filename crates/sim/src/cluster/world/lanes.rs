@@ -1,0 +1,219 @@
+//! Lanes as actors: input arrives, a step runs over all that has gathered, costs time, and its hops
+//! go out.
+//!
+//! Invariant: a lane that still pays for its last step takes no new one; what arrives meanwhile
+//! gathers, which is group commit.
+
+use std::time::Duration;
+
+use kvraft_base::{Index, Instant, MemberId, Position, Term};
+use kvraft_raft::Event;
+use kvraft_replica::{Fatal, Hop, MachineIn};
+
+use super::{HOP, Happening, RESTART_MIN, World};
+use crate::{
+    cluster::{
+        server::{LaneId, LaneIn},
+        violation::Check,
+    },
+    network::Endpoint,
+};
+
+impl World {
+    pub(super) fn on_deliver(&mut self, id: MemberId, boot: u64, input: LaneIn) {
+        let server = self.server(id);
+        if server.boot != boot {
+            return;
+        }
+        let Some(lanes) = server.lanes.as_mut() else {
+            return;
+        };
+        let lane = input.lane();
+        lanes.push(input);
+        if server.paused {
+            return;
+        }
+        if !lanes.busy.contains_key(&lane) {
+            self.run_lane(id, lane);
+        }
+    }
+
+    pub(super) fn on_free(&mut self, id: MemberId, boot: u64, lane: LaneId) {
+        let server = self.server(id);
+        if server.boot != boot {
+            return;
+        }
+        let Some(lanes) = server.lanes.as_mut() else {
+            return;
+        };
+        lanes.busy.remove(&lane);
+        if lanes.has_input(lane) && !server.paused {
+            self.run_lane(id, lane);
+        }
+    }
+
+    pub(super) fn on_wake(&mut self, id: MemberId, boot: u64, lane: LaneId) {
+        let now = self.now;
+        let server = self.server(id);
+        if server.boot != boot {
+            return;
+        }
+        let Some(lanes) = server.lanes.as_mut() else {
+            return;
+        };
+        if lanes.wake_at.get(&lane).is_some_and(|at| *at <= now) {
+            lanes.wake_at.remove(&lane);
+        }
+        if server.paused {
+            return; // Looked at again when it resumes.
+        }
+        if lanes.deadline(lane) <= server.clock.monotonic(now) && !lanes.busy.contains_key(&lane) {
+            self.run_lane(id, lane);
+        } else {
+            self.schedule_wake(id, lane);
+        }
+    }
+
+    /// Steps a lane, pays for it, and sends its hops on their way.
+    pub(crate) fn run_lane(&mut self, id: MemberId, lane: LaneId) {
+        let now = self.now;
+        let mut hops = std::mem::take(&mut self.hops);
+        let server = self.server(id);
+        let clock = server.now(now);
+        let lanes = server.lanes.as_mut().expect("only running servers step");
+        let synced = lanes.step(lane, clock, &mut hops);
+        let cost = server.disk.take_cost();
+        let blown = server.disk.is_fuse_blown();
+        for write in &synced.writes {
+            self.checks.mirror(id).on_synced(write);
+        }
+        if let Some(position) = synced.reset {
+            self.checks.mirror(id).on_reset(position);
+        }
+        if blown {
+            hops.clear();
+            self.hops = hops;
+            self.sometimes.fuse_blown += 1;
+            self.crash(id);
+            return;
+        }
+        self.check_turn(id, lane);
+        let boot = self.servers[&id].boot;
+        for hop in hops.drain(..) {
+            // A process that has ended itself says nothing more.
+            if self.servers[&id].boot == boot && self.servers[&id].is_up() {
+                self.on_hop(id, cost, hop);
+            }
+        }
+        self.hops = hops;
+        if cost != Duration::ZERO && self.servers[&id].is_up() {
+            let boot = self.servers[&id].boot;
+            if let Some(lanes) = self.server(id).lanes.as_mut() {
+                lanes.busy.insert(lane, ());
+            }
+            self.after(cost, Happening::Free { server: id, boot, lane });
+        }
+        self.schedule_wake(id, lane);
+    }
+
+    fn check_turn(&mut self, id: MemberId, lane: LaneId) {
+        if lane != LaneId::Node {
+            return;
+        }
+        let Some(lanes) = self.servers.get(&id).and_then(|server| server.lanes.as_ref()) else {
+            return;
+        };
+        let raft = lanes.node.raft();
+        let status = raft.status();
+        let term_at_commit = raft.term_at(status.commit);
+        self.checks.on_turn(&status, term_at_commit);
+    }
+
+    pub(crate) fn schedule_wake(&mut self, id: MemberId, lane: LaneId) {
+        let now = self.now;
+        let server = self.server(id);
+        let boot = server.boot;
+        let Some(lanes) = server.lanes.as_mut() else {
+            return;
+        };
+        let deadline = server.clock.world_at(lanes.deadline(lane));
+        if deadline == Instant::NEVER {
+            return;
+        }
+        let at = deadline.max(now + Duration::from_nanos(1));
+        if lanes.wake_at.get(&lane).is_some_and(|planned| *planned <= at) {
+            return;
+        }
+        lanes.wake_at.insert(lane, at);
+        self.heap.push(at, Happening::Wake { server: id, boot, lane });
+    }
+
+    fn on_hop(&mut self, id: MemberId, cost: Duration, hop: Hop) {
+        let delay = cost + HOP;
+        match hop {
+            Hop::Node(input) => self.deliver_to(id, delay, LaneIn::Node(input)),
+            Hop::Journal(input) => self.deliver_to(id, delay, LaneIn::Journal(input)),
+            Hop::Machine(input) => {
+                if let MachineIn::Committed(entries) = &input {
+                    let lanes = self.servers[&id].lanes.as_ref();
+                    let term =
+                        lanes.map_or(Term::ZERO, |lanes| lanes.node.raft().hard_state().term);
+                    self.checks.on_committed(id, term, entries);
+                }
+                self.deliver_to(id, delay, LaneIn::Machine(input));
+            }
+            Hop::Table(input) => self.deliver_to(id, delay, LaneIn::Table(input)),
+            Hop::Peer { to, lane, frame } => self.send_frame(id, to, lane, frame),
+            Hop::Reply(reply) => self.send_reply(id, reply),
+            Hop::Event(event) => self.on_event(id, &event),
+            // Checkers look at raft itself.
+            Hop::Members(_) => {}
+            Hop::Fatal(fatal) => self.on_fatal(id, &fatal),
+        }
+    }
+
+    pub(super) fn deliver_to(&mut self, server: MemberId, delay: Duration, input: LaneIn) {
+        let boot = self.servers[&server].boot;
+        self.after(delay, Happening::Deliver { server, boot, input });
+    }
+
+    fn on_fatal(&mut self, id: MemberId, fatal: &Fatal) {
+        if self.survives(id, fatal) {
+            self.sometimes.damage_met += 1;
+            self.kill(id);
+            self.after(RESTART_MIN, Happening::Restart { server: id });
+            return;
+        }
+        if self.servers[&id].disk.has_failed() {
+            self.stop_on_failure(id);
+            return;
+        }
+        self.checks.fail(Check::Recovery, format!("server {id} gave up: {fatal}"));
+    }
+
+    fn on_event(&mut self, id: MemberId, event: &Event) {
+        let node = Some(Endpoint::Server(id));
+        let digest = digest(event);
+        self.trace.record(self.now, node, "raft", digest, || format!("{event:?}"));
+        self.sometimes.on_event(event);
+        if let Event::BecameLeader { term } = event
+            && let Some(lanes) = &self.servers[&id].lanes
+        {
+            let status = lanes.node.status();
+            // It may have lost its leadership again in the same turn, and a part of its log with
+            // it.
+            let last = if status.term == *term {
+                status.last
+            } else {
+                Position::new(Term(u64::MAX), Index(u64::MAX))
+            };
+            self.checks.on_leader(id, *term, last);
+        }
+    }
+}
+
+fn digest(event: &Event) -> u64 {
+    let mut hash = crate::trace::TraceHash::EMPTY;
+    hash.mix_bytes(format!("{event:?}").as_bytes());
+    hash.value()
+}

@@ -1,0 +1,142 @@
+//! Processes of servers: how they start, and the ways in which they end.
+//!
+//! Invariant: a process that has ended never acts again; its disk is handed to the next one as the
+//! end left it.
+
+use std::time::Duration;
+
+use kvraft_base::MemberId;
+use kvraft_replica::{OpenOptions, ReplicaError};
+
+use super::{CLUSTER, Happening, NOTICE_MAX, RESTART_MIN, World};
+use crate::{
+    cluster::{clients::Told, server::LaneId, violation::Check},
+    disk::CrashPolicy,
+    network::Endpoint,
+};
+
+impl World {
+    fn open_options(&mut self, id: MemberId, incarnation: u64) -> OpenOptions {
+        let seed = self.seed_prng.next_u64();
+        self.config.open_options(id, CLUSTER, incarnation, seed)
+    }
+
+    /// Starts a server that is down.
+    pub(crate) fn start(&mut self, id: MemberId) {
+        if self.servers[&id].is_up() {
+            return;
+        }
+        let incarnation = self.servers[&id].boot + 1;
+        let options = self.open_options(id, incarnation);
+        let now = self.now;
+        let server = self.server(id);
+        let started = server.start(options, server.now(now));
+        let cost = self.server(id).disk.take_cost();
+        let node = Some(Endpoint::Server(id));
+        self.trace
+            .record(self.now, node, "start", incarnation, || format!("{:?}", started.is_ok()));
+        let rotted = self.rotted.contains(&id);
+        match started {
+            Ok(found) => {
+                let recovered = self.checks.mirror(id).on_recovered(
+                    found.hard_state,
+                    found.applied,
+                    &found.tail,
+                    found.last,
+                    found.muted && rotted,
+                );
+                self.sometimes.on_notes(&found.notes);
+                if let Err(detail) = recovered {
+                    self.checks.fail(Check::SyncedSurvives, format!("server {id}: {detail}"));
+                }
+                self.notify_peers(id, true);
+                self.schedule_wake(id, LaneId::Node);
+                self.schedule_wake(id, LaneId::Machine);
+            }
+            Err(error) => self.on_start_failed(id, cost, &error),
+        }
+    }
+
+    fn on_start_failed(&mut self, id: MemberId, cost: Duration, error: &ReplicaError) {
+        if self.servers[&id].disk.is_fuse_blown() {
+            // Power was lost in the middle of recovery: once more.
+            self.sometimes.crash_in_recovery += 1;
+            self.lose_power(id);
+            self.after(cost + Duration::from_millis(50), Happening::Restart { server: id });
+            return;
+        }
+        if self.servers[&id].disk.has_failed() {
+            self.stop_on_failure(id);
+            return;
+        }
+        self.checks.fail(Check::Recovery, format!("server {id} cannot start: {error}"));
+    }
+
+    /// A disk has failed as it was told to, and the process has ended itself as it must. What was
+    /// not synced may be lost now: nobody knows what a failed sync leaves in the page cache.
+    pub(super) fn stop_on_failure(&mut self, id: MemberId) {
+        let node = Some(Endpoint::Server(id));
+        self.trace.record(self.now, node, "stop", id.0, || "its disk has failed".to_owned());
+        self.sometimes.disk_failures += 1;
+        let was_up = self.servers[&id].is_up();
+        if self.crash_prng.chance(1, 2) {
+            self.lose_power(id);
+        } else {
+            self.servers[&id].disk.sever();
+            self.end_process(id);
+        }
+        if was_up {
+            self.checks.on_crash(id);
+            self.notify_peers(id, false);
+        }
+        let pause = self.crash_prng.duration(RESTART_MIN, RESTART_MIN * 20);
+        self.after(pause, Happening::Restart { server: id });
+    }
+
+    /// Ends a server's process with a loss of power: what was not synced may be lost or torn.
+    pub(crate) fn crash(&mut self, id: MemberId) {
+        if !self.servers[&id].is_up() {
+            return;
+        }
+        let node = Some(Endpoint::Server(id));
+        self.trace.record(self.now, node, "crash", id.0, String::new);
+        self.sometimes.crashes += 1;
+        self.lose_power(id);
+        self.checks.on_crash(id);
+        self.notify_peers(id, false);
+    }
+
+    /// Ends a server's process; the machine keeps its power, so nothing written is lost.
+    pub(crate) fn kill(&mut self, id: MemberId) {
+        if !self.servers[&id].is_up() {
+            return;
+        }
+        let node = Some(Endpoint::Server(id));
+        self.trace.record(self.now, node, "kill", id.0, String::new);
+        self.sometimes.kills += 1;
+        self.servers[&id].disk.sever();
+        self.end_process(id);
+        self.checks.on_crash(id);
+        self.notify_peers(id, false);
+    }
+
+    fn lose_power(&mut self, id: MemberId) {
+        let policy = CrashPolicy::draw(&mut self.crash_prng);
+        let mut prng = self.crash_prng.fork("loss");
+        self.crash_prng.next_u64();
+        self.server(id).disk.crash(&mut prng, policy);
+        self.end_process(id);
+    }
+
+    fn end_process(&mut self, id: MemberId) {
+        let server = self.server(id);
+        let broken = server.stop();
+        server.disk = server.disk.reboot();
+        // What a dead process spent is nobody's.
+        let _: Duration = server.disk.take_cost();
+        for (client, attempt) in broken {
+            let delay = self.net_prng.duration(Duration::ZERO, NOTICE_MAX);
+            self.after(delay, Happening::Response { client, attempt, told: Told::Nothing });
+        }
+    }
+}
