@@ -35,8 +35,8 @@ pub use linear::{Call, LinearVerdict, Model, check_linear, check_linear_by_key};
 pub use models::{KeyModel, KeyState, StoreModel, StoreState};
 pub use network::{Endpoint, EndpointError, Network, NetworkConfig, NetworkStats, Partition};
 pub use plan::{
-    Fault, FaultChoice, FaultKind, FaultKinds, Part, Plan, PlanError, Profile, RATE_PPM, RunConfig,
-    Target, TimedFault,
+    DRIFT_PPM_MAX, Fault, FaultChoice, FaultKind, FaultKinds, Part, Plan, PlanError, Profile,
+    RATE_PPM, RunConfig, Target, TimedFault, Whom, Wish,
 };
 pub use trace::{Trace, TraceHash, TraceLine, digest};
 pub use witness::{Place, Role, WitnessViolation, Witnessed, check_witness};

@@ -235,6 +235,12 @@ impl Network {
         self.offline.remove(&endpoint);
     }
 
+    /// An endpoint is cut off from everything.
+    #[must_use]
+    pub fn is_offline(&self, endpoint: Endpoint) -> bool {
+        self.offline.contains(&endpoint)
+    }
+
     /// Holds frames that leave on a link until `until`; they arrive after that.
     pub fn clog(&mut self, from: Endpoint, to: Endpoint, until: Instant) {
         self.clogged.insert((from, to), until);

@@ -13,6 +13,7 @@
 
 mod draw;
 mod kinds;
+mod members;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -24,10 +25,15 @@ use kvraft_base::{Instant, MemberId, Prng};
 use crate::network::{Endpoint, Partition};
 
 pub use kinds::{FaultChoice, FaultKind, FaultKinds, Profile};
+pub use members::{Whom, Wish};
 pub use text::PlanError;
 
 /// The rate of a clock that does not drift.
 pub const RATE_PPM: u64 = 1_000_000;
+
+/// Slowest and fastest rate that is ever drawn: from a machine that hardly gets time to one that
+/// runs wild.
+pub const DRIFT_PPM_MAX: (u64, u64) = (250_000, 4_000_000);
 
 /// Whom a fault meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -153,6 +159,14 @@ pub enum Fault {
         /// Which file, byte and bit are drawn from this.
         draw: u64,
     },
+    /// The operator wants other members: all of it or nothing.
+    Change(Vec<Wish>),
+    /// The operator wants another leader; whoever is nearest if it is not said who.
+    Transfer(Option<Whom>),
+    /// A disk is lost with everything on it, and the operator wants a new server in its place.
+    Replace(Whom),
+    /// The process is asked to stop: a leader hands over before it does.
+    Stop(Target),
 }
 
 /// Part of a server's disk.
@@ -176,8 +190,12 @@ pub struct TimedFault {
 /// What a run is made of, as far as faults go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunConfig {
-    /// Servers, with ids 1 and upwards.
+    /// Servers in the beginning, with ids 1 and upwards.
     pub server_count: u64,
+    /// How many servers that are added later faults may meet, too.
+    pub newcomer_count: u64,
+    /// The widest that clocks differ: slowest and fastest rate, in parts per million.
+    pub drift_ppm: (u64, u64),
     /// No fault before this time: the cluster may form.
     pub faults_from: Instant,
     /// No new fault from this time on; whatever is broken is then repaired, unless
@@ -205,6 +223,8 @@ impl RunConfig {
     pub fn calm(server_count: u64) -> Self {
         Self {
             server_count,
+            newcomer_count: 0,
+            drift_ppm: DRIFT_PPM_MAX,
             faults_from: Instant(2_000_000_000),
             faults_until: Instant(30_000_000_000),
             fault_interval_mean: Duration::from_secs(4),

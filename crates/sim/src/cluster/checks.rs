@@ -1,13 +1,25 @@
 //! The rules of consensus, checked on every event against what really is on the disks.
+//!
+//! Quorums are counted by the configuration in force, which `members` finds in the entries
+//! themselves.
 
-use std::collections::BTreeMap;
+mod members;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use kvraft_base::{Entry, EntryKind, Index, MemberId, Position, Term};
-use kvraft_raft::{AppendOutcome, Body, Message, RoleName, Status};
+use kvraft_base::{Entry, EntryKind, Index, MemberId, Members, Position, Term, Write};
+use kvraft_raft::{AppendOutcome, Body, Message};
 
 use super::{
     mirror::Mirror,
+    server::Found,
     violation::{Check, Violation},
 };
 
@@ -22,32 +34,55 @@ pub(crate) struct Agreed {
     committed_in: Term,
 }
 
-/// What has been seen of the whole cluster since the run began.
+/// The log of one server, as the simulator knows it.
 #[derive(Debug)]
+struct Held {
+    /// What was synced.
+    durable: Mirror,
+    /// What consensus has asked to be written: the log that it decides by.
+    written: Mirror,
+    /// The configuration of a log that has none.
+    bootstrap: Arc<Members>,
+    /// Nobody will ever read it again.
+    is_lost: bool,
+}
+
+/// What has been seen of the whole cluster since the run began.
+#[derive(Debug, Default)]
 pub(crate) struct Checks {
-    quorum: usize,
     leaders: BTreeMap<Term, MemberId>,
     votes: BTreeMap<(MemberId, Term), MemberId>,
     /// Index 1 is at slot 0.
     agreed: Vec<Agreed>,
-    mirrors: BTreeMap<MemberId, Mirror>,
+    held: BTreeMap<MemberId, Held>,
+    /// Every configuration entry that was ever appended. A position names an entry: what two logs
+    /// have at one position is the same.
+    configurations: BTreeMap<(Index, Term), Arc<Members>>,
     /// Commit index of each leader when last looked at, with its term.
     commits: BTreeMap<MemberId, (Term, Index)>,
+    /// Up to here a quorum was found on the disks when somebody counted.
+    counted: Index,
+    /// Terms whose leader has committed an entry of its own.
+    settled_terms: BTreeSet<Term>,
+    /// How often a configuration was taken back.
+    pub(crate) cut_count: u64,
     violations: Vec<Violation>,
 }
 
 impl Checks {
-    pub(crate) fn new(members: impl Iterator<Item = MemberId>) -> Self {
-        let mirrors: BTreeMap<_, _> = members.map(|id| (id, Mirror::default())).collect();
-        Self {
-            quorum: mirrors.len() / 2 + 1,
-            leaders: BTreeMap::new(),
-            votes: BTreeMap::new(),
-            agreed: Vec::new(),
-            mirrors,
-            commits: BTreeMap::new(),
-            violations: Vec::new(),
-        }
+    /// A server with an empty log.
+    pub(crate) fn add_server(&mut self, id: MemberId, bootstrap: Members) {
+        let (durable, written) = (Mirror::default(), Mirror::default());
+        let (bootstrap, is_lost) = (Arc::new(bootstrap), false);
+        let held = Held { durable, written, bootstrap, is_lost };
+        let before = self.held.insert(id, held);
+        assert!(before.is_none(), "the simulator gives no id out twice");
+    }
+
+    /// Everything on a server's disk is gone for ever. What it had still counts for what is being
+    /// committed: losing a minority is what a quorum is for.
+    pub(crate) fn on_destroyed(&mut self, id: MemberId) {
+        self.held_mut(id).is_lost = true;
     }
 
     pub(crate) fn agreed(&self) -> &[Agreed] {
@@ -58,8 +93,39 @@ impl Checks {
         self.leaders.len()
     }
 
-    pub(crate) fn mirror(&mut self, server: MemberId) -> &mut Mirror {
-        self.mirrors.get_mut(&server).expect("every server has a mirror from the start")
+    fn held(&self, server: MemberId) -> &Held {
+        self.held.get(&server).expect("every server is added before it starts")
+    }
+
+    fn held_mut(&mut self, server: MemberId) -> &mut Held {
+        self.held.get_mut(&server).expect("every server is added before it starts")
+    }
+
+    fn mirror(&self, server: MemberId) -> &Mirror {
+        &self.held(server).durable
+    }
+
+    /// A write was synced.
+    pub(crate) fn on_synced(&mut self, server: MemberId, write: &Write) {
+        self.held_mut(server).durable.on_synced(write);
+    }
+
+    /// A journal starts over after a snapshot.
+    pub(crate) fn on_reset(&mut self, server: MemberId, position: Position) {
+        let held = self.held_mut(server);
+        held.durable.on_reset(position);
+        held.written.on_reset(position);
+    }
+
+    /// A server has recovered. `may_miss`: its disk was hit, and it says that something is missing.
+    pub(crate) fn on_recovered(&mut self, server: MemberId, found: &Found, may_miss: bool) {
+        let Found { hard_state, applied, tail, last, .. } = found;
+        let held = self.held_mut(server);
+        let recovered = held.durable.on_recovered(*hard_state, *applied, tail, *last, may_miss);
+        held.written = held.durable.clone();
+        if let Err(detail) = recovered {
+            self.fail(Check::SyncedSurvives, format!("server {server}: {detail}"));
+        }
     }
 
     pub(crate) fn fail(&mut self, check: Check, detail: String) {
@@ -75,8 +141,9 @@ impl Checks {
         self.agreed.get(slot)
     }
 
-    /// A server says that it leads.
-    pub(crate) fn on_leader(&mut self, server: MemberId, term: Term, last: Position) {
+    /// A server says that it leads. `last` is the end of its log, if it leads still: it may have
+    /// lost its leadership again in the same turn, and a part of its log with it.
+    pub(crate) fn on_leader(&mut self, server: MemberId, term: Term, last: Option<Position>) {
         let first = *self.leaders.entry(term).or_insert(server);
         if first != server {
             self.fail(
@@ -84,6 +151,8 @@ impl Checks {
                 format!("servers {first} and {server} both lead in term {term}"),
             );
         }
+        let Some(last) = last else { return };
+        self.check_election(server, term);
         // A leader may be elected late, when a later term has already committed more: it must hold
         // what terms before its own committed. Log matching makes the last of those enough.
         let earlier = self.agreed.iter().rposition(|agreed| agreed.committed_in < term);
@@ -175,13 +244,11 @@ impl Checks {
             );
             return;
         }
-        let position = entry.position();
-        let holders = self.mirrors.values().filter(|mirror| mirror.holds(position)).count();
-        if holders < self.quorum {
-            let quorum = self.quorum;
+        if self.counted < entry.index {
+            let (position, counted) = (entry.position(), self.counted);
             self.fail(
                 Check::CommittedIsDurable,
-                format!("server {server} commits {position}, on {holders} disks of {quorum}"),
+                format!("server {server} applies {position}, leaders have counted to {counted}"),
             );
         }
         self.agreed.push(Agreed {
@@ -191,29 +258,6 @@ impl Checks {
             checksum: entry.checksum,
             committed_in: term,
         });
-    }
-
-    /// A server has taken a turn. `committed` are the entries that it handed to its machine in it.
-    pub(crate) fn on_turn(&mut self, status: &Status, term_at_commit: Option<Term>) {
-        if status.role != RoleName::Leader {
-            self.commits.remove(&status.id);
-            return;
-        }
-        let now = (status.term, status.commit);
-        let before = self.commits.insert(status.id, now);
-        let advanced = before.is_some_and(|(term, commit)| term == now.0 && commit < now.1);
-        if advanced
-            && let Some(term) = term_at_commit
-            && term != status.term
-        {
-            self.fail(
-                Check::CommitsOwnTerm,
-                format!(
-                    "leader {} of term {} commits {}@{term} by counting",
-                    status.id, status.term, status.commit
-                ),
-            );
-        }
     }
 
     /// A server has restarted: what it leads and has committed starts over.

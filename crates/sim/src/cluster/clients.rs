@@ -80,7 +80,8 @@ struct Current {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Character {
     pub(crate) id: u64,
-    pub(crate) home: MemberId,
+    /// Its place in its list of servers, which are 1 to `servers` in the beginning.
+    pub(crate) home: EndpointId,
     pub(crate) servers: u64,
     pub(crate) budget: u64,
     pub(crate) workload: Workload,
@@ -92,7 +93,10 @@ pub(crate) struct Character {
 #[derive(Debug)]
 pub(crate) struct Client {
     id: u64,
-    home: MemberId,
+    home: EndpointId,
+    /// Which server each place in its list of addresses leads to. As long as the list was in the
+    /// beginning; where a place leads may change, as a name in a directory does.
+    places: Vec<MemberId>,
     is_pinned: bool,
     budget: u64,
     /// Set when changes are to be done exactly once.
@@ -117,10 +121,9 @@ impl Client {
             &[millis(1_000), millis(3_000)]
         };
         let is_pinned = prng.chance(2, 3);
-        let endpoint = endpoint_of(home);
         let config = Config {
             endpoint_count: usize::try_from(servers).expect("at most seven servers"),
-            mode: if is_pinned { Mode::Pinned(endpoint) } else { Mode::Roaming },
+            mode: if is_pinned { Mode::Pinned(home) } else { Mode::Roaming },
             retry: RetryPolicy {
                 pause_max: *prng.pick(&[millis(50), millis(500)]).expect("any"),
                 attempt_timeout: patience_min
@@ -131,12 +134,13 @@ impl Client {
         };
         let mut session = Session::new(config, prng.next_u64())
             .expect("the drawn settings are within their bounds");
-        session.prefer(endpoint);
+        session.prefer(home);
         let author = Author::new(id, workload, prng);
         let (op_count, attempt_next, current) = (0, 1, None);
         Self {
             id,
             home,
+            places: (1..=servers).map(MemberId).collect(),
             is_pinned,
             budget,
             session_ttl_ms,
@@ -154,7 +158,18 @@ impl Client {
 
     /// The only server it asks, if it is pinned to one.
     pub(crate) fn pinned_to(&self) -> Option<MemberId> {
-        self.is_pinned.then_some(self.home)
+        self.is_pinned.then(|| self.places[self.home.0])
+    }
+
+    /// The members are others now: places that lead to nobody lead to one of them, and some more.
+    pub(crate) fn repoint(&mut self, members: &[MemberId], prng: &mut Prng) {
+        for place in &mut self.places {
+            if (!members.contains(place) || prng.chance(1, 4))
+                && let Some(other) = prng.pick(members)
+            {
+                *place = *other;
+            }
+        }
     }
 
     /// More to do.
@@ -164,7 +179,8 @@ impl Client {
 
     pub(crate) fn describe(&self) -> String {
         let Self { id, home, budget, current, .. } = self;
-        format!("client {id} of server {home}: {budget} left, {current:?}")
+        let server = self.places[home.0];
+        format!("client {id} of server {server}: {budget} left, {current:?}")
     }
 
     /// Begins or repeats an operation. `None`: nothing to do now.
@@ -188,7 +204,7 @@ impl Client {
             client: self.id,
             number,
             name: current.name,
-            server: MemberId(attempt.endpoint.0 as u64 + 1),
+            server: self.places[attempt.endpoint.0],
             wish: current.wish.clone(),
             stamp: attempt.stamp,
             deadline: attempt.deadline,
@@ -279,11 +295,6 @@ impl Client {
 
 /// Times to live that clients ask for: some expire in a run, some never.
 const TTLS_MS: [u64; 3] = [2_000, 10_000, 3_600_000];
-
-fn endpoint_of(server: MemberId) -> EndpointId {
-    let place = server.0.checked_sub(1).expect("servers count from 1");
-    EndpointId(usize::try_from(place).expect("at most seven servers"))
-}
 
 enum Verdict {
     Opened(ClientId),

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use kvraft_base::{ClusterId, MemberId, Prng};
-use kvraft_raft::Config;
+use kvraft_raft::{Config, LeaseReads};
 use kvraft_replica::{MachineOptions, NodeOptions, OpenOptions};
 use kvraft_store::Options;
 
@@ -14,7 +14,7 @@ use super::workload::Workload;
 use crate::{
     disk::DiskCosts,
     network::NetworkConfig,
-    plan::{FaultChoice, FaultKinds},
+    plan::{DRIFT_PPM_MAX, FaultChoice, FaultKind, FaultKinds, RATE_PPM},
 };
 
 /// A turn of the slowest drawn disk takes about this long: two syncs, and what waits before them.
@@ -23,6 +23,9 @@ const DISK_TURN_MAX: Duration = Duration::from_millis(100);
 /// One run in so many has its history searched: the search costs more than the pass that every
 /// history gets.
 const SEARCHED_ONE_IN: u64 = 2;
+
+/// Faults may meet so many servers that were not there in the beginning.
+const NEWCOMER_COUNT: u64 = 4;
 
 /// What a person may choose; the seed draws the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +93,14 @@ pub struct ClusterConfig {
     pub checkpoint_interval: Duration,
     /// A follower that lacks more than this, in bytes, catches up on the bulk lane.
     pub catch_up_size_bytes: usize,
+    /// Operators who share the plan's changes of members.
+    pub operators: u64,
+    /// Servers added in the run that faults may meet, beside those of the beginning.
+    pub newcomers: u64,
+    /// Reads by lease, within a bound that the clocks keep.
+    pub lease: Option<LeaseReads>,
+    /// Slowest and fastest clock.
+    pub drift_ppm: (u64, u64),
     /// Events kept as text.
     pub trace_line_count: usize,
 }
@@ -113,6 +124,11 @@ impl ClusterConfig {
         let broadcast = (network.delay_min + network.delay_extra_mean * 3) * 2;
         let slow = broadcast + if free_disks { Duration::ZERO } else { DISK_TURN_MAX };
         let election_timeout = election_timeout.max(slow * 4);
+        let mut member_prng = prng.fork("members");
+        let has_changes = kinds.iter().any(|kind| {
+            matches!(kind, FaultKind::Members | FaultKind::Regrow | FaultKind::Replace)
+        });
+        let (lease, drift_ppm) = draw_lease(&mut prng.fork("lease"));
         Self {
             servers: choices.servers.unwrap_or(servers),
             clients: choices.clients.unwrap_or(clients),
@@ -125,7 +141,9 @@ impl ClusterConfig {
             searched: Prng::new(seed).fork("search").chance(1, SEARCHED_ONE_IN),
             network,
             kinds,
-            faults_until: prng.duration(millis(1_000), millis(8_000)),
+            // A change of members takes a while, and the next one waits for it.
+            faults_until: prng.duration(millis(1_000), millis(8_000))
+                * if has_changes { 2 } else { 1 },
             fault_pause: *prng.pick(&[millis(50), millis(200), millis(800)]).expect("any"),
             free_disks,
             election_timeout,
@@ -138,8 +156,17 @@ impl ClusterConfig {
                 .pick(&[millis(20), millis(200), millis(2_000)])
                 .expect("any"),
             catch_up_size_bytes: *prng.pick(&[1, 2 << 10, 4 << 20]).expect("any"),
+            operators: member_prng.between(1, 2),
+            newcomers: if has_changes { NEWCOMER_COUNT } else { 0 },
+            lease,
+            drift_ppm,
             trace_line_count: choices.trace_line_count,
         }
+    }
+
+    /// What a person waits for longer than a program.
+    pub(crate) fn patience_extra(&self) -> Duration {
+        Duration::from_millis(500)
     }
 
     pub(crate) fn disk_costs(&self, prng: &mut Prng) -> DiskCosts {
@@ -158,6 +185,7 @@ impl ClusterConfig {
         raft.heartbeat_interval = self.heartbeat_interval;
         raft.catch_up_bytes_min = self.catch_up_size_bytes;
         raft.window_bytes_max = self.window_size_bytes;
+        raft.lease = self.lease;
         let store = Options { segment_size_bytes: self.segment_size_bytes, ..Options::default() };
         OpenOptions {
             raft,
@@ -181,4 +209,17 @@ impl ClusterConfig {
             seed,
         }
     }
+}
+
+/// One run in four answers reads by lease; then no clock leaves the bound that the lease rests on.
+fn draw_lease(prng: &mut Prng) -> (Option<LeaseReads>, (u64, u64)) {
+    let (slowest, fastest) =
+        *prng.pick(&[(999_500, 1_000_500), (800_000, 1_200_000)]).expect("any");
+    if !prng.chance(1, 4) {
+        return (None, DRIFT_PPM_MAX);
+    }
+    // While the fastest clock shows an election timeout, the slowest shows so much less.
+    let drift = ((fastest - slowest) * RATE_PPM).div_ceil(fastest);
+    let drift_ppm_max = u32::try_from(drift).expect("less than a whole");
+    (Some(LeaseReads { drift_ppm_max, margin: Duration::ZERO }), (slowest, fastest))
 }

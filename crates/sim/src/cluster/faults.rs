@@ -6,7 +6,8 @@ use kvraft_base::{Instant, MemberId, Prng};
 
 use super::{
     config::ClusterConfig,
-    server::LaneId,
+    operator::Errand,
+    server::{LaneId, Standing},
     world::{Happening, World},
 };
 use crate::{
@@ -26,6 +27,8 @@ pub(crate) fn draw(seed: u64, config: &ClusterConfig) -> Plan {
     let until = u64::try_from(config.faults_until.as_nanos()).unwrap_or(u64::MAX);
     let run = RunConfig {
         server_count: config.servers,
+        newcomer_count: config.newcomers,
+        drift_ppm: config.drift_ppm,
         faults_from: Instant(0),
         faults_until: Instant(until),
         fault_interval_mean: config.fault_pause,
@@ -51,18 +54,20 @@ impl World {
             return;
         };
         self.trace.record(self.now, None, "fault", item as u64, || format!("{:?}", timed.fault));
-        self.inject(&timed.fault);
+        self.inject(item, &timed.fault);
     }
 
     fn targets(&self, target: Target) -> Vec<MemberId> {
         match target {
-            Target::Server(id) => vec![id],
+            Target::Server(id) => {
+                self.servers.get(&id).map(|server| server.id).into_iter().collect()
+            }
             Target::Leader => self.leader().into_iter().collect(),
             Target::All => self.server_ids(),
         }
     }
 
-    fn inject(&mut self, fault: &Fault) {
+    fn inject(&mut self, item: usize, fault: &Fault) {
         match fault {
             Fault::Crash(target) => {
                 self.sometimes.power_losses += u64::from(*target == Target::All);
@@ -109,6 +114,10 @@ impl World {
             }
             Fault::Heal => self.network.heal(),
             Fault::Rot { server, part, draw } => self.rot(*server, *part, *draw),
+            Fault::Change(wishes) => self.on_errand(item, Errand::Change(wishes.clone())),
+            Fault::Transfer(to) => self.on_errand(item, Errand::Transfer(*to)),
+            Fault::Replace(whom) => self.on_errand(item, Errand::Replace(*whom)),
+            Fault::Stop(target) => self.each(*target, Self::ask_to_stop),
         }
     }
 
@@ -165,9 +174,14 @@ impl World {
     fn suspend(&mut self, id: MemberId) {
         self.sometimes.suspends += 1;
         let now = self.now;
+        // A lease on a clock that stands still would never end: with leases, servers are given one
+        // that goes on.
+        let stops = self.config.lease.is_none();
         let server = self.server(id);
         server.paused = true;
-        server.clock.set_stopped(now, true);
+        if stops {
+            server.clock.set_stopped(now, true);
+        }
     }
 
     /// From now on time passes at another rate for this server; its deadlines move with it.
@@ -211,7 +225,7 @@ impl World {
         self.network.disconnect(Endpoint::Server(id));
     }
 
-    fn reconnect(&mut self, id: MemberId) {
+    pub(crate) fn reconnect(&mut self, id: MemberId) {
         self.network.reconnect(Endpoint::Server(id));
         if self.servers[&id].is_up() {
             self.notify_peers(id, true);
@@ -227,6 +241,9 @@ impl World {
 
     /// Whatever is wrong with a server is put right, and it runs.
     pub(crate) fn mend(&mut self, id: MemberId) {
+        if self.servers[&id].standing != Standing::InUse {
+            return;
+        }
         self.network.reconnect(Endpoint::Server(id));
         self.servers[&id].disk.disarm_fuse();
         self.servers[&id].disk.mend();

@@ -1,10 +1,11 @@
-//! What is durable on each server's disk, kept by the simulator from what was really synced.
+//! The log of a server, kept by the simulator: one from what was really synced, and one from what
+//! was asked to be written.
 //!
 //! Why: a check that asked the server what it believes to be durable would believe its mistakes.
 
 use kvraft_base::{HardState, Index, Position, Term, Write};
 
-/// The durable log and hard state of one server.
+/// A log and a hard state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mirror {
     /// Everything up to here is in a durable snapshot or checkpoint.
@@ -24,9 +25,19 @@ impl Mirror {
         Position::new(self.terms.last().copied().unwrap_or(self.base.term), index)
     }
 
+    /// What a snapshot or checkpoint holds, as far as the log begins behind it.
+    pub(crate) fn base(&self) -> Position {
+        self.base
+    }
+
+    /// Whether the log has this very entry, behind its base.
+    pub(crate) fn has_entry(&self, position: Position) -> bool {
+        self.term_at(position.index) == Some(position.term)
+    }
+
     /// Whether the entry at this position is durable here.
     pub(crate) fn holds(&self, position: Position) -> bool {
-        position.index <= self.base.index || self.term_at(position.index) == Some(position.term)
+        position.index <= self.base.index || self.has_entry(position)
     }
 
     fn slot(&self, index: Index) -> Option<usize> {

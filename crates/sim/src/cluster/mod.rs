@@ -1,11 +1,14 @@
 //! A Raft cluster of the shipped lanes in the seeded world.
 
+mod asks;
 mod checks;
 mod clients;
 mod config;
 mod core;
 mod faults;
+mod membership;
 mod mirror;
+mod operator;
 mod rot;
 mod run;
 mod server;

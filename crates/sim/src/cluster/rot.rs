@@ -10,12 +10,22 @@ use kvraft_base::{Disk, MemberId, Prng};
 use kvraft_replica::Fatal;
 use kvraft_store::{Note, TableError};
 
-use super::{sometimes::Sometimes, world::World};
+use super::{server::Standing, sometimes::Sometimes, world::World};
 use crate::plan::Part;
 
 impl World {
     /// Power is lost, and when it comes back one bit is not what it was.
     pub(crate) fn rot(&mut self, id: MemberId, part: Part, draw: u64) {
+        let may_hit = match part {
+            Part::Journal => self.may_lose(id),
+            // Its log is whole, so that it votes, but somebody must have the state.
+            Part::Table => self.reachable_members(None).iter().all(|members| {
+                members.voters().iter().any(|other| *other != id && self.is_sound(*other))
+            }),
+        };
+        if !may_hit || self.servers[&id].standing != Standing::InUse {
+            return;
+        }
         self.crash(id);
         let disk = self.servers[&id].disk.reboot();
         let mut prng = Prng::new(draw);

@@ -5,12 +5,13 @@ use std::{
     time::Duration,
 };
 
-use kvraft_base::{Index, Instant, MemberId, Revision};
+use kvraft_base::{Index, Instant, MemberId, Members, Revision, limits};
 use kvraft_kv::{Answer, Query, RangeRequest};
 
 use super::{
     config::{Choices, ClusterConfig},
     faults,
+    server::{Standing, members},
     sometimes::Sometimes,
     verdict,
     violation::{Check, Violation},
@@ -62,6 +63,8 @@ pub struct Report {
     pub entry_count: u64,
     /// Elections won.
     pub leader_count: u64,
+    /// The members that were agreed on last.
+    pub members: Members,
     /// What the black-box search said, if it took this run's history.
     pub searched: Option<Searched>,
     /// What clients asked for and were told.
@@ -137,6 +140,7 @@ fn run_world(seed: u64, config: ClusterConfig, plan: Plan, may_go_on: &dyn Fn() 
         operation_count: world.evidence.history.operation_count(),
         entry_count: world.checks.agreed().len() as u64,
         leader_count: world.checks.leader_count() as u64,
+        members: Members::clone(&world.checks.agreed_members().1),
         searched: world.searched,
         history: world.evidence.history,
         sometimes: world.sometimes,
@@ -157,6 +161,7 @@ impl Report {
             operation_count: 0,
             entry_count: 0,
             leader_count: 0,
+            members: members(config.servers),
             searched: None,
             history: History::new(),
             sometimes: Sometimes::default(),
@@ -240,22 +245,33 @@ impl World {
         self.after(TICK, Happening::Tick);
     }
 
-    /// Everybody is up, one leads, all have applied everything, and every client is done.
+    /// One leads, no change of members is under way, all of them have applied everything, and every
+    /// client is done. Who has lost its disk for ever is excused.
     fn has_converged(&self) -> bool {
         let end = Index(self.checks.agreed().len() as u64);
-        self.clients.values().all(super::clients::Client::is_done)
-            && self.leader().is_some()
-            && self.servers.values().all(|server| {
-                server.lanes.as_ref().is_some_and(|lanes| {
-                    lanes.machine.kv().applied().index == end
-                        && lanes.node.status().last.index == end
-                })
+        let (_, members) = self.checks.agreed_members();
+        let has_all = |id: &MemberId| {
+            let lanes = self.servers.get(id).and_then(|server| server.lanes.as_ref());
+            lanes.is_some_and(|lanes| {
+                lanes.machine.kv().applied().index == end && lanes.node.status().last.index == end
             })
+        };
+        let is_lost = |id: &MemberId| {
+            self.servers.get(id).is_some_and(|server| server.standing == Standing::Destroyed)
+        };
+        self.clients.values().all(super::clients::Client::is_done)
+            && self.leader().is_some_and(|leader| members.contains(leader))
+            && !members.is_joint()
+            && (members.voters().len() == limits::VOTERS_MAX
+                || !members.learners().iter().any(|it| it.promote && !is_lost(&it.id)))
+            && members.ids().iter().all(|id| is_lost(id) || has_all(id))
     }
 
     pub(crate) fn describe_state(&self) -> String {
         let end = self.checks.agreed().len();
-        let mut text = format!("after {CONVERGENCE_MAX:?} {end} entries are agreed on;");
+        let (_, members) = self.checks.agreed_members();
+        let mut text =
+            format!("after {CONVERGENCE_MAX:?} {end} entries are agreed on, members {members};");
         for server in self.servers.values() {
             match &server.lanes {
                 None => text.push_str(&format!(" server {} is down;", server.id)),
@@ -275,9 +291,11 @@ impl World {
     /// The verdict over the finished history and the final states.
     fn judge(&mut self) -> Result<(), Violation> {
         self.sometimes.on_history(&self.evidence.history);
+        self.sometimes.members_cut += self.checks.cut_count;
         let judged = verdict::check(self.checks.agreed(), &mut self.evidence, self.now)?;
         self.sometimes.duplicates += judged.duplicate_count;
         self.sometimes.expired += judged.expired_count;
+        self.asks.judge(|position| self.checks.is_agreed(position))?;
         self.search()?;
         self.judge_states(&judged.state)
     }
@@ -304,7 +322,8 @@ impl World {
     /// Every server's store is what the operations of the history make of an empty one.
     fn judge_states(&self, expected: &StoreState) -> Result<(), Violation> {
         let mut hashes = Vec::new();
-        for server in self.servers.values() {
+        for id in self.members_in_use() {
+            let server = &self.servers[&id];
             let Some(lanes) = &server.lanes else { continue };
             let kv = lanes.machine.kv();
             let ask = |query: &Query| {

@@ -1,6 +1,9 @@
 //! One simulated server: the production lanes over a simulated disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kvraft_base::{Disk, Index, Instant, MemberId, Members, Position, Term, Ticket, Write};
 use kvraft_replica::{
@@ -9,6 +12,7 @@ use kvraft_replica::{
 };
 use kvraft_store::{Identity, Note};
 
+use super::operator::OperatorRequest;
 use crate::{clock::Clock, disk::SimDisk, history::OpName};
 
 /// The wall clock at the start of a run: any will do, the same every time.
@@ -60,6 +64,26 @@ pub(crate) struct Lanes {
     pub(crate) wake_at: BTreeMap<LaneId, Instant>,
 }
 
+/// Who waits for a ticket's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiter {
+    /// A client: its number, its attempt and the operation.
+    Client(u64, u64, OpName),
+    Operator(OperatorRequest),
+    /// The process itself, which hands over before it stops.
+    Stop,
+}
+
+/// Whether a server may ever run again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    InUse,
+    /// It has left the cluster and was switched off.
+    Retired,
+    /// Its disk is lost.
+    Destroyed,
+}
+
 /// A server that may be up or down; its disk outlives its process.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -68,8 +92,11 @@ pub(crate) struct Server {
     /// Counts the lives of this server: events of earlier ones are stale.
     pub(crate) boot: u64,
     pub(crate) lanes: Option<Lanes>,
-    /// Which client attempt waits for which ticket.
-    pub(crate) tickets: BTreeMap<Ticket, (u64, u64, OpName)>,
+    pub(crate) standing: Standing,
+    /// The last settled configuration that it has told of in any of its lives.
+    pub(crate) members: Option<Arc<Members>>,
+    /// Who waits for which ticket.
+    pub(crate) tickets: BTreeMap<Ticket, Waiter>,
     /// Tickets of this life of which an answer may still come though nobody waits: the client has
     /// stopped, or was told that nobody knows.
     pub(crate) released: BTreeSet<Ticket>,
@@ -103,6 +130,8 @@ impl Server {
             disk,
             boot: 0,
             lanes: None,
+            standing: Standing::InUse,
+            members: None,
             tickets: BTreeMap::new(),
             released: BTreeSet::new(),
             ticket_next: Ticket(1),
@@ -148,20 +177,19 @@ impl Server {
     }
 
     /// Ends the process. The caller has severed the disk first, so that nothing is written on the
-    /// way out. Returns the client attempts that were waiting.
-    pub(crate) fn stop(&mut self) -> Vec<(u64, u64)> {
+    /// way out. Returns who was waiting.
+    pub(crate) fn stop(&mut self) -> Vec<Waiter> {
         self.lanes = None;
         self.paused = false;
         self.released.clear();
-        let tickets = std::mem::take(&mut self.tickets);
-        tickets.into_values().map(|(client, attempt, _)| (client, attempt)).collect()
+        std::mem::take(&mut self.tickets).into_values().collect()
     }
 
-    /// A ticket for a client's attempt at an operation.
-    pub(crate) fn ticket(&mut self, attempt: (u64, u64, OpName)) -> Ticket {
+    /// A ticket for a request.
+    pub(crate) fn ticket(&mut self, waiter: Waiter) -> Ticket {
         let ticket = self.ticket_next;
         self.ticket_next = ticket.next();
-        self.tickets.insert(ticket, attempt);
+        self.tickets.insert(ticket, waiter);
         ticket
     }
 }

@@ -94,6 +94,42 @@ sometimes! {
     blocks: "link blocked",
     /// A directed link held everything back.
     clogs: "link clogged",
+    /// Everybody agreed on other members.
+    members_changed: "members changed",
+    /// Everybody agreed on a joint configuration.
+    joint_entered: "joint configuration",
+    /// A configuration was cut from a log again.
+    members_cut: "configuration cut",
+    /// A learner was promoted on its own.
+    learner_promoted: "learner promoted",
+    /// A leader committed its own removal or demotion.
+    leader_removed: "leader removed",
+    /// A removed server ended itself.
+    removed_stopped: "removed server ended",
+    /// A removed server asked for votes.
+    removed_disturbed: "removed server disturbed",
+    /// A new server was set up.
+    servers_set_up: "server set up",
+    /// A disk was lost with everything on it.
+    disks_lost: "disk lost for ever",
+    /// An operator heard that a change was done.
+    change_done: "change done",
+    /// An operator heard that a change was refused.
+    change_refused: "change refused",
+    /// An operator heard nothing.
+    change_unknown: "change unknown",
+    /// A change was not asked for, since too few servers would have been sound.
+    change_forbidden: "change not dared",
+    /// Leadership was handed over.
+    transfer_done: "transfer done",
+    /// A transfer ended without the wanted leader.
+    transfer_failed: "transfer failed",
+    /// A process was asked to stop.
+    stops: "stop",
+    /// It led, and handed over before.
+    stops_of_leaders: "stop of a leader",
+    /// A leader answered a read without asking a majority.
+    lease_reads: "read by lease",
     /// A server stayed broken while the others had to make progress.
     left_behind: "server left broken",
     /// A server was cut off.
@@ -128,6 +164,9 @@ impl Sometimes {
             Event::AppendLost { .. } => self.append_lost += 1,
             Event::SnapshotNeeded { .. } => self.snapshot_needed += 1,
             Event::SnapshotInstalled { .. } => self.snapshot_installed += 1,
+            Event::LearnerPromoted { .. } => self.learner_promoted += 1,
+            Event::TransferDone { .. } => self.transfer_done += 1,
+            Event::TransferFailed { .. } => self.transfer_failed += 1,
             Event::BecameFollower { .. }
             | Event::BecamePreCandidate { .. }
             | Event::BecameCandidate { .. }
@@ -135,11 +174,8 @@ impl Sometimes {
             | Event::CommitAdvanced { .. }
             | Event::MembersChanged { .. }
             | Event::MembersCommitted { .. }
-            | Event::LearnerPromoted { .. }
             | Event::Dismissed { .. }
             | Event::TransferBegun { .. }
-            | Event::TransferDone { .. }
-            | Event::TransferFailed { .. }
             | Event::FollowerRegressed { .. }
             | Event::Unmuted { .. }
             | Event::Ignored { .. } => {}

@@ -37,7 +37,10 @@ impl World {
             return;
         };
         for follower in self.server_ids() {
-            if follower != leader {
+            let is_sent_to = self.checks.members_of(leader).1.contains(follower);
+            if !is_sent_to {
+                self.syncing.goals.remove(&follower);
+            } else if follower != leader {
                 self.check_follower(leader, follower);
             }
         }

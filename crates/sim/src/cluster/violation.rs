@@ -13,12 +13,29 @@ pub enum Check {
     PromiseIsDurable,
     /// What is committed at an index never differs between servers or over time (Raft §5.4.3).
     CommittedNeverChanges,
-    /// What is committed is durable on a majority of disks.
+    /// What is committed is durable on a quorum of the configuration in force at who counted.
     CommittedIsDurable,
     /// A leader's log contains everything committed (Raft §5.4).
     LeaderCompleteness,
     /// A leader commits by counting entries of its own term only (Raft §5.4.2).
     CommitsOwnTerm,
+    /// Who leads was voted for by a quorum of the configuration in force in its log.
+    ElectedByQuorum,
+    /// A configuration is in force from when it is appended until it is cut (Raft §6).
+    MembersWhenAppended,
+    /// The next configuration is appended when the last one is committed, and a joint one is
+    /// followed by its new half.
+    OneChangeAtATime,
+    /// A leader changes members after it has committed an entry of its own term (Ongaro 2015).
+    ChangeAfterOwnCommit,
+    /// Any quorum of a configuration and any of the next have a server in common.
+    ConfigurationsOverlap,
+    /// An id that was used is never given to another member.
+    IdsNeverReused,
+    /// Who knows that it has no vote any more never leads again.
+    RemovedNeverLeads,
+    /// Members change as somebody asked for, once, and not when that was refused.
+    ChangeIsAskedFor,
     /// What was synced is there after a crash.
     SyncedSurvives,
     /// A server's data can be opened again after a crash.
@@ -57,6 +74,14 @@ impl Check {
             Self::CommittedIsDurable => "committed-is-durable",
             Self::LeaderCompleteness => "leader-completeness",
             Self::CommitsOwnTerm => "commits-own-term",
+            Self::ElectedByQuorum => "elected-by-quorum",
+            Self::MembersWhenAppended => "members-when-appended",
+            Self::OneChangeAtATime => "one-change-at-a-time",
+            Self::ChangeAfterOwnCommit => "change-after-own-commit",
+            Self::ConfigurationsOverlap => "configurations-overlap",
+            Self::IdsNeverReused => "ids-never-reused",
+            Self::RemovedNeverLeads => "removed-never-leads",
+            Self::ChangeIsAskedFor => "change-is-asked-for",
             Self::SyncedSurvives => "synced-survives",
             Self::Recovery => "recovery",
             Self::LogsKeepSyncing => "logs-keep-syncing",

@@ -17,36 +17,32 @@ use bytes::Bytes;
 use kvraft_base::{ClusterId, Instant, MemberId, Prng, Ticket};
 use kvraft_raft::RoleName;
 use kvraft_replica::Hop;
-use kvraft_store::Identity;
+use kvraft_session::EndpointId;
 
 use super::{
+    asks::Asks,
     checks::Checks,
     clients::{Attempt, Character, Client, Told},
     config::ClusterConfig,
+    operator::{Operator, OperatorRequest, Wanted},
     server::{LaneId, LaneIn, Server, members},
     sometimes::Sometimes,
     syncing::Syncing,
     verdict::Evidence,
-    violation::{Check, Violation},
+    violation::Violation,
 };
 use crate::{
-    disk::SimDisk,
-    heap::EventHeap,
-    history::OpName,
-    judge::Searched,
-    network::Network,
-    plan::Plan,
-    trace::Trace,
+    heap::EventHeap, history::OpName, judge::Searched, network::Network, plan::Plan, trace::Trace,
 };
 
 /// All simulated servers are of this cluster.
 pub(crate) const CLUSTER: ClusterId = ClusterId(0x5eed);
 
 /// A hop between two lanes of a server.
-const HOP: Duration = Duration::from_micros(2);
+pub(crate) const HOP: Duration = Duration::from_micros(2);
 
 /// How long a closed connection takes to be noticed, at most.
-const NOTICE_MAX: Duration = Duration::from_millis(5);
+pub(crate) const NOTICE_MAX: Duration = Duration::from_millis(5);
 
 /// Who ended itself because of its disk is started again after this time at least.
 const RESTART_MIN: Duration = Duration::from_millis(50);
@@ -80,6 +76,20 @@ pub(crate) enum Happening {
     Restart { server: MemberId },
     /// A fuse that has not blown: power is lost now.
     Blow { server: MemberId, boot: u64 },
+    /// A process that was asked to stop does.
+    Stop { server: MemberId, boot: u64 },
+    /// An operator may act.
+    OperatorWake { operator: usize },
+    /// An operator's request arrives at a server.
+    OperatorAsks { request: OperatorRequest, server: MemberId, wanted: Wanted },
+    /// An operator hears of a request.
+    OperatorTold { request: OperatorRequest, told: Told },
+    /// A new server is set up.
+    SetUp { server: MemberId },
+    /// An operator switches off a server that has left.
+    Retire { server: MemberId },
+    /// A server that comes and goes for ever does one or the other.
+    Flap { server: MemberId },
     /// Look at slow things.
     Tick,
 }
@@ -106,10 +116,18 @@ pub(crate) struct World {
     /// In the second phase: who must make progress.
     pub(crate) core: BTreeSet<MemberId>,
     pub(crate) core_prng: Prng,
+    /// Some server outside the core is reached by a part of the others.
+    pub(crate) is_partial: bool,
     pub(crate) syncing: Syncing,
     pub(crate) plan: Plan,
     hops: Vec<Hop>,
     pub(crate) event_count: u64,
+    pub(crate) operators: Vec<Operator>,
+    pub(crate) asks: Asks,
+    /// The greatest id that an operator has given out.
+    pub(crate) id_given: MemberId,
+    pub(crate) member_prng: Prng,
+    pub(crate) disk_prng: Prng,
     /// Servers that had a bit flipped on their disk.
     pub(crate) rotted: BTreeSet<MemberId>,
 }
@@ -118,35 +136,26 @@ impl World {
     /// A cluster that has just been set up, with nobody started yet.
     pub(crate) fn new(config: ClusterConfig, seed: u64, plan: Plan) -> Result<Self, Violation> {
         let root = Prng::new(seed);
-        let mut servers = BTreeMap::new();
-        let mut disk_prng = root.fork("disk costs");
-        let membership = members(config.servers);
-        for id in membership.voters().iter().copied() {
-            let costs = config.disk_costs(&mut disk_prng);
-            let server = Server::new(id, SimDisk::new(&format!("s{id}"), costs));
-            let identity = Identity { cluster: CLUSTER, member: id, members: membership.clone() };
-            server.format(&identity).map_err(|e| Violation::new(Check::Recovery, e))?;
-            servers.insert(id, server);
-        }
         let client_prng = root.fork("clients");
         let mut budget_prng = root.fork("budgets");
         let clients = (1..=config.clients).map(|id| {
-            let server = MemberId((id - 1) % config.servers + 1);
+            let home = usize::try_from((id - 1) % config.servers).expect("at most seven servers");
+            let home = EndpointId(home);
             let budget = budget_prng.between(1, config.ops_max);
             let (servers, workload) = (config.servers, config.workload);
             let patience_min = config.election_timeout;
-            let character = Character { id, home: server, servers, budget, workload, patience_min };
+            let character = Character { id, home, servers, budget, workload, patience_min };
             (id, Client::new(character, &client_prng))
         });
-        Ok(Self {
+        let mut world = Self {
             now: Instant::ZERO,
             heap: EventHeap::new(),
             clients: clients.collect(),
             evidence: Evidence::default(),
             answers: BTreeMap::new(),
             network: Network::new(config.network),
-            checks: Checks::new(servers.keys().copied()),
-            servers,
+            checks: Checks::default(),
+            servers: BTreeMap::new(),
             searched: None,
             trace: Trace::new(config.trace_line_count),
             sometimes: Sometimes::default(),
@@ -156,13 +165,24 @@ impl World {
             healed: false,
             core: BTreeSet::new(),
             core_prng: root.fork("core"),
+            is_partial: false,
             syncing: Syncing::default(),
             plan,
             hops: Vec::new(),
             event_count: 0,
+            operators: (0..config.operators).map(|id| Operator::new(id, &root)).collect(),
+            asks: Asks::default(),
+            id_given: MemberId::ZERO,
+            member_prng: root.fork("members"),
+            disk_prng: root.fork("disk costs"),
             rotted: BTreeSet::new(),
             config,
-        })
+        };
+        let membership = members(world.config.servers);
+        for id in membership.voters() {
+            world.format_server(*id, membership.clone())?;
+        }
+        Ok(world)
     }
 
     pub(crate) fn after(&mut self, delay: Duration, happening: Happening) {
@@ -197,6 +217,15 @@ impl World {
                     self.crash(server);
                 }
             }
+            Happening::Stop { server, boot } => self.on_stop(server, boot),
+            Happening::OperatorWake { operator } => self.on_operator_wake(operator),
+            Happening::OperatorAsks { request, server, wanted } => {
+                self.on_operator_asks(request, server, wanted);
+            }
+            Happening::OperatorTold { request, told } => self.on_operator_told(request, &told),
+            Happening::SetUp { server } => self.on_set_up(server),
+            Happening::Retire { server } => self.on_retire(server),
+            Happening::Flap { server } => self.on_flap(server),
             Happening::Tick => self.on_tick(),
         }
         true

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kvraft_base::{Instant, MemberId, Prng};
 
-use super::{Fault, FaultKind, Part, RATE_PPM, RunConfig, Target, TimedFault};
+use super::{Fault, FaultKind, Part, RATE_PPM, RunConfig, Target, TimedFault, Whom, Wish};
 use crate::network::{Endpoint, Partition};
 
 /// A fault and its repair, where it needs one of its own.
@@ -44,6 +44,10 @@ pub(super) fn draw_kind(
                 push(down, Fault::Kill(Target::Server(server)));
                 push(down + pause, Fault::Restart(Target::Server(server)));
             }
+        } else if kind == FaultKind::Regrow {
+            let faults = draw_regrow(config, prng, at);
+            faults.into_iter().for_each(|timed| push(timed.at, timed.fault));
+            return; // Once is enough for a run.
         } else {
             let (fault, repair) = breaker(config, prng);
             push(at, fault);
@@ -60,6 +64,8 @@ fn weight(kind: FaultKind) -> u32 {
     match kind {
         FaultKind::Power | FaultKind::Rolling => 8,
         FaultKind::SyncError | FaultKind::WriteError | FaultKind::Full => 3,
+        FaultKind::Members | FaultKind::Transfer | FaultKind::Stop => 2,
+        FaultKind::Replace => 6,
         _ => 1,
     }
 }
@@ -85,6 +91,10 @@ fn breaker_of(kind: FaultKind) -> Option<fn(&RunConfig, &mut Prng) -> Broken> {
         FaultKind::Block => break_block,
         FaultKind::Clog => break_clog,
         FaultKind::Rot => break_rot,
+        FaultKind::Members | FaultKind::Regrow => break_members,
+        FaultKind::Transfer => break_transfer,
+        FaultKind::Replace => break_replace,
+        FaultKind::Stop => break_stop,
         FaultKind::Loss | FaultKind::Duplicate | FaultKind::Reorder | FaultKind::Corrupt => {
             return None;
         }
@@ -97,7 +107,7 @@ fn draw_target(config: &RunConfig, prng: &mut Prng) -> Target {
 }
 
 fn draw_server(config: &RunConfig, prng: &mut Prng) -> MemberId {
-    MemberId(prng.between(1, config.server_count))
+    MemberId(prng.between(1, config.server_count + config.newcomer_count))
 }
 
 /// A repair of whatever the target was then: the leader is not the leader any more.
@@ -200,6 +210,7 @@ fn break_drift(config: &RunConfig, prng: &mut Prng) -> Broken {
     let (low, high) = *prng
         .pick(&[(999_500, 1_000_500), (800_000, 1_200_000), (250_000, 4_000_000)])
         .expect("any");
+    let (low, high) = (low.max(config.drift_ppm.0), high.min(config.drift_ppm.1));
     let target = draw_target(config, prng);
     let repaired = Fault::Drift { target: repair_target(target), rate_ppm: RATE_PPM };
     (Fault::Drift { target, rate_ppm: prng.between(low, high) }, Some(repaired))
@@ -240,6 +251,53 @@ fn break_rot(config: &RunConfig, prng: &mut Prng) -> Broken {
     let part = if journal { Part::Journal } else { Part::Table };
     let fault = Fault::Rot { server, part, draw: prng.next_u64() };
     (fault, Some(Fault::Restart(Target::Server(server))))
+}
+
+/// Mostly one wish; sometimes several at once, which takes a joint step.
+fn break_members(_config: &RunConfig, prng: &mut Prng) -> Broken {
+    let count = *prng.pick(&[1, 1, 1, 2, 3, 4]).expect("any");
+    (Fault::Change((0..count).map(|_| Wish::draw(prng)).collect()), None)
+}
+
+fn break_transfer(_config: &RunConfig, prng: &mut Prng) -> Broken {
+    let to = prng.chance(1, 2).then(|| Whom::draw(prng));
+    (Fault::Transfer(to), None)
+}
+
+fn break_replace(_config: &RunConfig, prng: &mut Prng) -> Broken {
+    (Fault::Replace(Whom::draw(prng)), None)
+}
+
+fn break_stop(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let target = draw_target(config, prng);
+    (Fault::Stop(target), Some(Fault::Restart(repair_target(target))))
+}
+
+/// Two servers more, then one for all who were there first, who leave one by one or some at a time:
+/// three become five and end up as three others. Somebody loses power in every step.
+fn draw_regrow(config: &RunConfig, prng: &mut Prng, from: Instant) -> Vec<TimedFault> {
+    let add = *prng.pick(&[Wish::AddVoter, Wish::AddLearner { promote: true }]).expect("any");
+    let mut steps = if prng.chance(1, 2) { vec![vec![add]; 2] } else { vec![vec![add; 2]] };
+    let removals = config.servers().into_iter().map(|id| Wish::Remove(Whom::Member(id)));
+    let removals: Vec<Wish> = removals.collect();
+    let at_once = *prng.pick(&[1, 1, 2, 3]).expect("any");
+    let mut leaving = removals.chunks(at_once).map(<[Wish]>::to_vec);
+    steps.extend(leaving.next());
+    steps.push(vec![add]);
+    steps.extend(leaving);
+    let step_count = u32::try_from(steps.len()).expect("a step or two for each server");
+    let pause = config.faults_until.since(from) / step_count;
+    let mut faults = Vec::new();
+    for (number, step) in (0..).zip(steps) {
+        let at = from + pause * number;
+        faults.push(TimedFault { at, fault: Fault::Change(step) });
+        let (crash, restart) = break_crash(config, prng);
+        let down = at + prng.duration(Duration::ZERO, pause);
+        faults.push(TimedFault { at: down, fault: crash });
+        let up = down + prng.duration(Duration::ZERO, pause);
+        faults.extend(restart.map(|fault| TimedFault { at: up, fault }));
+    }
+    faults
 }
 
 /// The longest that one operation of a disk takes.

@@ -74,6 +74,16 @@ fault_kinds! {
     Corrupt: "corrupt",
     /// Bits of one server's disk flip; its peers repair that.
     Rot: "rot",
+    /// Servers are added, removed, promoted and demoted.
+    Members: "members",
+    /// The cluster moves to other servers, step by step, with a loss of power in each.
+    Regrow: "regrow",
+    /// Leadership is handed over, to somebody or to whoever is nearest.
+    Transfer: "transfer",
+    /// A disk is lost with everything on it, and a new server takes its place.
+    Replace: "replace",
+    /// A process is asked to stop, and a leader hands over before it does.
+    Stop: "stop",
 }
 
 impl fmt::Display for FaultKind {
@@ -158,6 +168,8 @@ pub enum Profile {
     Disk,
     /// Clocks, and processes that stand still.
     Clock,
+    /// Members that come and go, leaders that hand over, and what hurts meanwhile.
+    Membership,
     /// Every kind.
     #[default]
     Everything,
@@ -166,7 +178,7 @@ pub enum Profile {
 impl Profile {
     /// Every profile.
     pub const ALL: &[Self] =
-        &[Self::Quiet, Self::Network, Self::Disk, Self::Clock, Self::Everything];
+        &[Self::Quiet, Self::Network, Self::Disk, Self::Clock, Self::Membership, Self::Everything];
 
     /// Its name.
     #[must_use]
@@ -176,6 +188,7 @@ impl Profile {
             Self::Network => "network",
             Self::Disk => "disk",
             Self::Clock => "clock",
+            Self::Membership => "membership",
             Self::Everything => "everything",
         }
     }
@@ -210,6 +223,26 @@ impl Profile {
                 K::Rot,
             ],
             Self::Clock => &[K::Pause, K::Suspend, K::Jump, K::Drift],
+            Self::Membership => &[
+                K::Members,
+                K::Regrow,
+                K::Transfer,
+                K::Replace,
+                K::Stop,
+                K::Crash,
+                K::Power,
+                K::Kill,
+                K::Fuse,
+                K::Pause,
+                K::Drift,
+                K::Disconnect,
+                K::Partition,
+                K::Block,
+                K::Clog,
+                K::Loss,
+                K::Duplicate,
+                K::Reorder,
+            ],
             Self::Everything => K::ALL,
         };
         kinds.iter().copied().collect()

@@ -34,6 +34,12 @@ at 5.000s sync-error leader 3
 at 5.000s write-error 3 30
 at 5.000s full 2 0
 at 5.000s space all
+at 6.000s change add-voter
+at 6.000s change add-learner,add-learner+,remove:leader,promote:4,demote:nth-17
+at 6.000s transfer any
+at 6.000s transfer nth-3
+at 6.000s replace 2
+at 6.000s stop leader
 ";
 
 /// Every fault reads back as it prints. Lines are sorted by time; the order of equals stays.
@@ -75,6 +81,12 @@ fn errors_name_the_line() {
         "at 1s block 1 2",
         "at 1s clog s1 s2 5",
         "at s heal",
+        "at 1s change",
+        "at 1s change add-voter,",
+        "at 1s change remove",
+        "at 1s change remove:nth-x",
+        "at 1s transfer",
+        "at 1s replace all",
     ] {
         assert!(wrong.parse::<Plan>().is_err(), "{wrong}");
     }

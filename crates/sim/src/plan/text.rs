@@ -11,7 +11,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use kvraft_base::{Instant, MemberId};
 
-use super::{Fault, Part, Plan, Target, TimedFault};
+use super::{Fault, Part, Plan, Target, TimedFault, Wish};
 use crate::network::{Endpoint, Partition};
 
 /// A line that is no fault.
@@ -126,6 +126,14 @@ impl fmt::Display for Fault {
             }
             Self::Heal => f.write_str("heal"),
             Self::Rot { server, part, draw } => write!(f, "rot {server} {part} {draw}"),
+            Self::Change(wishes) => {
+                let wishes: Vec<_> = wishes.iter().map(ToString::to_string).collect();
+                write!(f, "change {}", wishes.join(","))
+            }
+            Self::Transfer(None) => f.write_str("transfer any"),
+            Self::Transfer(Some(to)) => write!(f, "transfer {to}"),
+            Self::Replace(whom) => write!(f, "replace {whom}"),
+            Self::Stop(target) => write!(f, "stop {target}"),
         }
     }
 }
@@ -283,8 +291,21 @@ impl<'a> Words<'a> {
                 },
                 draw: self.number("draw")?,
             },
+            "change" => Fault::Change(self.wishes()?),
+            "transfer" => {
+                Fault::Transfer(match self.next("member, leader, nth-number or any")? {
+                    "any" => None,
+                    whom => Some(whom.parse()?),
+                })
+            }
+            "replace" => Fault::Replace(self.next("member, leader or nth-number")?.parse()?),
+            "stop" => Fault::Stop(self.target()?),
             word => return Err(format!("no such fault: {word}")),
         })
+    }
+
+    fn wishes(&mut self) -> Result<Vec<Wish>, String> {
+        self.next("wishes")?.split(',').map(str::parse).collect()
     }
 
     fn partition(&mut self) -> Result<Partition, String> {

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use kvraft_base::{Index, Instant, MemberId, Position, Term};
-use kvraft_raft::Event;
-use kvraft_replica::{Fatal, Hop, MachineIn};
+use kvraft_base::{Index, Instant, MemberId, Term};
+use kvraft_raft::{Event, RoleName};
+use kvraft_replica::{Fatal, Hop, JournalIn, MachineIn, Now};
 
 use super::{HOP, Happening, RESTART_MIN, World};
 use crate::{
@@ -85,10 +85,10 @@ impl World {
         let cost = server.disk.take_cost();
         let blown = server.disk.is_fuse_blown();
         for write in &synced.writes {
-            self.checks.mirror(id).on_synced(write);
+            self.checks.on_synced(id, write);
         }
         if let Some(position) = synced.reset {
-            self.checks.mirror(id).on_reset(position);
+            self.checks.on_reset(id, position);
         }
         if blown {
             hops.clear();
@@ -97,7 +97,7 @@ impl World {
             self.crash(id);
             return;
         }
-        self.check_turn(id, lane);
+        self.check_turn(id, lane, clock, &hops);
         let boot = self.servers[&id].boot;
         for hop in hops.drain(..) {
             // A process that has ended itself says nothing more.
@@ -116,7 +116,7 @@ impl World {
         self.schedule_wake(id, lane);
     }
 
-    fn check_turn(&mut self, id: MemberId, lane: LaneId) {
+    fn check_turn(&mut self, id: MemberId, lane: LaneId, clock: Now, hops: &[Hop]) {
         if lane != LaneId::Node {
             return;
         }
@@ -126,7 +126,20 @@ impl World {
         let raft = lanes.node.raft();
         let status = raft.status();
         let term_at_commit = raft.term_at(status.commit);
-        self.checks.on_turn(&status, term_at_commit);
+        let write = |hop| match hop {
+            &Hop::Journal(JournalIn::Write(ref write)) => Some(write),
+            _ => None,
+        };
+        let writes: Vec<_> = hops.iter().filter_map(write).collect();
+        let by_lease = status.role == RoleName::Leader
+            && status.lease_until.is_some_and(|until| clock.instant < until);
+        let is_read = |hop: &&Hop| matches!(hop, Hop::Machine(MachineIn::Query { at, .. }) if *at != Index::ZERO);
+        let read_count = hops.iter().filter(is_read).count();
+        self.sometimes.lease_reads += if by_lease { read_count as u64 } else { 0 };
+        let steps = self.checks.on_turn(&status, term_at_commit, &writes);
+        for step in &steps {
+            self.on_config_step(step);
+        }
     }
 
     pub(crate) fn schedule_wake(&mut self, id: MemberId, lane: LaneId) {
@@ -158,7 +171,9 @@ impl World {
                     let lanes = self.servers[&id].lanes.as_ref();
                     let term =
                         lanes.map_or(Term::ZERO, |lanes| lanes.node.raft().hard_state().term);
+                    let (before, _) = self.checks.agreed_members();
                     self.checks.on_committed(id, term, entries);
+                    self.on_members_agreed(before);
                 }
                 self.deliver_to(id, delay, LaneIn::Machine(input));
             }
@@ -166,18 +181,21 @@ impl World {
             Hop::Peer { to, lane, frame } => self.send_frame(id, to, lane, frame),
             Hop::Reply(reply) => self.send_reply(id, reply),
             Hop::Event(event) => self.on_event(id, &event),
-            // Checkers look at raft itself.
-            Hop::Members(_) => {}
+            Hop::Members(membership) => self.on_members(id, &membership),
             Hop::Fatal(fatal) => self.on_fatal(id, &fatal),
         }
     }
 
-    pub(super) fn deliver_to(&mut self, server: MemberId, delay: Duration, input: LaneIn) {
+    pub(crate) fn deliver_to(&mut self, server: MemberId, delay: Duration, input: LaneIn) {
         let boot = self.servers[&server].boot;
         self.after(delay, Happening::Deliver { server, boot, input });
     }
 
     fn on_fatal(&mut self, id: MemberId, fatal: &Fatal) {
+        if let Fatal::Removed { index } = fatal {
+            self.on_removed(id, *index);
+            return;
+        }
         if self.survives(id, fatal) {
             self.sometimes.damage_met += 1;
             self.kill(id);
@@ -200,13 +218,7 @@ impl World {
             && let Some(lanes) = &self.servers[&id].lanes
         {
             let status = lanes.node.status();
-            // It may have lost its leadership again in the same turn, and a part of its log with
-            // it.
-            let last = if status.term == *term {
-                status.last
-            } else {
-                Position::new(Term(u64::MAX), Index(u64::MAX))
-            };
+            let last = (status.term == *term).then_some(status.last);
             self.checks.on_leader(id, *term, last);
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kvraft_base::MemberId;
-use kvraft_raft::Message;
+use kvraft_raft::{Body, Message};
 use kvraft_replica::{Frame, NodeIn, PeerLane};
 
 use super::{HOP, Happening, NOTICE_MAX, World};
@@ -14,7 +14,13 @@ use crate::{
 };
 
 impl World {
-    pub(super) fn send_frame(&mut self, from: MemberId, to: MemberId, lane: PeerLane, bytes: Bytes) {
+    pub(super) fn send_frame(
+        &mut self,
+        from: MemberId,
+        to: MemberId,
+        lane: PeerLane,
+        bytes: Bytes,
+    ) {
         let decoded = Frame::decode(bytes.clone());
         let single = match &decoded {
             Ok(Frame::Raft(messages)) => {
@@ -42,6 +48,9 @@ impl World {
                 return;
             }
         };
+        if !self.servers.contains_key(&to) {
+            return; // It is a member, and nobody has set it up yet.
+        }
         let ends = (Endpoint::Server(from), Endpoint::Server(to));
         let prng = &mut self.net_prng;
         let connection = match lane {
@@ -100,6 +109,11 @@ impl World {
 
     fn note_message(&mut self, from: MemberId, message: &Message) {
         self.checks.on_message(message);
+        if matches!(message.body, Body::PreVoteRequest { .. } | Body::VoteRequest { .. }) {
+            let (_, members) = self.checks.agreed_members();
+            let is_removed = !members.contains(from) && from <= members.id_max();
+            self.sometimes.removed_disturbed += u64::from(is_removed);
+        }
         let node = Some(Endpoint::Server(from));
         let digest = message.term.0 ^ (message.to.0 << 48);
         let name = message.body.name();

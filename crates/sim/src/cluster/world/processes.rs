@@ -10,7 +10,11 @@ use kvraft_replica::{OpenOptions, ReplicaError};
 
 use super::{CLUSTER, Happening, NOTICE_MAX, RESTART_MIN, World};
 use crate::{
-    cluster::{clients::Told, server::LaneId, violation::Check},
+    cluster::{
+        clients::Told,
+        server::{LaneId, Standing, Waiter},
+        violation::Check,
+    },
     disk::CrashPolicy,
     network::Endpoint,
 };
@@ -23,7 +27,7 @@ impl World {
 
     /// Starts a server that is down.
     pub(crate) fn start(&mut self, id: MemberId) {
-        if self.servers[&id].is_up() {
+        if self.servers[&id].is_up() || self.servers[&id].standing != Standing::InUse {
             return;
         }
         let incarnation = self.servers[&id].boot + 1;
@@ -38,17 +42,8 @@ impl World {
         let rotted = self.rotted.contains(&id);
         match started {
             Ok(found) => {
-                let recovered = self.checks.mirror(id).on_recovered(
-                    found.hard_state,
-                    found.applied,
-                    &found.tail,
-                    found.last,
-                    found.muted && rotted,
-                );
+                self.checks.on_recovered(id, &found, found.muted && rotted);
                 self.sometimes.on_notes(&found.notes);
-                if let Err(detail) = recovered {
-                    self.checks.fail(Check::SyncedSurvives, format!("server {id}: {detail}"));
-                }
                 self.notify_peers(id, true);
                 self.schedule_wake(id, LaneId::Node);
                 self.schedule_wake(id, LaneId::Machine);
@@ -134,9 +129,18 @@ impl World {
         server.disk = server.disk.reboot();
         // What a dead process spent is nobody's.
         let _: Duration = server.disk.take_cost();
-        for (client, attempt) in broken {
+        for waiter in broken {
             let delay = self.net_prng.duration(Duration::ZERO, NOTICE_MAX);
-            self.after(delay, Happening::Response { client, attempt, told: Told::Nothing });
+            let told = Told::Nothing;
+            match waiter {
+                Waiter::Client(client, attempt, _) => {
+                    self.after(delay, Happening::Response { client, attempt, told });
+                }
+                Waiter::Operator(request) => {
+                    self.after(delay, Happening::OperatorTold { request, told });
+                }
+                Waiter::Stop => {}
+            }
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Requests of clients on their way to servers, and the answers on their way back.
 
-use std::time::Duration;
-
 use kvraft_base::{MemberId, Ticket};
 use kvraft_kv::{Command, Origin, SessionOp};
 use kvraft_replica::{ClientRequest, NodeIn, Outcome, Reply};
@@ -11,7 +9,7 @@ use super::{HOP, Happening, NOTICE_MAX, World};
 use crate::{
     cluster::{
         clients::{Attempt, Step, Told, answer_of},
-        server::LaneIn,
+        server::{LaneIn, Waiter},
         verdict::{Evidence, Sent},
         violation::Check,
         workload::{self, Wish},
@@ -49,7 +47,7 @@ impl World {
             self.after(NOTICE_MAX, Happening::Response { client, attempt: number, told });
             return;
         }
-        let ticket = server.ticket((client, number, name));
+        let ticket = server.ticket(Waiter::Client(client, number, name));
         let boot = server.boot;
         let node = Some(Endpoint::Client(client));
         self.trace.record(self.now, node, "request", ticket.0, || {
@@ -63,7 +61,7 @@ impl World {
 
     pub(super) fn send_reply(&mut self, id: MemberId, reply: Reply) {
         let boot = self.servers[&id].boot;
-        let Some((client, attempt, name)) = self.server(id).tickets.remove(&reply.ticket) else {
+        let Some(waiter) = self.server(id).tickets.remove(&reply.ticket) else {
             // Machine and node answer apart: one may give up while the other has the answer on its
             // way. Two answers that both claim to know would be one too many.
             let is_known = !matches!(reply.outcome, Outcome::Unknown(_));
@@ -72,6 +70,17 @@ impl World {
                 self.checks.fail(Check::ExactlyOnce, detail);
             }
             return;
+        };
+        let (client, attempt, name) = match waiter {
+            Waiter::Client(client, attempt, name) => (client, attempt, name),
+            Waiter::Operator(request) => {
+                self.answer_operator(id, request, reply);
+                return;
+            }
+            Waiter::Stop => {
+                self.after(HOP, Happening::Stop { server: id, boot });
+                return;
+            }
         };
         let node = Some(Endpoint::Server(id));
         let digest = reply.ticket.0 ^ reply.index.0 << 20;
@@ -122,7 +131,10 @@ impl World {
             return;
         }
         let waited = self.servers.values().find_map(|server| {
-            let found = server.tickets.iter().find(|(_, (c, n, _))| (*c, *n) == (id, number));
+            let is_it = |waiter: &Waiter| {
+                matches!(waiter, Waiter::Client(client, n, _) if (*client, *n) == (id, number))
+            };
+            let found = server.tickets.iter().find(|(_, waiter)| is_it(waiter));
             found.map(|(ticket, _)| (server.id, server.boot, *ticket))
         });
         if let Some((server, boot, ticket)) = waited {
