@@ -14,6 +14,10 @@ use kvraft_base::{
     DecodeError, MemberId, MemberInfo, Members, MembersDraft, MembersError, Reader, Writer,
 };
 
+pub use update::InfoUpdate;
+
+mod update;
+
 /// One wish about one member. Any number of them, about different members, make one change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
@@ -52,8 +56,8 @@ pub enum Change {
     Update {
         /// Who.
         id: MemberId,
-        /// How it is called and reached from now on.
-        info: MemberInfo,
+        /// What of how it is called and reached is different from now on.
+        info: InfoUpdate,
     },
 }
 
@@ -120,7 +124,8 @@ impl Change {
         };
         writer.u8(kind).u64(self.id().0);
         match self {
-            Self::AddVoter { info, .. } | Self::Update { info, .. } => info.encode(writer),
+            Self::AddVoter { info, .. } => info.encode(writer),
+            Self::Update { info, .. } => info.encode(writer),
             Self::AddLearner { info, promote, .. } => info.encode(writer.bool(*promote)),
             Self::Remove { .. } | Self::Promote { .. } | Self::Demote { .. } => {}
         }
@@ -142,7 +147,7 @@ impl Change {
             3 => Self::Remove { id },
             4 => Self::Promote { id },
             5 => Self::Demote { id },
-            6 => Self::Update { id, info: MemberInfo::decode(reader)? },
+            6 => Self::Update { id, info: InfoUpdate::decode(reader)? },
             other => {
                 return Err(DecodeError::Unknown { what: "change kind", value: u64::from(other) });
             }
@@ -199,7 +204,7 @@ impl Change {
                 draft.voters.remove(&id);
                 draft.learners.insert(id, false);
             }
-            Self::Update { info, .. } => drop(draft.infos.insert(id, info.clone())),
+            Self::Update { info, .. } => info.apply(draft.infos.entry(id).or_default()),
         }
         draft.id_max = draft.id_max.max(id);
         Ok(())

@@ -66,7 +66,7 @@ mod message;
 mod output;
 mod status;
 
-pub use change::{Change, ChangeError};
+pub use change::{Change, ChangeError, InfoUpdate};
 pub use config::{Config, ConfigError, Start, StartError};
 pub use input::Input;
 pub use lease::LeaseReads;

@@ -6,7 +6,8 @@
 //! Invariants:
 //! - only this server's own name and client addresses are changed, and a peer address that nobody
 //!   has told; where peers dial it is for whoever administers the cluster to say;
-//! - nothing is asked for that is so already.
+//! - nothing is asked for that is so already, and only what differs is: this server may know the
+//!   rest as it was long ago.
 //!
 //! What it lacks: a name or an address that is taken back. Without one in the configuration the
 //! cluster keeps the last.
@@ -14,7 +15,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kvraft_base::{MemberId, MemberInfo};
-use kvraft_raft::{Change, Membership};
+use kvraft_raft::{Change, InfoUpdate, Membership};
 use kvraft_replica::{ClientRequest, Outcome};
 use tokio::sync::watch;
 
@@ -69,24 +70,30 @@ async fn keep_published(driver: &Driver, board: &Board, me: MemberId, own: &Memb
 }
 
 /// What the cluster should know of this server, when it knows something else.
-fn wanted(membership: &Membership, me: MemberId, own: &MemberInfo) -> Option<MemberInfo> {
+fn wanted(membership: &Membership, me: MemberId, own: &MemberInfo) -> Option<InfoUpdate> {
     if !membership.members.contains(me) {
         return None;
     }
     let known = membership.members.info(me).cloned().unwrap_or_default();
+    let name = if !own.name.is_empty() {
+        own.name.clone()
+    } else if known.name.is_empty() {
+        format!("server-{me}")
+    } else {
+        known.name.clone()
+    };
+    let (clients, peers) = (&own.client_addresses, &own.peer_addresses);
+    let tell_clients = !clients.is_empty() && *clients != known.client_addresses;
+    let tell_peers = !peers.is_empty() && known.peer_addresses.is_empty();
+    let update = InfoUpdate {
+        name: (name != known.name).then_some(name),
+        peer_addresses: None,
+        client_addresses: tell_clients.then(|| clients.clone()),
+        peer_addresses_if_none: tell_peers.then(|| peers.clone()),
+    };
     let mut info = known.clone();
-    if !own.name.is_empty() {
-        info.name.clone_from(&own.name);
-    } else if info.name.is_empty() {
-        info.name = format!("server-{me}");
-    }
-    if !own.client_addresses.is_empty() {
-        info.client_addresses.clone_from(&own.client_addresses);
-    }
-    if info.peer_addresses.is_empty() {
-        info.peer_addresses.clone_from(&own.peer_addresses);
-    }
-    (info != known && info.fits()).then_some(info)
+    update.apply(&mut info);
+    (info != known && info.fits()).then_some(update)
 }
 
 #[cfg(test)]
@@ -94,7 +101,7 @@ mod tests {
     use std::sync::Arc;
 
     use kvraft_base::{Index, MemberId, MemberInfo, MembersDraft};
-    use kvraft_raft::Membership;
+    use kvraft_raft::{InfoUpdate, Membership};
 
     use super::wanted;
 
@@ -130,12 +137,21 @@ mod tests {
         let own = info("b", "b:2380", "b:2379");
         let wanted = |known: Membership, own: &MemberInfo| wanted(&known, ME, own);
         assert_eq!(wanted(known(own.clone()), &own), None);
-        assert_eq!(wanted(known(info("", "x:1", "")), &own), Some(info("b", "x:1", "b:2379")));
-        assert_eq!(wanted(known(info("", "", "")), &own), Some(own.clone()));
+        let update = |name: &str, peer: &str, client: &str| {
+            let told = info(name, peer, client);
+            Some(InfoUpdate {
+                name: Some(told.name).filter(|name| !name.is_empty()),
+                peer_addresses: None,
+                client_addresses: Some(told.client_addresses).filter(|list| !list.is_empty()),
+                peer_addresses_if_none: Some(told.peer_addresses).filter(|list| !list.is_empty()),
+            })
+        };
+        assert_eq!(wanted(known(info("", "x:1", "")), &own), update("b", "", "b:2379"));
+        assert_eq!(wanted(known(info("b", "x:1", "y:2")), &own), update("", "", "b:2379"));
+        assert_eq!(wanted(known(info("", "", "")), &own), update("b", "b:2380", "b:2379"));
         let untold = info("", "b:2380", "");
         assert_eq!(wanted(known(own.clone()), &untold), None);
-        let named = Some(info("server-2", "x:1", "y:2"));
-        assert_eq!(wanted(known(info("", "x:1", "y:2")), &untold), named);
+        assert_eq!(wanted(known(info("", "x:1", "y:2")), &untold), update("server-2", "", ""));
         let mut gone = known(MemberInfo::default());
         let draft =
             MembersDraft { voters: [MemberId(1)].into(), id_max: ME, ..MembersDraft::default() };

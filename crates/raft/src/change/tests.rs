@@ -16,7 +16,7 @@ fn changes(text: &str) -> Vec<Change> {
             b'r' => Change::Remove { id },
             b'p' => Change::Promote { id },
             b'd' => Change::Demote { id },
-            _ => Change::Update { id, info: info(word) },
+            _ => Change::Update { id, info: info(word).into() },
         }
     };
     text.split_whitespace().map(change).collect()

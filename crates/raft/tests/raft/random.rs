@@ -184,7 +184,7 @@ fn change_members(world: &mut World, leader: MemberId, prng: &mut Prng) {
                 0 => Change::Remove { id },
                 1 if members.is_voter(id) => Change::Demote { id },
                 1 | 2 => Change::Promote { id },
-                _ => Change::Update { id, info },
+                _ => Change::Update { id, info: info.into() },
             };
         }
         match prng.below(3) {

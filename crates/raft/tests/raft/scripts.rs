@@ -274,7 +274,7 @@ impl Script {
                 "remove" => Change::Remove { id },
                 "promote" => Change::Promote { id },
                 "demote" => Change::Demote { id },
-                "update" => Change::Update { id, info },
+                "update" => Change::Update { id, info: info.into() },
                 other => return Err(format!("nobody can be {other}d").into()),
             });
         }

@@ -383,7 +383,7 @@ fn frames_round_trip() {
         Change::Remove { id: A },
         Change::Promote { id: D },
         Change::Demote { id: B },
-        Change::Update { id: C, info: info("c") },
+        Change::Update { id: C, info: info("c").into() },
     ];
     let errors = [
         ChangeError::Empty,

@@ -10,7 +10,7 @@ use kvraft_proto::{
     METADATA_PROMOTE,
     etcdserverpb::{self as pb, cluster_server::Cluster},
 };
-use kvraft_raft::{Change, Membership, Refusal};
+use kvraft_raft::{Change, InfoUpdate, Membership, Refusal};
 use kvraft_replica::{ClientRequest, Outcome};
 use tokio::time::Instant;
 use tonic::{Status, metadata::MetadataMap};
@@ -93,8 +93,8 @@ impl Cluster for Service {
         let plan = |view: &View<'_>| {
             view.check_member(id)?;
             view.check_addresses(id, &addresses)?;
-            let known = view.members.info(id).cloned().unwrap_or_default();
-            let info = MemberInfo { peer_addresses: addresses.clone(), ..known };
+            let peer_addresses = Some(addresses.clone());
+            let info = InfoUpdate { peer_addresses, ..InfoUpdate::default() };
             Ok(Change::Update { id, info })
         };
         let (_, members) = self.change_members(plan).await?;
@@ -213,16 +213,18 @@ impl Service {
 
 /// Whether what was wanted is so, by this request or by another one for the same.
 fn is_done(change: &Change, members: &Members) -> bool {
-    let same = |id, info: &MemberInfo| {
-        members.info(id).is_some_and(|known| known.peer_addresses == info.peer_addresses)
+    let at = |id, addresses: &[String]| {
+        members.info(id).is_some_and(|known| known.peer_addresses == addresses)
     };
     match change {
-        Change::AddVoter { id, info } => members.is_voter(*id) && same(*id, info),
-        Change::AddLearner { id, info, .. } => members.contains(*id) && same(*id, info),
+        Change::AddVoter { id, info } => members.is_voter(*id) && at(*id, &info.peer_addresses),
+        Change::AddLearner { id, info, .. } => {
+            members.contains(*id) && at(*id, &info.peer_addresses)
+        }
         Change::Remove { id } => !members.contains(*id),
         Change::Promote { id } => members.is_voter(*id),
         Change::Demote { id } => members.learner(*id).is_some(),
-        Change::Update { id, info } => same(*id, info),
+        Change::Update { id, info } => members.info(*id).is_some_and(|known| info.is_so(known)),
     }
 }
 

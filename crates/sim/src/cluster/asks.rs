@@ -175,7 +175,7 @@ pub(crate) fn apply(before: &Members, changes: &[Change]) -> Option<Members> {
                 draft.learners.insert(id, false);
             }
             Change::Update { info, .. } if before.contains(id) => {
-                draft.infos.insert(id, info.clone());
+                info.apply(draft.infos.entry(id).or_default());
             }
             _ => return None,
         }

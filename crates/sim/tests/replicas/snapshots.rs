@@ -69,7 +69,7 @@ fn a_joiner_begins_with_a_snapshot() {
         load(&mut group, 50);
     }
     assert!(100 < group.status(A).released.index.0);
-    let update = Change::Update { id: B, info: MemberInfo::default() };
+    let update = Change::Update { id: B, info: MemberInfo::default().into() };
     group.change(A, vec![update]);
     load(&mut group, 200);
     let add = Change::AddLearner { id: D, info: MemberInfo::default(), promote: true };
