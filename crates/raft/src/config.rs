@@ -185,8 +185,7 @@ impl Start {
         if self.last.index < self.applied.index {
             return Err(StartError::AppliedPastLog { applied: self.applied, last: self.last });
         }
-        let alone = self.members.voters().iter().all(|voter| *voter == id);
-        if self.applied.index < self.released.index && alone {
+        if self.applied.index < self.released.index && self.is_certainly_alone(id) {
             return Err(StartError::Gap { released: self.released, applied: self.applied });
         }
         if self.hard_state.term < self.last.term {
@@ -194,6 +193,16 @@ impl Start {
             return Err(StartError::TermBehindLog { term, last: self.last });
         }
         self.validate_tail()
+    }
+
+    /// Whether the newest configuration in the log is committed and has no other voter. What was in
+    /// force where the table ends says nothing when entries after it are gone.
+    fn is_certainly_alone(&self, id: MemberId) -> bool {
+        let newest = self.tail.iter().rfind(|entry| entry.kind == EntryKind::Config);
+        let whole = self.attested <= self.last.index;
+        let newest = newest.filter(|entry| whole && entry.index <= self.hard_state.commit);
+        let members = newest.and_then(|entry| Members::decode(entry.payload.clone()).ok());
+        members.is_some_and(|members| members.is_quorum(|voter| voter == id))
     }
 
     fn validate_tail(&self) -> Result<(), StartError> {

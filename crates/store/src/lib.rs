@@ -20,6 +20,7 @@
 //!
 //! What it deliberately lacks: threads, a clock, and any idea of what entries and rows mean.
 
+mod alone;
 mod dump;
 mod error;
 mod identity;

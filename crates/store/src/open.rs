@@ -14,6 +14,7 @@ use kvraft_base::{
 
 use crate::{
     Identity, Journal, OpenError, Table, TableError,
+    alone::is_alone,
     identity::{IDENTITY_PATH, IDENTITY_TEMP_PATH, read_identity},
     install::{MARK_PATH, MARK_TEMP_PATH, Mark, clear_mark, read_mark},
     journal, rebuild,
@@ -163,7 +164,7 @@ impl std::fmt::Display for Note {
             Self::TableSetAside { path, detail, released } => {
                 let source = match released.index {
                     Index::ZERO => "the journal fills a new one",
-                    _ => "a peer has to fill a new one",
+                    _ => "a peer has to fill a new one; without any, restore a backup",
                 };
                 write!(f, "the table is damaged ({detail}); it is kept as {path}, and {source}")
             }
@@ -201,8 +202,7 @@ pub fn open(
     disk.open(TABLE_PATH).map_err(|error| table_missing(error.kind, error))?.sync()?;
     let table = Table::open(disk, options)?;
     let mut journal = journal::recover(disk, &identity, options, &mut notes)?;
-    let is_alone = identity.members.voters().iter().all(|voter| *voter == identity.member);
-    join(disk, &mut journal, table.applied(), is_alone, &mut notes)?;
+    join(disk, &mut journal, &table, &identity, &mut notes)?;
     let applied = table.applied();
     let members = table.members()?.unwrap_or_else(|| identity.members.clone());
     let recovered = Recovered {
@@ -261,13 +261,13 @@ fn table_missing(kind: DiskErrorKind, error: kvraft_base::DiskError) -> OpenErro
 fn join(
     disk: &dyn Disk,
     journal: &mut Journal,
-    applied: Position,
-    is_alone: bool,
+    table: &Table,
+    identity: &Identity,
     notes: &mut Vec<Note>,
 ) -> Result<(), OpenError> {
-    let released = journal.released();
+    let (applied, released) = (table.applied(), journal.released());
     if applied.index < released.index {
-        if is_alone {
+        if is_alone(identity, journal, Some(table)) {
             return Err(OpenError::Gap { applied, released });
         }
         notes.push(Note::Hollow { applied, released });

@@ -13,6 +13,7 @@ use kvraft_base::{Damage, Disk, DiskError, DiskErrorKind, Index};
 
 use crate::{
     Note, OpenError, Options, Table,
+    alone::is_alone,
     identity::read_identity,
     journal,
     table::{TABLE_PATH, create_over},
@@ -73,12 +74,15 @@ pub fn rebuild(
 ) -> Result<Vec<Note>, OpenError> {
     let identity = read_identity(disk)?;
     let mut notes = Vec::new();
-    let released = journal::recover(disk, &identity, options, &mut notes)?.released();
-    let is_alone = identity.members.voters().iter().all(|voter| *voter == identity.member);
-    if is_alone && Index::ZERO < released.index {
+    let journal = journal::recover(disk, &identity, options, &mut notes)?;
+    let released = journal.released();
+    // What is damaged elsewhere may still tell the members.
+    let table = || Table::open(disk, options).ok();
+    if Index::ZERO < released.index && is_alone(&identity, &journal, table().as_ref()) {
         let detail = damage.to_string();
         return Err(OpenError::TableLost { path: TABLE_PATH.into(), detail, released });
     }
+    drop(journal);
     let begun = condemned(disk)?.is_some();
     if begun && is_empty(disk, options) {
         forget(disk)?;

@@ -5,7 +5,9 @@ use kvraft_store::{Identity, Note, OpenError, format, is_formatted, open};
 
 use crate::{
     disk::TestDisk,
-    world::{OPTIONS, checkpoint, entry, formatted, hard_state, identity, opened, write},
+    world::{
+        OPTIONS, checkpoint, configuration, entry, formatted, hard_state, identity, opened, write,
+    },
 };
 
 /// Another cluster's or member's directory is refused, naming both.
@@ -99,23 +101,39 @@ fn formatting_refuses_what_is_used() {
     assert!(matches!(&error, OpenError::InUse { path } if path == "table"), "{error}");
 }
 
-/// A journal that begins after the end of the table is refused where nobody else has the state.
-#[test]
-fn a_gap_between_table_and_journal_is_refused() {
+/// A journal that begins after the end of the table, and names these members at its entry 19.
+fn with_a_gap(founders: &[u64], members: Option<&[u64]>, commit: u64) -> TestDisk {
     let disk = TestDisk::new();
-    let members = Members::new([MemberId(1)]).unwrap();
-    format(&disk, &Identity { members, ..identity() }).unwrap();
+    let of = |ids: &[u64]| Members::new(ids.iter().copied().map(MemberId)).unwrap();
+    format(&disk, &Identity { members: of(founders), ..identity() }).unwrap();
     let mut at = opened(&disk);
     for index in 1..=20 {
-        let write = write(hard_state(1, 1, 0), None, vec![entry(1, index, 300)]);
-        at.journal.append(&write).unwrap();
+        let entry = match members.filter(|_| index == 19) {
+            Some(ids) => configuration(1, index, &of(ids)),
+            None => entry(1, index, 300),
+        };
+        at.journal.append(&write(hard_state(1, 1, commit), None, vec![entry])).unwrap();
     }
     at.journal.sync().unwrap();
     let released = at.journal.release(Index(15)).unwrap();
     assert!(Index(0) < released.index);
-    drop(at);
-    let error = open(&disk, &OPTIONS, None).unwrap_err();
-    assert!(matches!(error, OpenError::Gap { .. }), "{error}");
+    disk
+}
+
+/// A journal that begins after the end of the table is refused where certainly nobody else has the
+/// state: what counts is who votes now, not who founded the cluster.
+#[test]
+fn a_gap_between_table_and_journal_is_refused() {
+    for founders in [&[1][..], &[1, 2, 3]] {
+        let error = open(&with_a_gap(founders, Some(&[1]), 20), &OPTIONS, None).unwrap_err();
+        assert!(matches!(error, OpenError::Gap { .. }), "{founders:?}: {error}");
+        let cases = [(Some(&[1, 2, 3][..]), 20), (Some(&[1]), 18), (None, 20)];
+        for (members, commit) in cases {
+            let at = open(&with_a_gap(founders, members, commit), &OPTIONS, None).unwrap();
+            let hollow = |note: &Note| matches!(note, Note::Hollow { .. });
+            assert!(at.recovered.notes.iter().any(hollow), "{founders:?}, {members:?}, {commit}");
+        }
+    }
 }
 
 /// Files that an interrupted step left are removed and named; unknown ones are left alone.

@@ -5,16 +5,27 @@ use kvraft_store::{Identity, Note, OpenError, format, open, rebuild};
 
 use crate::{
     disk::{Loss, TestDisk},
-    world::{OPTIONS, checkpoint, entry, formatted, hard_state, identity, opened, rows, write},
+    world::{
+        OPTIONS, checkpoint, configuration, entry, formatted, hard_state, identity, opened, rows,
+        write,
+    },
 };
 
 /// A log of 30 and a table up to 20, in a directory of these members.
 fn used(members: &[u64], released: u64) -> (TestDisk, Vec<Entry>) {
+    used_by(members, None, released)
+}
+
+/// The same, by a cluster whose members became others with the entry 20, if it names them.
+fn used_by(members: &[u64], later: Option<&[u64]>, released: u64) -> (TestDisk, Vec<Entry>) {
     let disk = TestDisk::new();
-    let members = Members::new(members.iter().copied().map(MemberId)).unwrap();
-    format(&disk, &Identity { members, ..identity() }).unwrap();
+    let of = |ids: &[u64]| Members::new(ids.iter().copied().map(MemberId)).unwrap();
+    format(&disk, &Identity { members: of(members), ..identity() }).unwrap();
     let mut at = opened(&disk);
-    let log: Vec<Entry> = (1..=30).map(|index| entry(1, index, 300)).collect();
+    let mut log: Vec<Entry> = (1..=30).map(|index| entry(1, index, 300)).collect();
+    if let Some(ids) = later {
+        log[19] = configuration(1, 20, &of(ids));
+    }
     for entries in log.chunks(3) {
         at.journal.append(&write(hard_state(4, 2, 20), None, entries.to_vec())).unwrap();
         at.journal.sync().unwrap();
@@ -123,8 +134,7 @@ fn one_damaged_table_is_kept() {
     assert_eq!(kept, 2, "{:?}", disk.paths());
 }
 
-/// Where the journal has let go of its beginning, a server opens hollow; where nobody else votes
-/// there is nobody to ask, so nothing is touched.
+/// Where the journal has let go of its beginning, a server opens hollow.
 #[test]
 fn a_peer_must_help_where_the_journal_is_short() {
     let (disk, log) = used(&[1, 2, 3], 15);
@@ -143,7 +153,27 @@ fn a_peer_must_help_where_the_journal_is_short() {
         assert!(at.recovered.notes.contains(&hollow), "{:?}", at.recovered.notes);
     }
 
+    // Who began alone may have got company, and who cannot tell goes hollow too.
+    for later in [Some(&[1, 2, 3][..]), None] {
+        let (disk, _) = used_by(&[1], later, 15);
+        disk.flip("table", 40, 1);
+        let damage = open_and_read(&disk).map(drop).unwrap_err();
+        rebuild(&disk, &OPTIONS, &damage).unwrap();
+        assert_eq!(opened(&disk).recovered.applied, Position::ZERO, "{later:?}");
+    }
+}
+
+/// Where certainly nobody else votes there is nobody to ask, so nothing is touched; who founded the
+/// cluster does not matter.
+#[test]
+fn a_table_is_lost_where_nobody_else_votes() {
+    // The journal names no members; the table can be opened, and neither does it.
     let (disk, _) = used(&[1], 15);
+    let found = Damage::Lost { what: "revision 7".into(), detail: "not in the table".into() };
+    let error = rebuild(&disk, &OPTIONS, &found).unwrap_err();
+    assert!(matches!(error, OpenError::TableLost { .. }), "{error}");
+
+    let (disk, _) = used_by(&[1, 2, 3], Some(&[1]), 15);
     disk.flip("table", 40, 1);
     let before = disk.contents("table");
     let damage = open_and_read(&disk).map(drop).unwrap_err();

@@ -33,6 +33,10 @@ pub(crate) fn entry(term: u64, index: u64, size: usize) -> Entry {
     Entry::new(Term(term), Index(index), EntryKind::Command, payload.into())
 }
 
+pub(crate) fn configuration(term: u64, index: u64, members: &Members) -> Entry {
+    Entry::new(Term(term), Index(index), EntryKind::Config, members.encode())
+}
+
 pub(crate) fn hard_state(term: u64, vote: u64, commit: u64) -> HardState {
     let vote = Some(MemberId(vote)).filter(|id| *id != MemberId::ZERO);
     HardState { term: Term(term), vote, commit: Index(commit) }
