@@ -260,4 +260,4 @@ fn forget_infos(mut draft: MembersDraft) -> MembersDraft {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -60,6 +60,9 @@ mod reads;
 mod log;
 mod promises;
 
+#[cfg(test)]
+mod tables;
+
 mod config;
 mod input;
 mod message;

@@ -1,5 +1,3 @@
-mod tables;
-
 use std::collections::BTreeSet;
 
 use kvraft_base::MembersDraft;

@@ -20,7 +20,7 @@
 //! - `settle ID [release=I]`, `ship`: sends waiting snapshots, `ship start`, `ship end`: in two
 //!   steps, `ship repeat`: they may come again, `ship unreported`: the sender does not hear of it;
 //! - `inject FROM TO term=T BODY …`: a forged message, see `inject.rs`;
-//! - `verbose`: also print messages as they leave; `status [ID …]`, `log [ID …]`.
+//! - `verbose`: also print messages as they leave; `status [ID …]`, `log [ID …]`, `members [ID …]`.
 
 use std::{
     error::Error,
@@ -33,7 +33,7 @@ use std::{
 use bytes::Bytes;
 use goldenscript::{Argument, Command, Context, Runner};
 use kvraft_base::{Entry, EntryKind, Index, MemberId, MemberInfo, Position, Term};
-use kvraft_raft::{Change, Config, Input, LeaseReads, Message, RoleName};
+use kvraft_raft::{Change, Config, Input, LeaseReads, Membership, Message, RoleName};
 
 use crate::{inject, text::describe, world::World};
 
@@ -162,6 +162,7 @@ impl Script {
             "verbose" => self.world.verbose = true,
             "status" => return self.status(args),
             "log" => return self.log(args),
+            "members" => return self.members(args),
             "elect" | "timeout" | "run" | "pause" => return self.pass_time(name, args),
             "deliver" | "drop" | "repeat" => self.move_messages(name, args)?,
             "stabilize" => self.world.settle_network(),
@@ -420,6 +421,18 @@ impl Script {
                 let (id, matched, next) = (peer.id, peer.matched, peer.next);
                 writeln!(text, "   {id}: {:?} matched={matched} next={next}", peer.state)?;
             }
+        }
+        Ok(text)
+    }
+
+    /// What is in force at each server.
+    fn members(&self, args: &Args<'_>) -> Result<String> {
+        let mut text = String::new();
+        for id in self.ids(args)? {
+            let Some(status) = self.world.nodes[&id].status() else { continue };
+            let Membership { index, members, committed } = status.membership;
+            let known = if committed { "committed" } else { "not known to be committed" };
+            writeln!(text, "{id}: {members} at {index}, {known}")?;
         }
         Ok(text)
     }
