@@ -125,6 +125,30 @@ impl Bounds {
         ]
     }
 
+    /// Reads `terms=3,crashes=1,whole`; what is not said is as in a search without any writes.
+    ///
+    /// # Errors
+    /// The first part that says nothing that is known.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut bounds = Self { crash_total_max: 0, idle_crashes: false, ..Self::ELECTIONS };
+        for part in text.split(',') {
+            let (key, number) = part.split_once('=').unwrap_or((part, "1"));
+            let number: u8 = number.parse().map_err(|error| format!("{part}: {error}"))?;
+            match key {
+                "terms" => bounds.term_max = number.into(),
+                "proposals" => bounds.proposal_count_max = number,
+                "changes" => bounds.change_count_max = number,
+                "crashes" => bounds.crash_total_max = number,
+                "heartbeats" => bounds.heartbeat_count_max = number,
+                "writes" => bounds.write_count_max = number.into(),
+                "whole" => bounds.whole_elections = number == 1,
+                "idle" => bounds.idle_crashes = number == 1,
+                _ => return Err(format!("{part}: no such bound")),
+            }
+        }
+        Ok(bounds)
+    }
+
     /// Where planted bugs are looked for, shallow ones first.
     #[must_use]
     pub fn hunt() -> Vec<Search> {

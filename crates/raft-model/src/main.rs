@@ -16,10 +16,10 @@ struct Arguments {
     /// Which list of searches
     #[arg(long, value_enum, default_value_t = List::Small)]
     list: List,
-    /// Bounds of one own search, instead of a list: terms, proposals, changes of members, crashes
-    /// of all servers, heartbeats, writes under way, and 1 if elections are single steps
-    #[arg(long, num_args = 7, conflicts_with = "list")]
-    bounds: Vec<u8>,
+    /// Bounds of one own search, instead of a list, as in
+    /// `terms=3,proposals=1,changes=0,crashes=3,heartbeats=0,writes=1,whole,idle`
+    #[arg(long, conflicts_with = "list")]
+    bounds: Option<String>,
     /// Longest time for each search, in seconds
     #[arg(long, default_value_t = 3600)]
     seconds: u64,
@@ -39,11 +39,16 @@ fn main() -> ExitCode {
     let Arguments { list, bounds, seconds } = Arguments::parse();
     // Failed assertions of production code are findings, and reported as such.
     std::panic::set_hook(Box::new(|_| {}));
-    let (searches, order) = match list {
-        _ if !bounds.is_empty() => (vec![own_search(&bounds)], Order::Depth),
-        List::Small => (Bounds::small(), Order::Depth),
-        List::Large => (Bounds::large(), Order::Depth),
-        List::Hunt => (Bounds::hunt(), Order::Breadth),
+    let own = bounds.map(|text| Bounds::parse(&text));
+    let (searches, order) = match (list, own) {
+        (_, Some(Ok(bounds))) => (vec![Search { name: "own bounds", bounds }], Order::Depth),
+        (_, Some(Err(wrong))) => {
+            eprintln!("{wrong}");
+            return ExitCode::FAILURE;
+        }
+        (List::Small, None) => (Bounds::small(), Order::Depth),
+        (List::Large, None) => (Bounds::large(), Order::Depth),
+        (List::Hunt, None) => (Bounds::hunt(), Order::Breadth),
     };
     let mut code = ExitCode::SUCCESS;
     for search in searches {
@@ -60,25 +65,6 @@ fn main() -> ExitCode {
         }
     }
     code
-}
-
-fn own_search(bounds: &[u8]) -> Search {
-    let [terms, proposals, changes, crashes, heartbeats, writes, whole] = *bounds else {
-        unreachable!("clap demands seven")
-    };
-    let bounds = Bounds {
-        term_max: terms.into(),
-        proposal_count_max: proposals,
-        change_count_max: changes,
-        crash_count_max: 1,
-        crash_total_max: crashes,
-        idle_crashes: whole == 0,
-        whole_elections: whole == 1,
-        heartbeat_count_max: heartbeats,
-        write_count_max: writes.into(),
-        append_size_bytes_max: 4096,
-    };
-    Search { name: "own bounds", bounds }
 }
 
 const BROKEN: u8 = 100;

@@ -1,6 +1,9 @@
 //! The group as a model for the checker: what may happen next, and what then holds.
 
-use std::ops::RangeInclusive;
+use std::{
+    ops::RangeInclusive,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use kvraft_raft::{Body, RoleName};
 use stateright::{Model, Property};
@@ -43,12 +46,29 @@ pub enum Voters {
     Both,
 }
 
+impl Voters {
+    /// All of them, those first that a group of three needs.
+    const ALL: [Self; 4] = [Self::Right, Self::Left, Self::None, Self::Both];
+
+    /// Whether the right neighbour is asked, and the left.
+    fn asked(self) -> &'static [bool] {
+        match self {
+            Self::None => &[],
+            Self::Right => &[true],
+            Self::Left => &[false],
+            Self::Both => &[true, false],
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Group {
     bounds: Bounds,
     table: Table,
     fresh: NodeId,
+    /// Nothing happens any more: the search has taken too long.
+    stopped: AtomicBool,
 }
 
 impl Group {
@@ -56,7 +76,12 @@ impl Group {
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
         let (table, fresh) = Table::new(bounds);
-        Self { bounds, table, fresh }
+        Self { bounds, table, fresh, stopped: AtomicBool::new(false) }
+    }
+
+    /// Lets the search come to an end without looking further, or lets things happen again.
+    pub(crate) fn stop(&self, stopped: bool) {
+        self.stopped.store(stopped, Ordering::Relaxed);
     }
 
     /// How many server states, messages and steps of a server are known.
@@ -109,6 +134,15 @@ impl Group {
             && look.crash_count < self.bounds.crash_count_max
     }
 
+    fn elections(&self, state: &State, look: &Look, candidate: usize, actions: &mut Vec<Action>) {
+        let voters = if 0 < state.change_count { &Voters::ALL[..] } else { &Voters::ALL[..2] };
+        for term in self.next_terms(state, look) {
+            for voters in voters {
+                actions.push(Action::Elect { candidate, voters: *voters, term });
+            }
+        }
+    }
+
     fn is_noop(state: &State, place: usize, outcome: &Outcome) -> bool {
         let has = |(right, message): &(bool, _)| {
             let receiver = neighbour(place, *right);
@@ -131,12 +165,7 @@ impl Group {
 
     /// A whole election. Returns whether it was won, or broke a rule.
     fn elect(&self, state: &mut State, candidate: usize, voters: Voters, term: u64) -> bool {
-        let voters: &[bool] = match voters {
-            Voters::None => &[],
-            Voters::Right => &[true],
-            Voters::Left => &[false],
-            Voters::Both => &[true, false],
-        };
+        let voters = voters.asked();
         self.step(state, candidate, Event::Local(Local::Campaign(term)));
         self.sync_all(state, candidate);
         let asks = |body: &Body| matches!(body, Body::VoteRequest { .. });
@@ -262,26 +291,20 @@ impl Model for Group {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.broken.is_some() {
+        if state.broken.is_some() || self.stopped.load(Ordering::Relaxed) {
             return;
         }
         let tables = self.table.read();
         for (place, server) in state.servers.iter().enumerate() {
+            if self.bounds.whole_elections {
+                self.elections(state, &tables.node(server.node).look, place, actions);
+            }
             let events = server.inbox.iter().map(|message| Event::Receive(*message));
             actions.extend(events.map(|event| Action::One(place, event)));
             let look = &tables.node(server.node).look;
             self.locals(state, look, &mut |local| {
                 actions.push(Action::One(place, Event::Local(local)));
             });
-            if self.bounds.whole_elections {
-                for term in self.next_terms(state, look) {
-                    let elect = |voters| Action::Elect { candidate: place, voters, term };
-                    actions.extend([Voters::Right, Voters::Left].map(elect));
-                    if 0 < state.change_count {
-                        actions.extend([Voters::None, Voters::Both].map(elect));
-                    }
-                }
-            }
         }
     }
 

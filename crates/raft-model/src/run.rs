@@ -79,8 +79,7 @@ pub fn explore(
     patience: Duration,
     progress: impl FnMut(String),
 ) -> Verdict {
-    let checker =
-        Group::new(bounds).checker().finish_when(HasDiscoveries::AnyFailures).timeout(patience);
+    let checker = Group::new(bounds).checker().finish_when(HasDiscoveries::AnyFailures);
     let start = Instant::now();
     match order {
         Order::Depth => watch(checker.spawn_dfs(), bounds, start, patience, progress),
@@ -97,8 +96,13 @@ fn watch(
 ) -> Verdict {
     let handles = checker.handles();
     let mut told = start;
+    let mut stopped = false;
     while !handles.iter().all(JoinHandle::is_finished) {
         std::thread::sleep(LOOK_EVERY);
+        if patience < start.elapsed() {
+            stopped = true;
+            checker.model().stop(true);
+        }
         if PROGRESS_EVERY < told.elapsed() {
             told = Instant::now();
             progress(tell_progress(&checker, start));
@@ -108,9 +112,11 @@ fn watch(
         handle.join().expect("panics of production code are caught, and the model has none");
     }
     let elapsed = start.elapsed();
+    // What was found is told by going there once more.
+    checker.model().stop(false);
     let mut found = checker.discoveries();
     let broken = Rule::ALL.into_iter().find_map(|rule| Some((rule, found.remove(rule.name())?)));
-    let exhausted = broken.is_none() && elapsed < patience;
+    let exhausted = broken.is_none() && !stopped;
     let missing = SOMETIMES.into_iter().filter(|name| !found.contains_key(name)).collect();
     let group = checker.model();
     Verdict {
