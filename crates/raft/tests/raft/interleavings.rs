@@ -7,8 +7,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use kvraft_base::{Index, MemberId};
-use kvraft_raft::{Config, Input};
+use kvraft_base::{Index, MemberId, MemberInfo};
+use kvraft_raft::{Change, Config, Input, LeaseReads};
 use proptest::{
     prelude::*,
     test_runner::{RngAlgorithm, TestRng, TestRunner},
@@ -41,6 +41,10 @@ enum Step {
     Heal(u8),
     Close(u8, u8),
     Open(u8, u8),
+    /// A server is asked for other members: whom it is about, and what is wished.
+    Change(u8, u8, u8),
+    /// A server is asked to hand over to another; to whoever is nearest if that is itself.
+    Transfer(u8, u8),
     /// A waiting snapshot arrives and begins to be installed, or gets lost.
     Ship(bool),
     Installed(u8),
@@ -66,6 +70,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => id().prop_map(Step::Heal),
         1 => (id(), id()).prop_map(|(id, peer)| Step::Close(id, peer)),
         1 => (id(), id()).prop_map(|(id, peer)| Step::Open(id, peer)),
+        3 => (id(), id(), 0u8..8).prop_map(|(id, whom, wish)| Step::Change(id, whom, wish)),
+        2 => (id(), id()).prop_map(|(id, to)| Step::Transfer(id, to)),
         5 => prop::bool::weighted(0.8).prop_map(Step::Ship),
         5 => id().prop_map(Step::Installed),
     ]
@@ -75,6 +81,10 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Debug)]
 struct Shape {
     servers: u64,
+    /// Servers that may become members.
+    spares: u64,
+    /// Reads by lease.
+    lease: bool,
     /// Disks and machines wait for their steps; else they answer at once.
     slow: bool,
     /// Memory for a few entries only.
@@ -82,8 +92,15 @@ struct Shape {
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
-    let shape = |(servers, slow, small)| Shape { servers, slow, small };
-    (1u64..=5, any::<bool>(), any::<bool>()).prop_map(shape)
+    let shape = |(servers, spares, lease, slow, small)| Shape {
+        servers,
+        spares: if servers < 5 { spares } else { 0 },
+        lease,
+        slow,
+        small,
+    };
+    let spares = prop_oneof![Just(0u64), Just(1), Just(2)];
+    (1u64..=5, spares, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(shape)
 }
 
 /// No interleaving breaks a rule, all heal, and together they reach what there is to be reached.
@@ -113,10 +130,15 @@ fn no_interleaving_breaks_a_rule() {
         "BecameLeader",
         "CommitAdvanced",
         "ConflictFound",
+        "LearnerPromoted",
         "LogTruncated",
+        "MembersChanged",
+        "MembersCommitted",
         "QuorumLost",
         "SnapshotInstalled",
         "SnapshotNeeded",
+        "TransferDone",
+        "TransferFailed",
         "applied",
         "fetch",
         "read",
@@ -127,8 +149,10 @@ fn no_interleaving_breaks_a_rule() {
 
 /// Carries out the steps; returns the names of what happened.
 fn run(shape: &Shape, steps: &[Step]) -> BTreeSet<String> {
-    let small = shape.small;
+    let Shape { small, lease, .. } = *shape;
     let configure = move |config: &mut Config| {
+        let leases = LeaseReads { drift_ppm_max: 1000, margin: Duration::ZERO };
+        config.lease = lease.then_some(leases);
         if small {
             config.window_bytes_max = 100;
             config.append_size_bytes_max = 80;
@@ -137,7 +161,7 @@ fn run(shape: &Shape, steps: &[Step]) -> BTreeSet<String> {
             config.apply_bytes_max = 60;
         }
     };
-    let mut world = World::new(shape.servers, 1, configure);
+    let mut world = World::with_spares(shape.servers, shape.spares, 1, configure);
     let mut reference = Reference::default();
     let mut seen = BTreeSet::new();
     for id in world.ids() {
@@ -154,6 +178,10 @@ fn run(shape: &Shape, steps: &[Step]) -> BTreeSet<String> {
     }
     heal(&mut world);
     reference.check(&world);
+    for id in world.ids() {
+        let status = world.node(id).status().expect("everyone is up");
+        assert_eq!(status.transfer, None, "a transfer ends");
+    }
     seen
 }
 
@@ -204,6 +232,10 @@ fn take(world: &mut World, number: u64, step: &Step) {
             world.turn(id(who), vec![Input::Connected { peer: id(peer) }]);
         }
         Step::Close(..) | Step::Open(..) => {}
+        Step::Change(who, whom, wish) => change(world, id(who), id(whom), wish),
+        Step::Transfer(who, to) => {
+            world.transfer(id(who), (who % count != to % count).then(|| id(to)));
+        }
         Step::Ship(arrives) => ship(world, arrives),
         Step::Installed(who) => world.finish_shipment(id(who)),
     }
@@ -218,6 +250,23 @@ fn move_message(world: &mut World, at: u8, arrives: bool, stays: bool) {
     if arrives {
         world.deliver(message);
     }
+}
+
+/// One or two wishes at once, sensible or not.
+fn change(world: &mut World, leader: MemberId, id: MemberId, wish: u8) {
+    let info = || MemberInfo { name: format!("server {id}"), ..MemberInfo::default() };
+    let next = MemberId(id.0 % world.ids().len() as u64 + 1);
+    let changes = match wish {
+        0 => vec![Change::AddVoter { id, info: info() }],
+        1 => vec![Change::AddLearner { id, info: info(), promote: true }],
+        2 => vec![Change::AddLearner { id, info: info(), promote: false }],
+        3 => vec![Change::Remove { id }],
+        4 => vec![Change::Promote { id }],
+        5 => vec![Change::Demote { id }],
+        6 => vec![Change::AddVoter { id, info: info() }, Change::Remove { id: next }],
+        _ => vec![Change::Remove { id }, Change::Demote { id: next }],
+    };
+    world.change(leader, changes);
 }
 
 fn settle(world: &mut World, id: MemberId, kept: u64) {

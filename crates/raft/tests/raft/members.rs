@@ -51,6 +51,6 @@ impl World {
     }
 }
 
-fn decode_members(entry: &Entry) -> Members {
+pub(crate) fn decode_members(entry: &Entry) -> Members {
     Members::decode(entry.payload.clone()).expect("configurations in a log are whole")
 }

@@ -1,14 +1,15 @@
 //! A reference model of the replicated log, simple enough to be believed: a position holds one
-//! entry, everywhere and for ever; what is committed is one growing list.
+//! entry, everywhere and for ever; what is committed is one growing list; of the configurations in
+//! it each follows from the one before; who holds a lease knows of all that is committed.
 //!
 //! Why: the servers' own assertions speak of one server at a time, this speaks of all of them.
 
 use std::collections::BTreeMap;
 
-use kvraft_base::{Entry, EntryKind, MemberId, Position, Term};
+use kvraft_base::{Entry, EntryKind, Index, MemberId, Members, Position, Term};
 use kvraft_raft::{RoleName, Status};
 
-use crate::{disk::Disk, world::World};
+use crate::{disk::Disk, members::decode_members, world::World};
 
 /// See the module.
 #[derive(Default)]
@@ -36,7 +37,39 @@ impl Reference {
                 self.check_own(*id, node.lives, &journal, status);
             }
         }
+        self.check_members(world);
         self.check_durability(world);
+        self.check_leases(world);
+    }
+
+    /// Committed configurations follow each other by one voter, or through a joint one (Raft §6).
+    fn check_members(&self, world: &World) {
+        let mut before = world.members.clone();
+        for entry in self.committed.iter().filter(|entry| entry.kind == EntryKind::Config) {
+            let next = decode_members(entry);
+            let follows = if before.is_joint() {
+                !next.is_joint() && next.voters() == before.voters()
+            } else if next.is_joint() {
+                next.voters_outgoing() == before.voters()
+            } else {
+                let lacks = |of: &Members, other: &Members| {
+                    of.voters().iter().filter(|id| !other.voters().contains(id)).count()
+                };
+                lacks(&before, &next) + lacks(&next, &before) <= 1
+            };
+            assert!(follows, "{next} does not follow {before}");
+            before = next;
+        }
+    }
+
+    /// As long as a server may read by lease, no later leader has committed anything.
+    fn check_leases(&self, world: &World) {
+        let last = self.committed.last().map_or(Term::ZERO, |entry| entry.term);
+        for (id, node) in &world.nodes {
+            let Some(status) = node.status() else { continue };
+            let holds = status.lease_until.is_some_and(|until| world.clock(*id) < until);
+            assert!(!holds || last <= status.term, "{id} holds a lease that another has outrun");
+        }
     }
 
     /// Log matching, and that nothing is in a log but what a leader put there.
@@ -96,11 +129,19 @@ impl Reference {
         self.before.insert((id, life), (status, journal.entries.clone()));
     }
 
-    /// What is committed is durable on a quorum, whoever is down.
+    /// What is committed is durable on a quorum, whoever is down: of the last committed
+    /// configuration, or of a later one, which is in force from where it is appended.
     fn check_durability(&self, world: &World) {
+        let is_config = |entry: &&Entry| entry.kind == EntryKind::Config;
+        let last = self.committed.iter().rfind(is_config);
+        let from = last.map_or(Index::ZERO, |entry| entry.index);
+        let mut open = vec![last.map_or_else(|| world.members.clone(), decode_members)];
+        let later = self.entries.values().filter(is_config).filter(|entry| from < entry.index);
+        open.extend(later.map(decode_members));
         for entry in &self.committed {
             let holder = |id| world.nodes[&id].disk.contains(entry.position());
-            assert!(world.members.is_quorum(holder), "{} is on a quorum", entry.position());
+            let held = open.iter().any(|members| members.is_quorum(holder));
+            assert!(held, "{} is on a quorum", entry.position());
         }
     }
 }

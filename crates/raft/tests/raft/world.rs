@@ -286,6 +286,8 @@ impl World {
             }
         }
         for (ticket, result) in out.transfers {
+            let led = |leader| self.rules.leaders.values().any(|id| *id == leader);
+            assert!(result.is_ok_and(led) || result.is_err(), "who took over has led");
             self.trace.push(match result {
                 Ok(leader) => format!("{id}: transfer {ticket} done, {leader} leads"),
                 Err(refusal) => format!("{id}: transfer {ticket} refused: {refusal}"),
