@@ -3,8 +3,8 @@
 //!
 //! - `voters ID … [outgoing="ID …"] [learners="ID ID+ …"] [behind="ID …"]`: the configuration of
 //!   the rows after it; a plus is "to be promoted", and who is behind is not in step;
-//! - `change v4 l5 l6+ r3 p5 d2 u1`: add a voter, add learners, remove, promote, demote, update, all
-//!   at once; what comes of it holds for the rows after it, unless it is refused;
+//! - `change v4 l5 l6+ r3 p5 d2 u1`: add a voter, add learners, remove, promote, demote, update,
+//!   all at once; what comes of it holds for the rows after it, unless it is refused;
 //! - `leave`: the joint configuration is left;
 //! - `reached ID=N …`: how far each voter is, 0 if it is not named; what a quorum has reached;
 //! - `vote [yes="ID …"] [no="ID …"]`: who has answered an election, and how it stands.
