@@ -149,7 +149,7 @@ impl Inner {
             (Ending::NotDone, _) | (Ending::Unknown, Kind::Repeatable) => {
                 Error::Unavailable { endpoint, cause }
             }
-            (Ending::Unknown, Kind::Mutation) => Error::Unknown { endpoint, cause },
+            (Ending::Unknown, Kind::Mutation | Kind::Once) => Error::Unknown { endpoint, cause },
         }))
     }
 

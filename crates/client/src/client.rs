@@ -10,9 +10,8 @@ use kvraft_base::{ClientId, OpId};
 use kvraft_proto::{
     etcdserverpb::{
         CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
-        HashKvRequest, HashKvResponse, MemberListRequest, MemberListResponse, PutRequest,
-        PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse, TxnRequest,
-        TxnResponse, cluster_client::ClusterClient, kv_client::KvClient,
+        HashKvRequest, HashKvResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+        StatusRequest, StatusResponse, TxnRequest, TxnResponse, kv_client::KvClient,
         maintenance_client::MaintenanceClient, request_op::Request as Op,
     },
     kvraft::v1::{CloseRequest, session_client::SessionClient},
@@ -30,7 +29,7 @@ use crate::{
 /// A client of one cluster. Clones share connections and session.
 #[derive(Clone, Debug)]
 pub struct Client {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
@@ -57,7 +56,7 @@ impl Inner {
     }
 
     /// Asks this very server, once.
-    async fn ask<R, Fut>(&self, endpoint: EndpointId, answer: Fut) -> Result<R, Error>
+    pub(crate) async fn ask<R, Fut>(&self, endpoint: EndpointId, answer: Fut) -> Result<R, Error>
     where
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
@@ -183,17 +182,6 @@ impl Client {
         let request = CompactionRequest { revision, physical };
         let rpc = |channel, request| async move { kv(channel).compact(request).await };
         self.inner.call(Kind::Mutation, request, rpc).await
-    }
-
-    /// Who belongs to the cluster.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn member_list(&self) -> Result<MemberListResponse, Error> {
-        let rpc = |channel, request| async move {
-            ClusterClient::new(channel).member_list(request).await
-        };
-        self.inner.call(Kind::Repeatable, MemberListRequest { linearizable: true }, rpc).await
     }
 
     /// How this very server is.

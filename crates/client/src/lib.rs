@@ -28,6 +28,7 @@ mod builder;
 mod call;
 mod client;
 mod error;
+mod members;
 mod transport;
 
 pub use builder::{BuildError, Builder};
@@ -36,6 +37,9 @@ pub use error::Error;
 /// The generated messages, as requests and responses are made of them.
 pub use kvraft_proto as proto;
 pub use kvraft_session::{EndpointId, RetryPolicy};
+pub use members::NewMember;
 
+#[cfg(test)]
+mod members_tests;
 #[cfg(test)]
 mod tests;

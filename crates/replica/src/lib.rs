@@ -37,6 +37,7 @@ mod machine;
 mod node;
 mod open;
 mod outgoing;
+mod recover;
 mod snapshots;
 mod table_lane;
 #[cfg(test)]
@@ -51,4 +52,5 @@ pub use journal_lane::JournalLane;
 pub use machine::{MachineLane, MachineOptions};
 pub use node::{Node, NodeOptions};
 pub use open::{OpenOptions, Replica, ReplicaError, open};
+pub use recover::{RecoverError, Survey, force_new_cluster, survey};
 pub use table_lane::TableLane;

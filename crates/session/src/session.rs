@@ -71,6 +71,9 @@ pub enum Kind {
     Repeatable,
     /// It changes the store.
     Mutation,
+    /// It changes something else, which sessions do not cover: it has no number, and is not sent
+    /// again when in doubt.
+    Once,
 }
 
 /// One request on its way to an outcome. Held by whoever carries it out; must be ended with
@@ -216,7 +219,7 @@ impl Session {
     pub fn begin(&mut self, now: Instant, kind: Kind) -> Operation {
         let number = match (kind, &mut self.numbering) {
             (Kind::Mutation, Some(numbering)) => Some((numbering.client, numbering.issue())),
-            (Kind::Mutation, None) | (Kind::Repeatable, _) => None,
+            (Kind::Mutation, None) | (Kind::Repeatable | Kind::Once, _) => None,
         };
         let deadline = now + self.operation_timeout;
         Operation { kind, number, deadline, failure_count: 0, maybe_done: false }
@@ -263,7 +266,7 @@ impl Session {
         let next = match failure {
             Failure::NotSent => self.retry(now, operation, endpoint),
             Failure::Unknown if operation.is_repeatable() => {
-                operation.maybe_done |= operation.kind == Kind::Mutation;
+                operation.maybe_done |= operation.kind != Kind::Repeatable;
                 self.retry(now, operation, endpoint)
             }
             Failure::Unknown => {

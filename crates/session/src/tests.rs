@@ -43,6 +43,21 @@ fn unnumbered_mutation_is_not_resent_after_unknown_fate() {
     assert_eq!(session.preferred(), EndpointId(1), "the next operation asks someone else");
 }
 
+/// What sessions do not cover has no number, even with a session, and ends with the first doubt.
+#[test]
+fn what_sessions_do_not_cover_is_not_resent() {
+    let mut session = with_session();
+    let mut change = session.begin(START, Kind::Once);
+    assert_eq!((change.op(), session.pending_count()), (None, 0));
+    let first = attempt(&session, &change);
+    assert_eq!(first.stamp, None);
+    let next = session.fail(START, &mut change, first.endpoint, Failure::NotSent);
+    assert!(matches!(next, Next::Retry { .. }), "{next:?}");
+    let second = attempt(&session, &change);
+    let next = session.fail(START, &mut change, second.endpoint, Failure::Unknown);
+    assert_eq!(next, Next::End(Ending::Unknown));
+}
+
 /// What was certainly not sent may be sent elsewhere, even without a session.
 #[test]
 fn unnumbered_mutation_moves_on_when_it_was_not_sent() {

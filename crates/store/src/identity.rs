@@ -66,7 +66,8 @@ pub fn is_formatted(disk: &dyn Disk) -> Result<bool, DiskError> {
     }
 }
 
-fn write_identity(disk: &dyn Disk, identity: &Identity) -> Result<(), DiskError> {
+/// Replaces the identity file, durably.
+pub(crate) fn write_identity(disk: &dyn Disk, identity: &Identity) -> Result<(), DiskError> {
     let file = disk.create(IDENTITY_TEMP_PATH)?;
     file.write_at(0, &encode(identity))?;
     file.sync()?;
@@ -74,7 +75,8 @@ fn write_identity(disk: &dyn Disk, identity: &Identity) -> Result<(), DiskError>
     disk.sync_dir("")
 }
 
-fn encode(identity: &Identity) -> Bytes {
+/// The bytes of the identity file.
+pub(crate) fn encode(identity: &Identity) -> Bytes {
     let mut writer = Writer::new();
     writer.u64(IDENTITY_MAGIC).u32(FORMAT_VERSION).u32(READER_VERSION_MIN);
     writer.u64(0).u64(identity.cluster.0).u64(identity.member.0).bytes(&identity.members.encode());
@@ -95,28 +97,33 @@ pub fn read_identity(disk: &dyn Disk) -> Result<Identity, OpenError> {
         }
         Err(error) => return Err(error.into()),
     };
-    let damaged = |detail: String| OpenError::Damaged { path: IDENTITY_PATH.into(), detail };
-    let size = file.size()?;
-    let size =
-        usize::try_from(size).ok().filter(|size| (4..=IDENTITY_SIZE_BYTES_MAX).contains(size));
-    let Some(size) = size else { return Err(damaged("has an impossible size".into())) };
+    let size = usize::try_from(file.size()?).ok().filter(|size| *size <= IDENTITY_SIZE_BYTES_MAX);
+    let Some(size) = size else {
+        let detail = "has an impossible size".into();
+        return Err(OpenError::Damaged { path: IDENTITY_PATH.into(), detail });
+    };
     let mut buffer = vec![0; size];
     file.read_at(0, &mut buffer)?;
-    let (body, sum) = buffer.split_at(size - 4);
+    parse(&buffer, IDENTITY_PATH)
+}
+
+/// Checks the bytes of an identity file; errors name `path`.
+pub(crate) fn parse(bytes: &[u8], path: &str) -> Result<Identity, OpenError> {
+    let damaged = |detail: String| OpenError::Damaged { path: path.into(), detail };
+    let Some((body, sum)) = bytes.split_last_chunk::<4>() else {
+        return Err(damaged("has an impossible size".into()));
+    };
     if !body.starts_with(&IDENTITY_MAGIC.to_le_bytes()) {
         return Err(damaged("not a kvraft identity file".into()));
     }
-    if checksum(body).to_le_bytes() != sum {
+    if checksum(body).to_le_bytes() != *sum {
         return Err(damaged("checksum mismatch".into()));
     }
     let mut reader = Reader::new(Bytes::copy_from_slice(body));
     let (needed, identity) = decode(&mut reader).map_err(|error| damaged(error.to_string()))?;
     if FORMAT_VERSION < needed {
-        return Err(OpenError::Newer {
-            path: IDENTITY_PATH.into(),
-            needed,
-            supported: FORMAT_VERSION,
-        });
+        let supported = FORMAT_VERSION;
+        return Err(OpenError::Newer { path: path.into(), needed, supported });
     }
     identity.ok_or_else(|| damaged("members cannot be decoded".into()))
 }
@@ -137,4 +144,4 @@ fn decode(reader: &mut Reader) -> Result<(u32, Option<Identity>), DecodeError> {
 }
 
 /// Far above what seven members need; bounds what is read of a foreign file.
-const IDENTITY_SIZE_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const IDENTITY_SIZE_BYTES_MAX: usize = 64 * 1024;

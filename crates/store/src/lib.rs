@@ -9,6 +9,7 @@
 //! - `journal/`: the log and the hard state, in checksummed segments ([`Journal`]);
 //! - `table`: the settled state machine, a redb database behind per-block checksums ([`Table`]);
 //! - `install`, while a received snapshot replaces table and journal: of which position;
+//! - `refound`, while the directory becomes that of another cluster: of which ([`refound()`]);
 //! - `table.rebuild`, once damage was met in the table, and `table.damaged`, a table given up.
 //!
 //! Invariants:
@@ -28,6 +29,7 @@ mod install;
 mod journal;
 mod open;
 mod rebuild;
+mod refound;
 mod table;
 
 pub use dump::{DumpItem, dump};
@@ -36,4 +38,5 @@ pub use identity::{FORMAT_VERSION, Identity, format, is_formatted, read_identity
 pub use journal::Journal;
 pub use open::{Note, Opened, Options, Recovered, open};
 pub use rebuild::rebuild;
+pub use refound::refound;
 pub use table::{Export, Import, Table, TableReader, TableView};

@@ -1,7 +1,8 @@
 //! Recovery: from a data directory to a server's memory, the same for every world.
 //!
-//! In this order: whose directory it is; leftovers of interrupted steps are removed; the table is
-//! opened; the journal is replayed; the two are brought together.
+//! In this order: what made the directory another cluster's is ended; whose it is; leftovers of
+//! interrupted steps are removed; the table is opened; the journal is replayed; the two are brought
+//! together.
 //!
 //! Invariants:
 //! - what is returned is durable, even if a killed process had not synced it;
@@ -18,6 +19,7 @@ use crate::{
     identity::{IDENTITY_PATH, IDENTITY_TEMP_PATH, read_identity},
     install::{MARK_PATH, MARK_TEMP_PATH, Mark, clear_mark, read_mark},
     journal, rebuild,
+    refound::{self, REFOUND_TEMP_PATH},
     table::{TABLE_PATH, TABLE_TEMP_PATH},
 };
 
@@ -128,6 +130,11 @@ pub enum Note {
         /// Where the table ends.
         applied: Position,
     },
+    /// The directory had become that of another cluster, and the last steps of that were done now.
+    Refounded {
+        /// The cluster.
+        cluster: ClusterId,
+    },
     /// A file that an interrupted step had left was removed.
     LeftoverRemoved {
         /// The file.
@@ -168,6 +175,9 @@ impl std::fmt::Display for Note {
                 };
                 write!(f, "the table is damaged ({detail}); it is kept as {path}, and {source}")
             }
+            Self::Refounded { cluster } => {
+                write!(f, "recovery completed: this is a server of cluster {cluster} now")
+            }
             Self::LeftoverRemoved { path } => write!(f, "{path}: leftover removed"),
         }
     }
@@ -187,13 +197,18 @@ pub fn open(
     expected: Option<(ClusterId, MemberId)>,
 ) -> Result<Opened, OpenError> {
     assert!(4096 <= options.segment_size_bytes, "a segment has at least 4 KiB");
+    // Before anything else is read: what the directory is may not all be in its place yet.
+    let refounded = refound::finish(disk)?;
     let identity = read_identity(disk)?;
     check_expected(&identity, expected)?;
     if let Some(damage) = rebuild::condemned(disk)? {
         return Err(TableError::from(damage).into());
     }
     let mut notes = Vec::new();
-    for path in [TABLE_TEMP_PATH, IDENTITY_TEMP_PATH, MARK_TEMP_PATH] {
+    if refounded {
+        notes.push(Note::Refounded { cluster: identity.cluster });
+    }
+    for path in [TABLE_TEMP_PATH, IDENTITY_TEMP_PATH, MARK_TEMP_PATH, REFOUND_TEMP_PATH] {
         remove_leftover(disk, path, &mut notes)?;
     }
     // A killed process may have renamed a table that is not yet durable under its name; the journal

@@ -97,7 +97,10 @@ impl Sometimes {
                 Note::Muted { .. } => self.muted_start += 1,
                 Note::JournalCut { .. } => self.journal_cut += 1,
                 Note::InstallRolledForward { .. } => self.install_completed += 1,
-                Note::TornTail { .. } | Note::Damaged { .. } | Note::LeftoverRemoved { .. } => {}
+                Note::TornTail { .. }
+                | Note::Damaged { .. }
+                | Note::Refounded { .. }
+                | Note::LeftoverRemoved { .. } => {}
             }
         }
     }

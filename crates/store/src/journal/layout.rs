@@ -291,6 +291,11 @@ pub(super) fn spare_path(segment: u64) -> String {
     format!("{DIR}/{segment:016x}.old")
 }
 
+/// Path of the segment of a refounded directory, until that counts.
+pub(super) fn refounded_path(segment: u64) -> String {
+    format!("{DIR}/{segment:016x}.refound")
+}
+
 /// The number in a segment's file name.
 pub(crate) fn segment_of_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg").filter(|digits| digits.len() == 16)?;

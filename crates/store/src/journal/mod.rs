@@ -17,6 +17,7 @@
 
 pub(crate) mod layout;
 mod recover;
+mod refound;
 mod scan;
 
 use std::collections::VecDeque;
@@ -34,6 +35,7 @@ use self::layout::{
 pub(crate) use self::{
     layout::DIR,
     recover::{clear_leftovers, list_segments, recover},
+    refound::{NewLog, check_log, name_refounded},
     scan::{Part, Scan, scan},
 };
 use crate::{Identity, OpenError, install::clear_mark};

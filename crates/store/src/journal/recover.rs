@@ -61,7 +61,7 @@ pub(crate) fn recover(
 pub(crate) fn clear_leftovers(disk: &dyn Disk) -> Result<Vec<String>, DiskError> {
     let mut removed = Vec::new();
     for name in disk.list(DIR)? {
-        if name.ends_with(".new") || name.ends_with(".old") {
+        if [".new", ".old", ".refound"].iter().any(|ending| name.ends_with(ending)) {
             let path = format!("{DIR}/{name}");
             disk.remove(&path)?;
             removed.push(path);

@@ -9,5 +9,6 @@ mod disk;
 mod install;
 mod journal;
 mod rebuild;
+mod refound;
 mod table;
 mod world;
