@@ -199,7 +199,7 @@ impl Drop for Cluster {
 }
 
 /// The last lines of a log; nothing when there is none.
-fn log_end(path: &Path) -> String {
+pub(crate) fn log_end(path: &Path) -> String {
     let text = std::fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();

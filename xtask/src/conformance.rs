@@ -13,15 +13,27 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, SERVER_COUNT, kill_all};
 use crate::run::{Step, build_release, need, output, run_steps};
-use crate::{kills, power, readme};
+use crate::{grow_and_shrink, kills, members, power, readme};
 
-/// Runs every conformance check.
+/// Runs every conformance check; those of changes of members also with each program of
+/// `more_etcdctls`.
 ///
 /// # Errors
 /// The first check that failed, or the program that is missing.
-pub fn conformance(root: &Path) -> Result<()> {
+pub fn conformance(root: &Path, more_etcdctls: &[PathBuf]) -> Result<()> {
     need("etcdctl", "etcd-client")?;
     let binary = build_release(root)?;
+    let own = [PathBuf::from("etcdctl")];
+    let programs = own.iter().chain(more_etcdctls);
+    run_steps(
+        programs
+            .map(|program| {
+                let name = format!("{}: members and leader", program.display());
+                Step::new(name, || members::conform(&binary, program))
+            })
+            .chain([Step::new("grow and shrink", || grow_and_shrink::under_load(&binary))])
+            .collect(),
+    )?;
     let set_up = readme::set_up(root)?;
     let own = set_up.run.iter().skip_while(|word| *word != "--").skip(1);
     let arguments: Vec<&str> = own.map(String::as_str).collect();

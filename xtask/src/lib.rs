@@ -1,5 +1,5 @@
 //! Everything a maintainer runs, as one typed tool: `cargo xtask ci | tidy | conformance |
-//! power-loss | fail-over | planted-bugs | model-check | bench-etcd`.
+//! power-loss | fail-over | grow-and-shrink | rejoin | planted-bugs | model-check | bench-etcd`.
 //!
 //! Why: no shell dialect, nothing to install, and the checks can be tested like any other code.
 //!
@@ -13,12 +13,16 @@ mod ci;
 mod cluster;
 mod conformance;
 mod fail_over;
+mod fleet;
+mod grow_and_shrink;
 mod kills;
+mod members;
 mod model;
 mod planted;
 mod power;
 mod processes;
 mod readme;
+mod rejoin;
 mod rules;
 mod run;
 pub mod tidy;
@@ -29,9 +33,11 @@ pub use bench::{BenchOptions, bench_etcd};
 pub use ci::{check_tidy, ci};
 pub use conformance::conformance;
 pub use fail_over::fail_over;
+pub use grow_and_shrink::grow_and_shrink;
 pub use model::{model_check, model_check_planted};
 pub use planted::planted_bugs;
 pub use power::power_loss;
+pub use rejoin::{RejoinOptions, rejoin};
 pub use rules::rules;
 
 /// The root of the workspace that this tool was built from.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::BenchOptions;
+use xtask::{BenchOptions, RejoinOptions};
 
 /// Maintenance commands of kvraft.
 #[derive(Parser)]
@@ -20,8 +20,28 @@ enum Job {
     Ci,
     /// The rules of the house that a compiler does not know
     Tidy,
-    /// The shipped binary under etcdctl, with servers killed under it
-    Conformance,
+    /// The shipped binary under etcdctl, with servers killed under it, added and removed
+    Conformance {
+        /// Other etcdctl programs that members are changed with, too
+        #[arg(long, value_name = "PROGRAM")]
+        etcdctl: Vec<PathBuf>,
+    },
+    /// Three servers become five and three others, under load: nothing acknowledged is lost, and
+    /// writes never pause for more than a second
+    GrowAndShrink,
+    /// A follower misses many keys and comes back while writes go on: how, how long, and what that
+    /// does to the leader's latency, as a markdown table
+    Rejoin {
+        /// Keys that are written while it is down
+        #[arg(long, default_value_t = 500_000)]
+        keys: u64,
+        /// Offered load, in percent of what the cluster takes at most
+        #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=90))]
+        rate_percent: u64,
+        /// Entries kept in the journal for those who are a little behind [default: the server's]
+        #[arg(long)]
+        retained_entries: Option<u64>,
+    },
     /// The shipped binary on a disk that forgets what was not synced: all servers are killed in
     /// mid-load, and every acknowledged write must be there again
     PowerLoss {
@@ -85,7 +105,11 @@ fn main() -> Result<()> {
     match Arguments::parse().job {
         Job::Ci => xtask::ci(&root),
         Job::Tidy => xtask::check_tidy(&root),
-        Job::Conformance => xtask::conformance(&root),
+        Job::Conformance { etcdctl } => xtask::conformance(&root, &etcdctl),
+        Job::GrowAndShrink => xtask::grow_and_shrink(&root),
+        Job::Rejoin { keys, rate_percent, retained_entries } => {
+            xtask::rejoin(&root, &RejoinOptions { keys, rate_percent, retained_entries })
+        }
         Job::PowerLoss { rounds, planted } => xtask::power_loss(&root, rounds, &planted),
         Job::FailOver { kills } => xtask::fail_over(&root, kills as usize),
         Job::ModelCheck { planted: true, .. } => xtask::model_check_planted(&root),

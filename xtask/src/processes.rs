@@ -8,7 +8,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -138,11 +138,16 @@ impl Guard {
         self.child.id()
     }
 
+    /// How the process has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().context("asking for the end of a process")
+    }
+
     /// Sends `signal` and waits for a clean end.
     pub(crate) fn stop(&mut self, signal: &str, patience: Duration) -> Result<()> {
         crate::run::signal(self.pid(), signal)?;
         let status = crate::run::wait_for("a clean end", patience, || {
-            self.child.try_wait()?.context("the process still runs")
+            self.ended()?.context("the process still runs")
         })?;
         ensure!(status.success(), "after SIG{signal} the process ended with {status}");
         Ok(())
