@@ -23,13 +23,14 @@ use kvraft_base::{ClusterId, MemberId};
 use kvraft_server::{ConfigFile, MemberConfig, ServerConfig, parse_time};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
+pub(crate) use self::place::new_cluster_id;
 use self::{
     child::{Ended, Order},
     place::{Place, ServerPlace},
     screen::Screen,
     watchers::Watchers,
 };
-use crate::signals::Stop;
+use crate::{connection::quote, signals::Stop};
 
 /// Run a whole cluster on this machine, each server in its own process
 ///
@@ -194,7 +195,7 @@ async fn serve(members: &[Member], place: &Place, screen: Screen, stop: &mut Sto
         running.spawn(end);
         pids.push(pid);
     }
-    screen.say(&table(members, &pids)?);
+    screen.say(&table(members, &pids, place.root())?);
     if place.used {
         screen.say(&format!("continuing from {}", place.root().display()));
     }
@@ -269,7 +270,7 @@ async fn end_all(
 }
 
 /// What a person needs to use the cluster and to hurt it.
-fn table(members: &[Member], pids: &[u32]) -> Result<String> {
+fn table(members: &[Member], pids: &[u32], root: &Path) -> Result<String> {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["server", "clients", "peers", "pid", "data directory"]);
@@ -289,21 +290,42 @@ fn table(members: &[Member], pids: &[u32]) -> Result<String> {
         text.push_str(&format!("  kill -9 {pid:<8}   {start}\n"));
     }
     let endpoints: Vec<String> = members.iter().map(|member| member.client.to_string()).collect();
-    text.push_str(&format!("\nendpoints: {}\n", endpoints.join(",")));
+    let endpoints = endpoints.join(",");
+    if let Some(join) = join_command(members, &endpoints, root) {
+        text.push_str(&format!("\nadd a server:\n  {join}\n"));
+    }
+    text.push_str(&format!("\nendpoints: {endpoints}\n"));
     Ok(text)
+}
+
+/// The command line that adds a server to the cluster, with the next ports; none when there are no
+/// more ports.
+fn join_command(members: &[Member], endpoints: &str, root: &Path) -> Option<String> {
+    let last = members.last()?;
+    let address = |after: SocketAddr| {
+        Some(SocketAddr::new(after.ip(), after.port().checked_add(2)?).to_string())
+    };
+    let name = format!("server-{}", last.number + 1);
+    let data = root.join(&name).join("data");
+    Some(format!(
+        "{} server --join {endpoints} --name {name} \\\n    --listen-client {} --listen-peer {} \
+         --data-dir {}",
+        program(),
+        address(last.client)?,
+        address(last.peer)?,
+        quote(&data.display().to_string())
+    ))
 }
 
 /// The command line that starts a server by hand.
 fn start_command(config: &Path) -> String {
-    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("kvraft"));
-    format!("{} server --config {}", quote(&program), quote(config))
+    format!("{} server --config {}", program(), quote(&config.display().to_string()))
 }
 
-/// For a shell: unchanged when it has plain characters only.
-fn quote(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+/// This program, for a shell.
+fn program() -> String {
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("kvraft"));
+    quote(&program.display().to_string())
 }
 
 /// A server that takes longer to flush than this has a problem that waiting does not solve.

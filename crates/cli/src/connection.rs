@@ -62,6 +62,11 @@ impl Connection {
         Ok(self.builder(Duration::from_secs(5)).build()?)
     }
 
+    /// The same, of other servers.
+    pub(crate) fn client_of(&self, endpoints: &[String]) -> Result<Client> {
+        Ok(self.builder(Duration::from_secs(5)).endpoints(endpoints).build()?)
+    }
+
     /// A client for a person who waits for a new leader; `exactly_once` is for kvraft servers only.
     pub(crate) fn patient_client(&self, exactly_once: bool) -> Result<Client> {
         let builder = self.builder(Duration::from_secs(60));
@@ -78,6 +83,24 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let time = kvraft_server::parse_time(text)
         .map_err(|_| format!("{text:?} is no time: write 500ms, 20s, 5m or 1h"))?;
     if time.is_zero() { Err("must be greater than zero".to_owned()) } else { Ok(time) }
+}
+
+/// Reads `host:port`, with or without `http://` before it; gives it without.
+pub(crate) fn parse_address(text: &str) -> Result<String, String> {
+    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    match address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>())) {
+        Some((host, Ok(port))) if !host.is_empty() && port != 0 => Ok(address.to_owned()),
+        _ => Err(format!("{text:?} is not HOST:PORT")),
+    }
+}
+
+/// For a shell: unchanged when it has plain characters only.
+pub(crate) fn quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Prints a result, all of it at once.

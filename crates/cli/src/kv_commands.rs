@@ -4,7 +4,7 @@
 //! - results go to standard output, errors to standard error with a non-zero exit;
 //! - nothing is sent that a plain etcd server does not know.
 
-mod json;
+pub(crate) mod json;
 mod options;
 mod reply;
 mod simple;

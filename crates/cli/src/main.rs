@@ -8,8 +8,11 @@ mod cluster;
 mod connection;
 mod kv_commands;
 mod log_cmd;
+mod member_cmd;
+mod move_leader_cmd;
 mod noop_server;
 mod prompt;
+mod recover_cmd;
 mod server_cmd;
 mod signals;
 mod sim_cmd;
@@ -37,9 +40,12 @@ enum Command {
     Txn(kv_commands::TxnArgs),
     Compact(kv_commands::CompactArgs),
     Status(kv_commands::StatusArgs),
+    Member(member_cmd::MemberArgs),
+    MoveLeader(move_leader_cmd::MoveLeaderArgs),
     Client(prompt::ClientArgs),
     Bench(bench::BenchArgs),
     Log(log_cmd::LogArgs),
+    Recover(recover_cmd::RecoverArgs),
     Sim(sim_cmd::SimArgs),
     Check(check_cmd::CheckArgs),
     Completion(CompletionArgs),
@@ -78,9 +84,12 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Txn(args) => block_on(done(kv_commands::txn(args))),
         Command::Compact(args) => block_on(done(kv_commands::compact(args))),
         Command::Status(args) => block_on(done(kv_commands::status(args))),
+        Command::Member(args) => block_on(done(member_cmd::run(args))),
+        Command::MoveLeader(args) => block_on(done(move_leader_cmd::run(args))),
         Command::Client(args) => block_on(done(prompt::run(args))),
         Command::Bench(args) => block_on(done(bench::run(args))),
         Command::Log(args) => log_cmd::run(&args),
+        Command::Recover(args) => block_on(recover_cmd::run(args)),
         Command::Sim(args) => Ok(sim_cmd::main(&args)),
         Command::Check(args) => check_cmd::run(&args),
         Command::NoopServer(args) => block_on(noop_server::run(args)),

@@ -1,4 +1,9 @@
 //! `kvraft server`: one server in this process, until a signal asks it to stop.
+//!
+//! Invariant: a data directory that has been formatted is what it is; who a server is comes from
+//! there unless it is told, and what it is told must then be the same.
+
+mod join;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -9,11 +14,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use kvraft_server::{
-    ConfigFile, LogFormat, MemberEntry, Server, ServerConfig, StartError, parse_time,
+    ConfigFile, LogFormat, MemberConfig, MemberEntry, Server, ServerConfig, StartError, parse_time,
 };
+use kvraft_store::Identity;
 use tokio::io::AsyncReadExt as _;
 
-use crate::signals::Stop;
+use crate::{connection::parse_address, signals::Stop};
 
 /// Run one server
 ///
@@ -28,6 +34,8 @@ use crate::signals::Stop;
       --initial-cluster 1=10.0.0.1:2380,2=10.0.0.2:2380,3=10.0.0.3:2380
   kvraft server --name b --initial-cluster-token prod \\
       --initial-cluster a=10.0.0.1:2380,b=10.0.0.2:2380,c=10.0.0.3:2380
+  kvraft server --join 10.0.0.1:2379,10.0.0.2:2379 --name d --data-dir ./d \\
+      --listen-client 10.0.0.4:2379 --listen-peer 10.0.0.4:2380
   kvraft server --heartbeat-interval 3s --election-timeout 30s --set limits.retained-entries=100
   kvraft server --data-dir ./data --print-config > server.toml")]
 pub(crate) struct ServerArgs {
@@ -59,6 +67,24 @@ pub(crate) struct ServerArgs {
     /// server alone]
     #[arg(long, value_name = "MEMBERS", value_delimiter = ',', value_parser = parse_member)]
     initial_cluster: Vec<MemberEntry>,
+    /// Join the running cluster that is served here: this server is added as a learner, and votes
+    /// by itself as soon as it has caught up. Ignored once there is data
+    #[arg(
+        long,
+        value_name = "ENDPOINTS",
+        value_delimiter = ',',
+        conflicts_with = "initial_cluster"
+    )]
+    join: Vec<String>,
+    /// With --join: stay a learner, which receives everything and does not vote
+    #[arg(long, requires = "join")]
+    learner: bool,
+    /// Where other servers reach this one, when that is not where it listens
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
+    advertise_peer: Option<String>,
+    /// Where clients reach this one, when that is not where it listens
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
+    advertise_client: Option<String>,
     /// How often a leader is heard from: 100ms, 3s, or a number of milliseconds [default: 100ms]
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     heartbeat_interval: Option<Duration>,
@@ -92,7 +118,8 @@ pub(crate) struct ServerArgs {
 pub(crate) async fn run(args: ServerArgs) -> Result<ExitCode> {
     let stdin_ends = args.stop_on_stdin_close;
     let print = args.print_config;
-    let config = resolve(args)?;
+    let (endpoints, as_learner) = (args.join.clone(), args.learner);
+    let (mut config, is_new) = resolve(args)?;
     if print {
         print!("{}", config.to_toml());
         return Ok(ExitCode::SUCCESS);
@@ -100,6 +127,16 @@ pub(crate) async fn run(args: ServerArgs) -> Result<ExitCode> {
     kvraft_server::start_logs(config.log_format, &config.log_level)?;
     end_process_on_panic();
     let mut stop = Stop::listen();
+    if is_new && !endpoints.is_empty() {
+        tokio::select! {
+            joined = join::join(&mut config, &endpoints, as_learner) => joined?,
+            _ = stop.asked() => bail!("stopped while joining"),
+        }
+    } else if !endpoints.is_empty() {
+        let (member, cluster) = (config.member.0, config.cluster.0);
+        let directory = config.data_dir.display();
+        eprintln!("{directory} is of member {member:x} of cluster {cluster:x}: --join is ignored");
+    }
     let data_dir = config.data_dir.clone();
     let server = tokio::select! {
         started = Server::start(config) => started.map_err(|error| in_data_dir(error, &data_dir))?,
@@ -124,37 +161,69 @@ fn in_data_dir(error: StartError, path: &Path) -> anyhow::Error {
     }
 }
 
+/// What this server is to be, and whether there is no data yet.
+fn resolve(args: ServerArgs) -> Result<(ServerConfig, bool)> {
+    let mut file = overlay(&args)?;
+    // A directory that cannot be read is no new one; what is wrong with it, the start says.
+    let identity = kvraft_server::read_identity(&file.data_dir);
+    let is_new = matches!(identity, Ok(None));
+    be_who_it_is(&mut file, &args, identity.ok().flatten().as_ref());
+    let mut config = match (&args.config, file.resolve()) {
+        (Some(path), Err(error)) => bail!("{}: {error}", path.display()),
+        (_, resolved) => resolved?,
+    };
+    advertise(&mut config, args.advertise_peer, args.advertise_client);
+    Ok((config, is_new))
+}
+
 /// The file, overlaid by the flags; or the flags over the defaults.
-fn resolve(args: ServerArgs) -> Result<ServerConfig> {
+fn overlay(args: &ServerArgs) -> Result<ConfigFile> {
     let mut file = match &args.config {
         Some(path) => ConfigFile::read(path)?,
-        None => alone(&args),
+        None => alone(args),
     };
     file.member = args.member.or(file.member);
-    file.name = args.name.or(file.name);
+    file.name = args.name.clone().or(file.name);
     file.cluster = args.cluster_id.or(file.cluster);
-    file.cluster_token = args.initial_cluster_token.or(file.cluster_token);
-    file.data_dir = args.data_dir.unwrap_or(file.data_dir);
+    file.cluster_token = args.initial_cluster_token.clone().or(file.cluster_token);
+    file.data_dir = args.data_dir.clone().unwrap_or(file.data_dir);
     file.listen_client = args.listen_client.unwrap_or(file.listen_client);
     file.listen_peer = args.listen_peer.unwrap_or(file.listen_peer);
     file.heartbeat_interval = args.heartbeat_interval.unwrap_or(file.heartbeat_interval);
     file.election_timeout = args.election_timeout.unwrap_or(file.election_timeout);
     file.request_timeout = args.request_timeout.or(file.request_timeout);
     file.log_format = args.log_format.map_or(file.log_format, Into::into);
-    file.log_level = args.log_level.unwrap_or(file.log_level);
+    file.log_level = args.log_level.clone().unwrap_or(file.log_level);
     file.volatile_disk |= args.volatile_disk;
     if !args.initial_cluster.is_empty() {
-        file.members = args.initial_cluster;
+        file.members.clone_from(&args.initial_cluster);
     }
     for set in &args.set {
         file.set(set).context("--set")?;
     }
-    let mut config = match (&args.config, file.resolve()) {
-        (Some(path), Err(error)) => bail!("{}: {error}", path.display()),
-        (_, resolved) => resolved?,
-    };
-    advertise_own(&mut config);
-    Ok(config)
+    Ok(file)
+}
+
+/// Fills in who this server is, where nobody has said it: its data does, or the cluster will.
+fn be_who_it_is(file: &mut ConfigFile, args: &ServerArgs, identity: Option<&Identity>) {
+    let is_joining = !args.join.is_empty();
+    let has_list = args.config.is_some() || !args.initial_cluster.is_empty();
+    if args.member.is_some() || (has_list && !is_joining) {
+        return;
+    }
+    let id = identity.map_or(1, |identity| identity.member.0);
+    if let Some(identity) = identity {
+        file.member = Some(id);
+        if args.cluster_id.is_none() && args.initial_cluster_token.is_none() {
+            file.cluster = Some(identity.cluster.0);
+        }
+    } else if is_joining {
+        file.member.get_or_insert(id);
+    }
+    if args.config.is_none() && (is_joining || id != 1) {
+        // The defaults' list is of a server alone.
+        file.members.clear();
+    }
 }
 
 /// A server alone, on etcd's ports.
@@ -173,12 +242,23 @@ fn alone(args: &ServerArgs) -> ConfigFile {
     file
 }
 
-/// Clients learn this server's address from itself at least.
-fn advertise_own(config: &mut ServerConfig) {
-    let (me, address) = (config.member, config.listen_client);
-    let own = config.members.iter_mut().find(|member| member.id == me);
-    if let Some(own) = own.filter(|own| own.client.is_empty() && !address.ip().is_unspecified()) {
-        own.client = address.to_string();
+/// Others learn this server's addresses from itself at least.
+fn advertise(config: &mut ServerConfig, peer: Option<String>, client: Option<String>) {
+    let (me, listen) = (config.member, config.listen_client);
+    if !config.members.iter().any(|member| member.id == me) && (peer.is_some() || client.is_some())
+    {
+        config.members.push(MemberConfig {
+            id: me,
+            name: config.name.clone(),
+            peer: config.listen_peer.to_string(),
+            client: String::new(),
+        });
+    }
+    let Some(own) = config.members.iter_mut().find(|member| member.id == me) else { return };
+    own.peer = peer.unwrap_or_else(|| own.peer.clone());
+    own.client = client.unwrap_or_else(|| own.client.clone());
+    if own.client.is_empty() && !listen.ip().is_unspecified() {
+        own.client = listen.to_string();
     }
 }
 

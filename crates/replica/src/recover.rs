@@ -3,8 +3,8 @@
 //! Why: where a majority is lost for good, nobody can elect, and no rule of consensus leads on. A
 //! person who accepts the loss cuts the knot, offline, in one directory.
 //!
-//! What the directory holds, its keys, revisions and sessions, stays. Its log gets one more entry, a
-//! configuration of this server alone, in a term above all that it has seen; a server that starts
+//! What the directory holds, its keys, revisions and sessions, stays. Its log gets one more entry,
+//! a configuration of this server alone, in a term above all that it has seen; a server that starts
 //! from it commits everything before. The cluster's id changes, so that servers of the old cluster
 //! are refused by the greeting and cannot take part.
 //!

@@ -206,7 +206,7 @@ fn write_marker(root: &Path, marker: &Marker) -> Result<()> {
 }
 
 /// Not zero, not negative when read as TOML's signed integer, and another one each time.
-fn new_cluster_id() -> u64 {
+pub(crate) fn new_cluster_id() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let nanos = u64::try_from(now.as_nanos()).unwrap_or_default();
     let mut prng = kvraft_base::Prng::new(nanos ^ u64::from(std::process::id()) << 40);

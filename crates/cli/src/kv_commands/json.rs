@@ -38,12 +38,14 @@ pub(super) fn render(reply: &Reply) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+/// Whether Go would leave the field out.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+/// Who answered, and when.
 #[derive(Serialize)]
-struct Header {
+pub(crate) struct Header {
     #[serde(skip_serializing_if = "is_default")]
     cluster_id: u64,
     #[serde(skip_serializing_if = "is_default")]
@@ -166,7 +168,8 @@ struct Status<'a> {
     db_size_quota: i64,
 }
 
-fn header(header: Option<&ResponseHeader>) -> Option<Header> {
+/// As it is printed.
+pub(crate) fn header(header: Option<&ResponseHeader>) -> Option<Header> {
     header.map(|header| Header {
         cluster_id: header.cluster_id,
         member_id: header.member_id,

@@ -109,13 +109,16 @@ impl Maintenance for Service {
         &self,
         request: GrpcRequest<pb::MoveLeaderRequest>,
     ) -> GrpcResult<pb::MoveLeaderResponse> {
-        let to = MemberId(request.into_inner().target_id);
+        // 0 names nobody: the leader chooses. An etcd refuses that.
+        let to = Some(MemberId(request.into_inner().target_id)).filter(|to| *to != MemberId::ZERO);
         let raft = self.published().raft;
         if raft.leader != Some(self.0.member) {
             return Err(membership::not_leader());
         }
-        self.view(&raft.membership.members, &|_| true).check_successor(to)?;
-        if to != self.0.member {
+        if let Some(to) = to {
+            self.view(&raft.membership.members, &|_| true).check_successor(to)?;
+        }
+        if to != Some(self.0.member) {
             self.transfer(to).await?;
         }
         Ok(tonic::Response::new(pb::MoveLeaderResponse { header: None }))
@@ -133,11 +136,11 @@ impl Maintenance for Service {
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Service {
-    /// Has another server lead, in the time that a request has.
-    async fn transfer(&self, to: MemberId) -> Result<(), Status> {
+    /// Has another server lead, the nearest if none is named, in the time that a request has.
+    async fn transfer(&self, to: Option<MemberId>) -> Result<(), Status> {
         let deadline = Instant::now() + self.0.request_timeout;
         loop {
-            let request = |_| ClientRequest::Transfer { to: Some(to) };
+            let request = |_| ClientRequest::Transfer { to };
             let pending = self.0.driver.request(0, request);
             let pending = pending.map_err(|_| errors::failed(kvraft_replica::Failure::Busy))?;
             let reply = tokio::time::timeout_at(deadline, pending.outcome()).await;

@@ -34,10 +34,12 @@ mod accept;
 mod dial;
 mod frame;
 mod link;
+mod probe;
 mod queue;
 mod roster;
 
 pub use frame::Lane;
+pub use probe::probe_peer;
 pub use roster::Peers;
 use roster::Roster;
 

@@ -1,0 +1,207 @@
+//! Three real servers, of which two are lost for good: the third goes on alone with all that it
+//! has, and grows to three again.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use kvraft_proto::etcdserverpb::{HashKvRequest, maintenance_client::MaintenanceClient};
+use serde_json::Value;
+
+const KVRAFT: &str = env!("CARGO_BIN_EXE_kvraft");
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server's place, and its process while it runs.
+struct Node {
+    name: String,
+    data: PathBuf,
+    client: String,
+    peer: String,
+    running: Option<Child>,
+}
+
+impl Node {
+    fn start(&mut self, more: &[&str]) {
+        let log = fs::File::create(self.data.with_extension("log")).unwrap();
+        let mut command = Command::new(KVRAFT);
+        command.args(["server", "--name", &self.name, "--data-dir", text(&self.data)]);
+        command.args(["--listen-client", &self.client, "--listen-peer", &self.peer]).args(more);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.running = Some(command.spawn().unwrap());
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.kill().unwrap();
+            running.wait().unwrap();
+        }
+    }
+
+    /// What `kvraft` says at this server.
+    fn ask(&self, arguments: &[&str]) -> Output {
+        run(&[arguments, &["--endpoints", &self.client]].concat())
+    }
+
+    /// Asks until it works.
+    fn wait(&self, arguments: &[&str], until: impl Fn(&str) -> bool) -> String {
+        let start = Instant::now();
+        loop {
+            let output = self.ask(arguments);
+            let said = String::from_utf8(output.stdout).unwrap();
+            if output.status.success() && until(&said) {
+                return said;
+            }
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let log = fs::read_to_string(self.data.with_extension("log")).unwrap();
+            let waited = start.elapsed();
+            assert!(waited < PATIENCE, "{arguments:?}: {said} {errors}\nits log:\n{log}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Its store's hash at a revision.
+    fn hash(&self, revision: i64) -> u32 {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let asked = async {
+            let url = format!("http://{}", self.client);
+            let mut maintenance = MaintenanceClient::connect(url).await.ok()?;
+            let answer = maintenance.hash_kv(HashKvRequest { revision }).await.ok()?;
+            Some(answer.into_inner().hash)
+        };
+        runtime.block_on(asked).unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(KVRAFT).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// `count` places in an empty folder; no port is given twice.
+fn nodes(folder: &str, count: usize) -> Vec<Node> {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+    drop(fs::remove_dir_all(&root));
+    fs::create_dir_all(&root).unwrap();
+    let listeners: Vec<TcpListener> =
+        (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let address = |at: usize| listeners[at].local_addr().unwrap().to_string();
+    let node = |at: usize| {
+        let name = format!("s{at}");
+        let data = root.join(&name);
+        Node { name, data, client: address(2 * at), peer: address(2 * at + 1), running: None }
+    };
+    (0..count).map(node).collect()
+}
+
+fn found(nodes: &mut [Node]) {
+    let member = |node: &Node| format!("{}={}", node.name, node.peer);
+    let members: Vec<String> = nodes.iter().map(member).collect();
+    let members = members.join(",");
+    for node in nodes {
+        node.start(&["--initial-cluster-token", "t", "--initial-cluster", &members]);
+    }
+}
+
+/// Revision and number of keys, as a linearizable read tells.
+fn count(node: &Node) -> (i64, i64) {
+    let arguments = ["get", "", "--prefix", "--count-only", "-w", "json"];
+    let said = node.wait(&arguments, |_| true);
+    let answer: Value = serde_json::from_str(&said).unwrap();
+    (answer["header"]["revision"].as_i64().unwrap(), answer["count"].as_i64().unwrap())
+}
+
+fn recover(node: &Node, more: &[&str]) -> (bool, String) {
+    let arguments = ["recover", "--force-new-cluster", "--data-dir", text(&node.data)];
+    let output = run(&[&arguments, more].concat());
+    let mut said = String::from_utf8(output.stdout).unwrap();
+    said.push_str(std::str::from_utf8(&output.stderr).unwrap());
+    (output.status.success(), said)
+}
+
+/// The survivor keeps every key and revision, is refused as long as a quorum answers, asks before
+/// it does anything, shuts the old servers out, and grows to three again.
+#[test]
+fn one_of_three_goes_on_alone() {
+    let mut nodes = nodes("recover", 5);
+    found(&mut nodes[..3]);
+    for at in 0..20 {
+        nodes[0].wait(&["put", &format!("k{at}"), &format!("v{at}")], |said| said == "OK\n");
+    }
+    nodes[0].wait(&["del", "k3"], |said| said == "1\n");
+    let before = count(&nodes[0]);
+    assert_eq!(before.1, 19);
+    // What is read linearizably there is applied there.
+    let hash = nodes[0].hash(before.0);
+
+    let (done, said) = recover(&nodes[0], &["--yes"]);
+    assert!(!done && said.contains("another process"), "{said}");
+    nodes[0].kill();
+    let (done, said) = recover(&nodes[0], &["--yes"]);
+    assert!(!done && said.contains("refused") && said.contains("quorum"), "{said}");
+    nodes[1].kill();
+    let (done, said) = recover(&nodes[0], &["--yes"]);
+    assert!(!done && said.contains("(s2) answers"), "one other and this one are a quorum: {said}");
+    nodes[2].kill();
+    fs::remove_dir_all(&nodes[1].data).unwrap();
+    let (done, said) = recover(&nodes[0], &[]);
+    assert!(!done && said.contains("nothing was changed"), "{said}");
+    let (done, said) = recover(&nodes[0], &["--yes", "--cluster-id", "4711"]);
+    assert!(done && said.contains("is lost, even if it was acknowledged"), "{said}");
+    let (done, said) = recover(&nodes[0], &["--yes"]);
+    assert!(done && said.contains("cluster of its own already"), "{said}");
+
+    nodes[0].start(&[]);
+    assert_eq!(count(&nodes[0]), before);
+    assert_eq!(nodes[0].hash(before.0), hash);
+    grow_again(&mut nodes, before, hash);
+}
+
+fn grow_again(nodes: &mut [Node], before: (i64, i64), hash: u32) {
+    // The one whose directory is still there cannot come back.
+    nodes[2].start(&[]);
+    let through = nodes[0].client.clone();
+    for at in [3, 4] {
+        nodes[at].start(&["--join", &through]);
+        let voter = format!(", started, s{at}, ");
+        let is_voter = |line: &str| line.contains(&voter) && line.ends_with("false");
+        nodes[0].wait(&["member", "list"], |said| said.lines().any(is_voter));
+    }
+    nodes[4].wait(&["put", "after", "all"], |said| said == "OK\n");
+    let now = (before.0 + 1, before.1 + 1);
+    for at in [0, 3, 4] {
+        assert_eq!(count(&nodes[at]), now);
+        assert_eq!(nodes[at].hash(before.0), hash);
+    }
+    let status = nodes[2].ask(&["get", "after"]);
+    assert!(!status.status.success(), "a server of the old cluster serves nothing");
+    nodes[0].kill();
+    nodes[3].wait(&["get", "after", "--print-value-only"], |said| said == "all\n");
+    // A new server that has lost its data must not come back as the same member.
+    nodes[4].kill();
+    fs::remove_dir_all(&nodes[4].data).unwrap();
+    nodes[0].start(&[]);
+    nodes[3].wait(&["member", "list"], |_| true);
+    let listen = [nodes[4].client.as_str(), &nodes[4].peer];
+    let arguments = ["server", "--name", "s4", "--data-dir", text(&nodes[4].data), "--join"];
+    let own = [nodes[3].client.as_str(), "--listen-client", listen[0], "--listen-peer", listen[1]];
+    let refused = run(&[&arguments[..], &own].concat());
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && said.contains("has lost its data"), "{said}");
+}
