@@ -7,6 +7,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use kvraft_base::Index;
 use kvraft_raft::Membership;
 use tokio::sync::watch;
 
@@ -32,6 +33,8 @@ pub(crate) struct KnownMembers {
     in_force: Option<Membership>,
     /// The newest that is known to be committed: this one stays.
     committed: Option<Membership>,
+    /// The newest that was committed and not joint: whoever is not in it and was once is gone.
+    settled: Option<Membership>,
 }
 
 impl KnownMembers {
@@ -44,6 +47,23 @@ impl KnownMembers {
     /// with.
     pub(crate) fn committed(&self) -> &Membership {
         self.committed.as_ref().expect(TOLD)
+    }
+
+    /// The newest by which somebody may be parted with: agreed on, and no change under way. `None`
+    /// until one is known.
+    pub(crate) fn settled(&self) -> Option<&Membership> {
+        self.settled.as_ref()
+    }
+
+    fn enter(&mut self, membership: &Membership) {
+        if membership.committed || self.committed.is_none() {
+            self.committed = Some(membership.clone());
+        }
+        // The configuration that a server begins with was not agreed on by anybody.
+        if !membership.is_pending() && Index::ZERO < membership.index {
+            self.settled = Some(membership.clone());
+        }
+        self.in_force = Some(membership.clone());
     }
 }
 
@@ -91,12 +111,7 @@ impl Board {
     /// Keeps the newest configuration; `removed` says that this server is not in it for good.
     pub(crate) fn set_members(&self, membership: &Membership, removed: bool) {
         self.removed.fetch_or(removed, Ordering::Relaxed);
-        self.members.send_modify(|known| {
-            if membership.committed || known.committed.is_none() {
-                known.committed = Some(membership.clone());
-            }
-            known.in_force = Some(membership.clone());
-        });
+        self.members.send_modify(|known| known.enter(membership));
     }
 
     /// Whether this server is no member any more.
@@ -115,8 +130,7 @@ impl Board {
         self.members.send_if_modified(|known| {
             let first = known.in_force.is_none();
             if first {
-                known.in_force = Some(membership.clone());
-                known.committed = Some(membership.clone());
+                known.enter(membership);
             }
             first
         });

@@ -11,7 +11,7 @@ use kvraft_raft::{Event, Membership};
 use kvraft_replica::{Fatal, NotSent, PeerLane};
 
 use crate::{
-    board::Board,
+    board::{Board, KnownMembers},
     config::ServerConfig,
     driver::{Edge, Snapshot},
     peers::{Lane, PeerNet, Peers, SendError},
@@ -50,22 +50,29 @@ impl ServerEdge {
         }
     }
 
-    /// Whom to dial, and where: as the cluster says, then as the configuration does.
-    pub(crate) fn peers_of(&self, membership: &Membership) -> Peers {
-        let members = &membership.members;
-        let addresses = members.ids().into_iter().map(|id| {
-            let mut addresses =
-                members.info(id).map_or(Vec::new(), |info| info.peer_addresses.clone());
-            let configured = self.configured.get(&id);
-            addresses.extend(configured.filter(|it| !addresses.contains(it)).cloned());
-            (id, addresses)
-        });
-        // The configuration that a server begins with was not agreed on by anybody.
-        let settled = !membership.is_pending() && Index::ZERO < membership.index;
+    /// Whom to dial, and where: as the cluster says, then as the configuration does. While a change
+    /// is not settled, that is everyone in it and everyone before it: which of them go on without
+    /// the others is not known, and whoever leads the cluster then must find this server.
+    pub(crate) fn peers_of(&self, known: &KnownMembers) -> Peers {
+        let settled = known.settled();
+        let memberships = [Some(known.in_force()), settled];
+        let mut addresses = BTreeMap::<MemberId, Vec<String>>::from([(self.me, Vec::new())]);
+        for members in memberships.into_iter().flatten().map(|membership| &membership.members) {
+            for id in members.ids() {
+                let known = addresses.entry(id).or_default();
+                let told = members.info(id).map_or(&[][..], |info| &info.peer_addresses);
+                let new: Vec<_> = told.iter().filter(|it| !known.contains(it)).cloned().collect();
+                known.extend(new);
+            }
+        }
+        for (id, known) in &mut addresses {
+            let configured = self.configured.get(id);
+            known.extend(configured.filter(|it| !known.contains(it)).cloned());
+        }
         Peers {
-            addresses: addresses.collect(),
-            id_max: members.id_max(),
-            settled: settled.then_some(membership.index),
+            addresses,
+            settled: settled.map(|membership| membership.index),
+            id_max: settled.map_or(MemberId::ZERO, |membership| membership.members.id_max()),
         }
     }
 
@@ -73,10 +80,21 @@ impl ServerEdge {
     pub(crate) fn tell_peers(&self) {
         let telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(peers) = self.peers.get() {
-            let membership = self.board.members().borrow().in_force().clone();
-            peers.set_peers(self.peers_of(&membership));
+            let known = self.board.members().borrow().clone();
+            peers.set_peers(self.peers_of(&known));
         }
         drop(telling);
+    }
+
+    /// A peer says that the configuration at `index` is without this server. It may be of another
+    /// cluster that has the same name and was given one of our addresses.
+    pub(crate) fn on_told_removed(&self, peer: MemberId, index: Index) {
+        let led = self.board.snapshot().raft.leader.is_some();
+        if led || is_member(self.board.members().borrow().settled(), self.me, index) {
+            tracing::error!(%peer, %index, "says wrongly that this server was removed: ignored");
+        } else {
+            self.on_fatal(Fatal::Removed { index });
+        }
     }
 
     /// Whether this server has a connection to a member, or is it.
@@ -128,6 +146,11 @@ impl Edge for ServerEdge {
     }
 }
 
+/// Whether `me` is known to be a member at `index`, or later and so at `index` too.
+fn is_member(settled: Option<&Membership>, me: MemberId, index: Index) -> bool {
+    settled.is_some_and(|known| index <= known.index && known.members.contains(me))
+}
+
 /// Who leads is for everyone, what hints at damage a warning, the rest for those who look closely.
 fn log_event(event: &Event) {
     match event {
@@ -175,3 +198,7 @@ fn log_event(event: &Event) {
         | Event::Ignored { .. } => tracing::debug!("{event:?}"),
     }
 }
+
+#[cfg(test)]
+#[path = "edge_tests.rs"]
+mod tests;

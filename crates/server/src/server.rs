@@ -336,7 +336,7 @@ fn start_peers(
         config.member,
         incarnation,
         config.listen_peer,
-        edge.peers_of(edge.board.members().borrow().in_force()),
+        edge.peers_of(&edge.board.members().borrow()),
         config.heartbeat_interval,
     );
     // As long as consensus tells who has left of its removal, and some more.
@@ -353,9 +353,9 @@ fn start_peers(
                     edge.on_fatal(Fatal::Superseded { peer });
                 }
             }
-            PeerEvent::Removed { index, .. } => {
+            PeerEvent::Removed { peer, index } => {
                 if let Some(edge) = answers.upgrade() {
-                    edge.on_fatal(Fatal::Removed { index });
+                    edge.on_told_removed(peer, index);
                 }
             }
             PeerEvent::Frame { peer, lane, payload } => {

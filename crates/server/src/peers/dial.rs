@@ -89,7 +89,7 @@ pub(super) async fn dial(net: Arc<Net>, peer: Arc<Peer>, lane: Lane) {
 async fn keep(net: &Net, peer: &Peer, lane: Lane) {
     let mut backoff = Backoff::new(net, peer, lane);
     let mut last_problems = BTreeMap::new();
-    let mut superseded_since: Option<Instant> = None;
+    let mut claims = Claims::default();
     // Which of the addresses is tried.
     let mut turn = 0;
     loop {
@@ -105,6 +105,7 @@ async fn keep(net: &Net, peer: &Peer, lane: Lane) {
                 );
                 backoff.reset();
                 last_problems.clear();
+                claims = Claims::default();
                 peer.outgoing_up(lane);
                 let end = tokio::select! {
                     end = pump(net, peer, lane, &mut socket) => end,
@@ -125,7 +126,7 @@ async fn keep(net: &Net, peer: &Peer, lane: Lane) {
             }
         };
         tell(peer, lane, address, &problem, &mut last_problems);
-        superseded_since = complain(net, peer, &problem, superseded_since);
+        claims.hear(net, peer, &problem);
         // The next address, or a new one, is tried at once, and all of them again after a while.
         let at_once = more || matches!(problem, DialError::Moved);
         let wait = if at_once { Duration::ZERO } else { backoff.next() };
@@ -146,28 +147,34 @@ async fn elsewhere(peer: &Peer, moved: &mut watch::Receiver<u64>, address: &str)
     }
 }
 
-/// Tells the server of what it must end for. Yields since when a later process is said to run.
-fn complain(
-    net: &Net,
-    peer: &Peer,
-    problem: &DialError,
-    superseded_since: Option<Instant>,
-) -> Option<Instant> {
-    match problem {
-        DialError::Superseded { incarnation } => {
-            // The peer may only not have noticed yet that an earlier process with a clock ahead of
-            // this one is gone.
-            let since = superseded_since.unwrap_or_else(Instant::now);
-            if net.config.patience(Lane::Bulk) * 2 <= since.elapsed() {
-                peer.superseded(*incarnation);
+/// Since when a peer says what this server would have to end for. Said once it may be out of date:
+/// the peer is behind, or has not noticed yet who is gone. A welcome takes it back.
+#[derive(Default)]
+struct Claims {
+    superseded: Option<Instant>,
+    removed: Option<Instant>,
+}
+
+impl Claims {
+    /// Tells the server of what was said for long enough. That nobody answers at one address says
+    /// nothing about what was heard of a removal at another.
+    fn hear(&mut self, net: &Net, peer: &Peer, problem: &DialError) {
+        match problem {
+            DialError::Superseded { incarnation } => {
+                let since = *self.superseded.get_or_insert_with(Instant::now);
+                if net.config.patience(Lane::Bulk) * 2 <= since.elapsed() {
+                    peer.superseded(*incarnation);
+                }
             }
-            Some(since)
+            DialError::Removed(index) => {
+                self.superseded = None;
+                let since = *self.removed.get_or_insert_with(Instant::now);
+                if net.config.linger <= since.elapsed() {
+                    peer.told_removed(*index);
+                }
+            }
+            _ => self.superseded = None,
         }
-        DialError::Removed(index) => {
-            peer.told_removed(*index);
-            None
-        }
-        _ => None,
     }
 }
 

@@ -62,7 +62,8 @@ pub struct PeerConfig {
     /// A control connection whose peer has said nothing for this long is dead. Bulk connections get
     /// ten times as long, because a ping waits behind the frame before it.
     pub silence_max: Duration,
-    /// How long a peer that has left the configuration keeps its connections.
+    /// How long a peer that has left the configuration keeps its connections; and how long a peer
+    /// must say that this server has left before it counts.
     pub linger: Duration,
     /// First wait before dialling again; doubles with every failure.
     pub backoff_min: Duration,
@@ -126,7 +127,9 @@ pub enum PeerEvent {
         /// The other process.
         incarnation: u64,
     },
-    /// This server is no member any more, and never will be again: it must end.
+    /// This server is no member any more, and never will be again: so this peer has said for
+    /// [`PeerConfig::linger`], and says it again and again. If nothing speaks against it, this
+    /// server must end.
     Removed {
         /// Who said so.
         peer: MemberId,

@@ -7,10 +7,11 @@
 //! Invariants:
 //! - a member that left keeps its connections for [`PeerConfig::linger`]; then it is told that it
 //!   was removed whenever it asks, and nothing else;
-//! - nobody is told so but by a configuration that is committed and not joint: such a one is never
-//!   undone, and an id that it says is used up never comes back;
-//! - a guest, which is of this cluster and has an id above all that are known, is believed no more
-//!   than any peer; there are few, and one that has gone is forgotten.
+//! - nobody leaves and nobody is told so but by a configuration that is committed and not joint:
+//!   such a one is never undone, and an id that it says is used up never comes back. By any other
+//!   the rightful leader might be the one that is cut off, and with it the log without the change;
+//! - a guest, which is of this cluster and was not removed for all that is known, is believed no
+//!   more than any peer; there are few, and one that has gone is forgotten.
 //!
 //! [`PeerConfig::linger`]: super::PeerConfig::linger
 
@@ -34,11 +35,12 @@ pub struct Peers {
     /// Everyone, and where each can be reached: `host:port`, the likeliest first. This server's own
     /// entry is what it says of itself.
     pub addresses: BTreeMap<MemberId, Vec<String>>,
-    /// The greatest id that was ever given to a member.
-    pub id_max: MemberId,
-    /// The entry of this configuration when it is committed and not joint: whoever has an id up to
-    /// `id_max` and is not in `addresses` was then removed for good.
+    /// The entry of the newest configuration that is known to be committed and not joint. Everyone
+    /// in it is in `addresses`, so that who has an id up to `id_max` and is not there was removed
+    /// for good. Without one nobody is known to be removed.
     pub settled: Option<Index>,
+    /// The greatest id that was ever given to a member, as that configuration says.
+    pub id_max: MemberId,
 }
 
 /// What the tasks of the connections see of it.
@@ -94,6 +96,7 @@ impl Net {
             peer.standing.send_if_modified(|standing| {
                 let next = match standing {
                     _ if known => Standing::Member,
+                    _ if settled.is_none() => return false,
                     Standing::Guest { .. } if id_max < *id => return false,
                     Standing::Leaving { .. } | Standing::Gone => return false,
                     Standing::Guest { .. } | Standing::Member => Standing::Leaving { until },
@@ -130,26 +133,26 @@ impl Net {
     pub(super) fn admit(self: &Arc<Self>, hello: &Hello) -> Admission {
         let id = hello.from;
         let stranger = || format!("member {:016x} is not a peer in this server's cluster", id.0);
-        if let Some(peer) = self.peer(id) {
-            if peer.is_guest() && !hello.addresses.is_empty() {
-                peer.move_to(hello.addresses.clone());
-            }
-            return Admission::Welcome(peer);
-        }
         if id == self.config.me || id == MemberId::ZERO {
             return Admission::Refused(stranger());
         }
+        // Looked at once and as a whole: who becomes a member right now is not taken for one that
+        // was removed.
         let mut roster = self.roster_mut();
-        if id <= roster.id_max {
-            let removed = roster.settled.map(Admission::Removed);
-            return removed.unwrap_or_else(|| Admission::Refused(stranger()));
+        if let Some(peer) = roster.peers.get(&id) {
+            if peer.is_guest() && !hello.addresses.is_empty() {
+                peer.move_to(hello.addresses.clone());
+            }
+            return Admission::Welcome(Arc::clone(peer));
+        }
+        if let Some(settled) = roster.settled
+            && id <= roster.id_max
+        {
+            return Admission::Removed(settled);
         }
         let guests = roster.peers.values().filter(|peer| peer.is_guest()).count();
         if hello.addresses.is_empty() || GUEST_COUNT_MAX <= guests {
             return Admission::Refused(stranger());
-        }
-        if let Some(peer) = roster.peers.get(&id) {
-            return Admission::Welcome(Arc::clone(peer));
         }
         let standing = Standing::Guest { until: Instant::now() + self.config.linger };
         Admission::Welcome(self.begin(&mut roster, id, hello.addresses.clone(), standing))

@@ -19,6 +19,7 @@ use super::{
 use crate::peers::{
     SendError,
     frame::{Answer, Hello, seal},
+    roster::Admission,
 };
 
 /// Nobody for long, after it has left.
@@ -106,6 +107,21 @@ async fn who_is_removed_is_told() {
     assert!(a.net.counts().is_empty());
 }
 
+/// What is said once may be out of date: a server that is told that it was removed, and soon after
+/// that it was not, goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_told_of_its_removal_waits_for_more() {
+    let ((a, a_at), (b, b_at)) = (listener(), listener());
+    let mut a = start(a, hasty(config(A, &[(A, a_at)])));
+    a.net.set_peers(Peers { settled: Some(Index(5)), id_max: B, ..peers_at(&[(A, a_at)]) });
+    let patient = PeerConfig { linger: SOON, ..hasty(config(B, &[(A, a_at), (B, b_at)])) };
+    let mut b = start(b, patient);
+    tokio::time::sleep(LINGER).await;
+    a.net.set_peers(peers_at(&[(A, a_at), (B, b_at)]));
+    a.wait_for(&PeerEvent::Connected { peer: B }).await;
+    assert_eq!(b.event().await, PeerEvent::Connected { peer: A });
+}
+
 /// A dialer of the first protocol is told in words; and nobody is told by a configuration that may
 /// yet be undone.
 #[tokio::test]
@@ -125,9 +141,36 @@ async fn removal_is_said_as_it_is_understood_and_when_it_is_certain() {
     let (_, answer) = greet(at, seal(0, &newer.encode())).await;
     let Some(Answer::Refused { reason }) = answer else { panic!("{answer:?}") };
     assert!(reason.contains("is not a peer"), "{reason}");
+    // It may be the one that leads, and has to say that this server's configuration is undone.
+    let reachable = Hello { addresses: vec!["127.0.0.1:1".to_owned()], ..newer };
+    let (_, answer) = greet(at, seal(0, &reachable.encode())).await;
+    assert!(matches!(answer, Some(Answer::Welcome { .. })), "{answer:?}");
 }
 
-/// A removal that is undone before its time leaves the connections as they were.
+/// Who becomes a member while it greets is a stranger or a peer, and never one that was removed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_comes_in_is_not_told_that_it_was_removed() {
+    let (a, at) = listener();
+    let a = start(a, hasty(config(A, &[(A, at)])));
+    for id in (2..2_000).map(MemberId) {
+        let both = Arc::new(std::sync::Barrier::new(2));
+        let (net, other) = (Arc::clone(&a.net.net), Arc::clone(&both));
+        let greeting = std::thread::spawn(move || {
+            other.wait();
+            let hello = Hello { from: id, ..hello() };
+            matches!(net.admit(&hello), Admission::Removed(_))
+        });
+        both.wait();
+        a.net.set_peers(Peers {
+            addresses: [(id, Vec::new())].into(),
+            id_max: id,
+            settled: Some(Index(id.0)),
+        });
+        assert!(!greeting.join().unwrap(), "member {id} was told that it was removed");
+    }
+}
+
+/// A removal that may yet be undone leaves the connections as they were, for as long as it takes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_comes_back_was_never_gone() {
     let ((a, a_at), (b, b_at)) = (listener(), listener());
@@ -135,7 +178,7 @@ async fn who_comes_back_was_never_gone() {
     let mut b = start(b, config(B, &[(A, a_at)]));
     a.wait_for(&PeerEvent::Connected { peer: B }).await;
     a.net.set_peers(Peers { settled: None, id_max: B, ..Peers::default() });
-    tokio::time::sleep(LINGER / 3).await;
+    tokio::time::sleep(LINGER * 2).await;
     a.net.set_peers(peers_at(&[(B, b_at)]));
     tokio::time::sleep(LINGER * 2).await;
     send(&a, B, b"still").await;
