@@ -242,6 +242,23 @@ fn who_joins_begins_as_a_learner() {
     assert!(JoinInfo::from_list(&[]).is_err());
 }
 
+/// Who joins finds room in its own first configuration, however full the cluster is, and whatever
+/// it is in the middle of.
+#[test]
+fn who_joins_finds_room() {
+    let member = |id: u64, is_learner| pb::Member { id, is_learner, ..Default::default() };
+    let mut config = read(&SMALLEST.replace("member = 2", "member = 20")).unwrap();
+    let learners = (2..=1 + limits::LEARNERS_MAX as u64).map(|id| member(id, true));
+    let list: Vec<_> = learners.chain([member(1, false), member(20, false)]).collect();
+    config.join = Some(JoinInfo::from_list(&list).unwrap());
+    let members = config.first_members().unwrap();
+    assert_eq!(members.to_string(), "(1) learners (3 4 5 6 7 8 9 20)");
+    let joint = 2 * limits::VOTERS_MAX as u64;
+    let list: Vec<_> = (1..=joint).map(|id| member(id, false)).collect();
+    config.join = Some(JoinInfo::from_list(&list).unwrap());
+    assert_eq!(config.first_members().unwrap().to_string(), "(8 9 10 11 12 13 14) learners (20)");
+}
+
 /// Reads by lease are off unless asked for, and then consensus gets the bound on drift.
 #[test]
 fn leases_are_asked_for() {

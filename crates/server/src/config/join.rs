@@ -7,7 +7,7 @@
 //! configuration. A learner never campaigns and counts no votes, so that a list which is out of
 //! date by now can do no harm; that it votes, the server learns from the log.
 
-use kvraft_base::{MemberId, MemberInfo, Members, MembersDraft, MembersError};
+use kvraft_base::{MemberId, MemberInfo, Members, MembersDraft, MembersError, limits};
 use kvraft_proto::etcdserverpb as pb;
 
 use super::ConfigError;
@@ -20,7 +20,9 @@ pub struct JoinInfo {
 }
 
 impl JoinInfo {
-    /// From the answer to `MemberList` or `MemberAdd`. Peer addresses stand there as URLs.
+    /// From the answer to `MemberList` or `MemberAdd`. Peer addresses stand there as URLs. In the
+    /// middle of a change the list may name more voters than a configuration has; as many as fit
+    /// are kept, the latest, which are those that stay: they know the others.
     ///
     /// # Errors
     /// [`ConfigError::Join`] when that is no configuration.
@@ -41,6 +43,10 @@ impl JoinInfo {
                 draft.voters.insert(id);
             }
         }
+        while limits::VOTERS_MAX < draft.voters.len() {
+            let earliest = draft.voters.pop_first();
+            earliest.and_then(|id| draft.infos.remove(&id));
+        }
         Ok(Self { members: draft.finish().map_err(ConfigError::Join)? })
     }
 
@@ -55,6 +61,11 @@ impl JoinInfo {
             return Err(ConfigError::Join(MembersError::NoVoters));
         }
         draft.voters_outgoing.clear();
+        // A voter to be takes a learner's place. Where the other learners are, it learns from the log.
+        draft.learners.remove(&id);
+        while limits::LEARNERS_MAX <= draft.learners.len() {
+            draft.learners.pop_first();
+        }
         draft.learners.insert(id, false);
         draft.id_max = draft.id_max.max(id);
         let MembersDraft { voters, learners, infos, .. } = &mut draft;

@@ -132,7 +132,8 @@ impl Maintenance for Service {
     }
 }
 
-/// Between two attempts to hand leadership over to a member that still lacks something.
+/// Between two attempts to hand leadership over to a member that still lacks something, or that may
+/// lead already.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Service {
@@ -155,8 +156,8 @@ impl Service {
                     unreachable!("a transfer is not answered by the state machine")
                 }
             };
-            if let Some(status) = membership::not_transferred(refusal) {
-                return Err(status);
+            if let Some(end) = membership::not_transferred(to, refusal) {
+                return end;
             }
             if deadline <= Instant::now() + RETRY_INTERVAL {
                 return Err(membership::transfer_too_long());

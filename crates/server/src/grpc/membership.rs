@@ -188,17 +188,27 @@ pub(super) fn refused(refusal: Refusal) -> Option<Status> {
     })
 }
 
-/// Why leadership stays; `None` when it may be asked for again at once.
-pub(super) fn not_transferred(refusal: Refusal) -> Option<Status> {
-    Some(match refusal {
-        Refusal::NotLeader { .. } => not_leader(),
+/// How a wish that `to`, or anybody else, should lead ends when it was refused; `None` when it may be asked for again
+/// at once.
+pub(super) fn not_transferred(
+    to: Option<MemberId>,
+    refusal: Refusal,
+) -> Option<Result<(), Status>> {
+    Some(Err(match refusal {
+        // Somebody else had the same wish.
+        Refusal::NotLeader { leader: Some(leader) } if to.is_none_or(|to| to == leader) => {
+            return Some(Ok(()));
+        }
+        Refusal::NotLeader { leader: Some(_) } => not_leader(),
+        // Who leads now has not been heard yet.
+        Refusal::NotLeader { leader: None } => return None,
         Refusal::Transfer(TransferError::Behind(_) | TransferError::Pending(_)) => return None,
         Refusal::Transfer(TransferError::Failed(_)) => transfer_too_long(),
         Refusal::Transfer(TransferError::NotAVoter(_)) => {
             Status::failed_precondition("etcdserver: bad leader transferee")
         }
         other => Status::unavailable(format!("kvraft: {other}")),
-    })
+    }))
 }
 
 pub(super) fn not_leader() -> Status {

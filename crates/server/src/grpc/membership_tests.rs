@@ -1,9 +1,10 @@
 //! etcd's checks, case by case.
 
 use kvraft_base::{MemberId, MemberInfo, Members, MembersDraft};
+use kvraft_raft::{Refusal, TransferError};
 use tonic::{Code, Status};
 
-use super::{View, peer_addresses};
+use super::{View, not_transferred, peer_addresses};
 use crate::config::MemberConfig;
 
 /// Voters 1 to `voters` and a learner 9, of whom `unnamed` have never started.
@@ -114,6 +115,23 @@ fn configuration_fills_in() {
     assert_eq!(member.peer_ur_ls, ["http://h1:1"]);
     assert_eq!(member.client_ur_ls, ["http://h1:2"]);
     assert!(!member.is_learner);
+}
+
+/// Whoever is asked to hand over to somebody that leads by now has nothing left to do.
+#[test]
+fn a_transfer_that_somebody_else_has_made_is_done() {
+    let to = MemberId(2);
+    let end = |refusal| {
+        let end = not_transferred(Some(to), refusal)?;
+        Some(end.map_err(|status| status.message().to_owned()))
+    };
+    assert_eq!(end(Refusal::NotLeader { leader: Some(to) }), Some(Ok(())));
+    assert_eq!(end(Refusal::NotLeader { leader: None }), None);
+    let anybody = not_transferred(None, Refusal::NotLeader { leader: Some(to) });
+    assert!(matches!(anybody, Some(Ok(()))));
+    let other = end(Refusal::NotLeader { leader: Some(MemberId(3)) });
+    assert_eq!(other, Some(Err("etcdserver: not leader".to_owned())));
+    assert_eq!(end(Refusal::Transfer(TransferError::Behind(to))), None);
 }
 
 /// URLs are http, with a host, a port and nothing else.
