@@ -72,7 +72,8 @@ pub(crate) async fn run(args: RecoverArgs) -> Result<ExitCode> {
     let disk = RealDisk::open(directory)?;
     let options = Options::default();
     let found = survey(&disk, &options).with_context(named)?;
-    if found.is_alone() {
+    // One that has lost a part of its log would wait for a peer to repair it, and has none.
+    if found.is_alone() && found.is_whole() {
         let text = format!("{} is a cluster of its own already.\n", directory.display());
         print(format!("{text}{}", next_steps(&found)).as_bytes())?;
         return Ok(ExitCode::SUCCESS);
@@ -159,23 +160,16 @@ fn refuse_if_quorum(found: &Survey, reached: &BTreeSet<MemberId>) -> Result<()> 
 
 /// What will be done, and what it means.
 fn plan(directory: &Path, found: &Survey, reached: &BTreeSet<MemberId>) -> String {
-    let others = found.members.ids().into_iter().filter(|id| *id != found.member);
     let mut text = format!(
         "{} is of member {} of cluster {:x}.\nIts log ends at {} and is known to be committed up \
-         to {}.\nThe other members were {}.\n",
+         to {}.\n",
         directory.display(),
         names(found, [found.member].into_iter()),
         found.cluster.0,
         found.last,
         found.commit,
-        names(found, others)
     );
-    if reached.is_empty() {
-        text.push_str("None of them answers.\n");
-    } else {
-        let reached = names(found, reached.iter().copied());
-        text.push_str(&format!("Of them only {reached} can be reached, and no quorum: stop it.\n"));
-    }
+    text.push_str(&others(found, reached));
     text.push_str(
         "\nThis makes it a cluster of its own, of this server alone, with another cluster id:\n\
          - what the other servers had and this one lacks is lost, even if it was acknowledged;\n\
@@ -189,6 +183,20 @@ fn plan(directory: &Path, found: &Survey, reached: &BTreeSet<MemberId>) -> Strin
         ));
     }
     text
+}
+
+/// Who belonged to the old cluster beside this server, and who of them answers.
+fn others(found: &Survey, reached: &BTreeSet<MemberId>) -> String {
+    if found.is_alone() {
+        return "It was alone.\n".to_owned();
+    }
+    let others = found.members.ids().into_iter().filter(|id| *id != found.member);
+    let were = format!("The other members were {}.\n", names(found, others));
+    if reached.is_empty() {
+        return format!("{were}None of them answers.\n");
+    }
+    let reached = names(found, reached.iter().copied());
+    format!("{were}Of them only {reached} can be reached, and no quorum: stop it.\n")
 }
 
 /// `1 (a), 2 (b)`.
