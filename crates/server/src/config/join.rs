@@ -61,7 +61,7 @@ impl JoinInfo {
             return Err(ConfigError::Join(MembersError::NoVoters));
         }
         draft.voters_outgoing.clear();
-        // A voter to be takes a learner's place. Where the other learners are, it learns from the log.
+        // A voter to be takes a learner's place. Where the other learners are, the log tells it.
         draft.learners.remove(&id);
         while limits::LEARNERS_MAX <= draft.learners.len() {
             draft.learners.pop_first();

@@ -188,8 +188,8 @@ pub(super) fn refused(refusal: Refusal) -> Option<Status> {
     })
 }
 
-/// How a wish that `to`, or anybody else, should lead ends when it was refused; `None` when it may be asked for again
-/// at once.
+/// How a wish that `to`, or anybody else, should lead ends when it was refused; `None` when it may
+/// be asked for again at once.
 pub(super) fn not_transferred(
     to: Option<MemberId>,
     refusal: Refusal,
