@@ -11,7 +11,7 @@
 //! - an id that was used once is never added again.
 
 use kvraft_base::{
-    DecodeError, MemberId, MemberInfo, Members, MembersDraft, MembersError, Reader, Writer,
+    DecodeError, MemberId, MemberInfo, Members, MembersDraft, MembersError, Reader, Writer, limits,
 };
 
 pub use update::InfoUpdate;
@@ -61,12 +61,19 @@ pub enum Change {
     },
 }
 
+/// Most wishes in one change: for every member that can be one to leave or become another, and as
+/// many to come. More are refused before anybody looks at them.
+pub const CHANGES_MAX: usize = 2 * (limits::VOTERS_MAX + limits::LEARNERS_MAX);
+
 /// Why a change of the configuration cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ChangeError {
     /// Nothing is to be changed.
     #[error("nothing is to be changed")]
     Empty,
+    /// More than [`CHANGES_MAX`].
+    #[error("{0} changes at once are too many")]
+    TooMany(usize),
     /// Two wishes about one member.
     #[error("member {0} is named twice")]
     Repeated(MemberId),
@@ -221,6 +228,9 @@ pub(crate) fn change(
     assert!(!before.is_joint(), "one change at a time");
     if changes.is_empty() {
         return Err(ChangeError::Empty);
+    }
+    if CHANGES_MAX < changes.len() {
+        return Err(ChangeError::TooMany(changes.len()));
     }
     let mut draft = before.draft();
     for (at, change) in changes.iter().enumerate() {

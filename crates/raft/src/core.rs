@@ -46,7 +46,7 @@ pub(crate) struct Core {
     repair_until: Option<Index>,
     /// A snapshot is being installed: the log must not move.
     pub(crate) installing: Option<Position>,
-    /// Peers whose connection has closed and who have not been heard since.
+    /// Members, and the leader, whose connection has closed and who have not been heard since.
     pub(crate) down: BTreeSet<MemberId>,
     /// Until then elections hurry: the connection to the last leader has closed.
     pub(crate) hurried_until: Instant,

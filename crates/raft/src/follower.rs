@@ -85,6 +85,7 @@ impl Raft {
     /// The connection to a peer has closed. If that peer leads, its death is likely.
     pub(crate) fn on_disconnected(&mut self, peer: MemberId) {
         self.core.down.insert(peer);
+        self.forget_strangers();
         let jitter = self.core.draw_jitter();
         if let Role::Follower(follower) = &mut self.role
             && follower.leader == Some(peer)
@@ -92,6 +93,13 @@ impl Raft {
             self.core.hurried_until = self.core.now + self.core.config.election_timeout * 2;
             follower.deadline = follower.deadline.min(self.core.now + jitter);
         }
+    }
+
+    /// Forgets of whom the connection is closed, except where that can matter.
+    pub(crate) fn forget_strangers(&mut self) {
+        let mut down = std::mem::take(&mut self.core.down);
+        down.retain(|peer| self.knows(*peer));
+        self.core.down = down;
     }
 
     /// Whether this server hears from a leader, and so helps nobody to depose it (Ongaro 2014,
@@ -309,3 +317,6 @@ pub(crate) fn entries_are_sound(prev: Position, entries: &[Entry], term: Term) -
 
 /// Heartbeats that may be missing in a row before a voter doubts its leader.
 const HEARTBEATS_MISSED_MAX: u32 = 3;
+
+#[cfg(test)]
+mod tests;

@@ -69,7 +69,7 @@ mod message;
 mod output;
 mod status;
 
-pub use change::{Change, ChangeError, InfoUpdate};
+pub use change::{CHANGES_MAX, Change, ChangeError, InfoUpdate};
 pub use config::{Config, ConfigError, Start, StartError};
 pub use input::Input;
 pub use lease::LeaseReads;

@@ -141,10 +141,11 @@ impl Raft {
         out.fetches.append(&mut core.outbox.fetches);
         out.snapshots.append(&mut core.outbox.snapshots);
         out.events.append(&mut core.outbox.events);
+        core.hand_over(&mut out.committed);
         if let Some(membership) = core.take_membership() {
             out.members = Some(membership);
+            self.forget_strangers();
         }
-        core.hand_over(&mut out.committed);
         self.check();
     }
 

@@ -114,6 +114,12 @@ impl crate::Raft {
         self.core.log.last().index.0 - self.core.applied.0
     }
 
+    /// Whether a peer is a member, by the configuration in force, or leads.
+    #[must_use]
+    pub fn knows(&self, peer: MemberId) -> bool {
+        self.core.members().contains(peer) || self.leader() == Some(peer)
+    }
+
     /// Whether a leader is known; this server may be it.
     #[must_use]
     pub fn knows_leader(&self) -> bool {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kvraft_base::{
     DecodeError, Entry, Index, MemberId, Members, Position, Reader, Term, Ticket, Writer, limits,
 };
-use kvraft_raft::{Body, Change, ChangeError, Message};
+use kvraft_raft::{Body, CHANGES_MAX, Change, ChangeError, Message};
 
 mod refusal;
 
@@ -298,7 +298,12 @@ fn encode_changes(writer: &mut Writer, changes: &[Change]) {
 const CHANGE_SIZE_BYTES_MIN: usize = 1 + 8;
 
 fn decode_changes(reader: &mut Reader) -> Result<Vec<Change>, DecodeError> {
-    let count = reader.count("change count", CHANGE_SIZE_BYTES_MIN)?;
+    let what = "change count";
+    let count = reader.count(what, CHANGE_SIZE_BYTES_MIN)?;
+    if CHANGES_MAX < count {
+        let (value, limit) = (count as u64, CHANGES_MAX as u64);
+        return Err(DecodeError::TooLarge { what, value, limit });
+    }
     (0..count).map(|_| Change::decode(reader)).collect()
 }
 

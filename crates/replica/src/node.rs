@@ -77,9 +77,9 @@ pub struct Node {
     attempt_count: u64,
     /// Who led, and in which term, at the end of the last turn.
     led_by: (Option<MemberId>, Term),
-    /// Peers whose connection has closed and is not back. Nothing is forwarded to them: it would be
-    /// lost, and its client would wait in vain.
-    unreachable: BTreeSet<MemberId>,
+    /// Members, and the leader, whose connection has closed and is not back. Nothing is forwarded
+    /// to them: it would be lost, and its client would wait in vain.
+    pub(crate) unreachable: BTreeSet<MemberId>,
     parked_retry_at: Instant,
     member_io: MemberIo,
     transfers: Transfers,
@@ -199,11 +199,7 @@ impl Node {
                 self.transfers.on_connected(peer, instant);
                 self.raft.step(instant, Input::Connected { peer });
             }
-            NodeIn::Disconnected(peer) => {
-                self.unreachable.insert(peer);
-                self.waiting.on_disconnected(peer, out);
-                self.raft.step(instant, Input::Disconnected { peer });
-            }
+            NodeIn::Disconnected(peer) => self.on_disconnected(instant, peer, out),
             NodeIn::Durable(write) => self.raft.step(instant, Input::Durable { write }),
             NodeIn::Fetched { id, entries } => {
                 self.raft.step(instant, Input::Fetched { id, entries });

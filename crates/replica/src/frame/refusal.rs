@@ -48,6 +48,7 @@ fn encode_change_error(writer: &mut Writer, error: ChangeError) -> &mut Writer {
         ChangeError::NotALearner(id) => writer.u8(6).u64(id.0),
         ChangeError::NotAVoter(id) => writer.u8(7).u64(id.0),
         ChangeError::NotInStep(id) => writer.u8(8).u64(id.0),
+        ChangeError::TooMany(count) => writer.u8(10).u64(count as u64),
         ChangeError::Impossible(error) => encode_members_error(writer.u8(9), error),
     }
 }
@@ -62,6 +63,7 @@ fn decode_change_error(reader: &mut Reader) -> Result<ChangeError, DecodeError> 
         6 => ChangeError::NotALearner(decode_id(reader)?),
         7 => ChangeError::NotAVoter(decode_id(reader)?),
         8 => ChangeError::NotInStep(decode_id(reader)?),
+        10 => ChangeError::TooMany(decode_count(reader)?),
         9 => ChangeError::Impossible(decode_members_error(reader)?),
         other => {
             return Err(DecodeError::Unknown { what: "refused change", value: u64::from(other) });

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kvraft_base::{EntryKind, Index, Instant, MemberId, Ticket, limits};
-use kvraft_raft::{Change, Input, Membership, Refusal};
+use kvraft_raft::{CHANGES_MAX, Change, ChangeError, Input, Membership, Refusal};
 
 use super::Node;
 use crate::{
@@ -72,6 +72,12 @@ impl Node {
             return;
         }
         let input = match &kept.wish {
+            // No peer would read it.
+            Wish::Members(changes) if CHANGES_MAX < changes.len() => {
+                let refusal = Refusal::Change(ChangeError::TooMany(changes.len()));
+                reply(ticket, Outcome::Changed(Err(refusal)), out);
+                return;
+            }
             Wish::Command(_) if self.is_overloaded() => {
                 reply(ticket, Outcome::Failed(Failure::Busy), out);
                 return;

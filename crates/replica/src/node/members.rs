@@ -9,7 +9,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use kvraft_base::{Index, Instant, MemberId, Position, Ticket};
-use kvraft_raft::{Membership, Refusal};
+use kvraft_raft::{Input, Membership, Refusal};
 
 use super::Node;
 use crate::{
@@ -72,6 +72,14 @@ impl MemberIo {
 }
 
 impl Node {
+    pub(super) fn on_disconnected(&mut self, now: Instant, peer: MemberId, out: &mut Vec<Hop>) {
+        if self.raft.knows(peer) {
+            self.unreachable.insert(peer);
+        }
+        self.waiting.on_disconnected(peer, out);
+        self.raft.step(now, Input::Disconnected { peer });
+    }
+
     pub(super) fn on_members(&mut self, now: Instant, membership: Membership, out: &mut Vec<Hop>) {
         if !membership.is_pending() {
             let is_kept =
@@ -84,6 +92,8 @@ impl Node {
         if self.member_io.removed.is_none() && is_removed(self.me, &membership) {
             self.member_io.removed = Some((membership.index, now + REMOVED_LINGER));
         }
+        let raft = &self.raft;
+        self.unreachable.retain(|peer| raft.knows(*peer));
         self.tell_members(membership, out);
     }
 

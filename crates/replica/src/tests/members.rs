@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kvraft_base::{Index, MemberId, MemberInfo, Members, Ticket};
+use kvraft_base::{DecodeError, Index, MemberId, MemberInfo, Members, Ticket};
 use kvraft_raft::{Change, ChangeError, Event, Membership, Refusal, RoleName, TransferError};
 
 use super::nodes::{A, B, C, Group, Sent, incarnation};
@@ -111,6 +111,11 @@ fn refusals_reach_who_asked() {
     assert_eq!(error, Refusal::Change(ChangeError::AlreadyMember(B)));
     let error = refusal(&mut group, vec![Change::Remove { id: E }]);
     assert_eq!(error, Refusal::Change(ChangeError::UnknownMember(E)));
+    let crowd = |count: u64| (10..10 + count).map(|id| learner(MemberId(id), false)).collect();
+    let error = refusal(&mut group, crowd(31));
+    assert_eq!(error, Refusal::Change(ChangeError::TooMany(31)));
+    let error = refusal(&mut group, crowd(30));
+    assert!(matches!(error, Refusal::Change(ChangeError::Impossible(_))), "{error:?}");
     let everyone = [A, B, C].map(|id| Change::Remove { id }).to_vec();
     let error = refusal(&mut group, everyone);
     assert!(matches!(error, Refusal::Change(ChangeError::Impossible(_))), "{error:?}");
@@ -372,6 +377,33 @@ fn an_undelivered_change_has_had_no_effect() {
     changed(&group, B, tickets[1]).unwrap();
 }
 
+/// Who is no member any more, or never was one, is not remembered for its closed connection.
+#[test]
+fn closed_connections_of_strangers_are_forgotten() {
+    let mut group = group();
+    group.input(B, vec![NodeIn::Disconnected(C), NodeIn::Disconnected(E)]);
+    assert_eq!(group.nodes[&B].unreachable, [C].into());
+    let ticket = group.change(A, vec![Change::Remove { id: C }]);
+    group.settle();
+    changed(&group, A, ticket).unwrap();
+    group.settle();
+    assert_eq!(group.nodes[&B].unreachable, [].into());
+}
+
+/// A peer that wishes for more changes than there can be is not read: to compare each with each
+/// other would take long.
+#[test]
+fn a_frame_of_too_many_changes_is_refused() {
+    let attempt = Attempt { incarnation: 1, ticket: Ticket(2), number: 3 };
+    let decode = |count: u64| {
+        let changes = (1..=count).map(|id| Change::Remove { id: MemberId(id) }).collect();
+        Frame::decode(Frame::ForwardChange { attempt, changes }.encode())
+    };
+    assert!(decode(30).is_ok());
+    let error = decode(31).map(drop).unwrap_err();
+    assert!(matches!(error, DecodeError::TooLarge { value: 31, limit: 30, .. }), "{error}");
+}
+
 /// Every frame about a change survives its encoding; a cut one is an error.
 #[test]
 fn frames_round_trip() {
@@ -387,6 +419,7 @@ fn frames_round_trip() {
     ];
     let errors = [
         ChangeError::Empty,
+        ChangeError::TooMany(31),
         ChangeError::Repeated(A),
         ChangeError::AlreadyMember(A),
         ChangeError::IdReused { id: A, id_max: B },

@@ -170,9 +170,10 @@ pub(super) fn refused(refusal: Refusal) -> Option<Status> {
                 "etcdserver: can only promote a learner member which is in sync with leader",
             ),
             ChangeError::Impossible(members) => too_many(members),
-            ChangeError::Empty | ChangeError::Repeated(_) | ChangeError::NotAVoter(_) => {
-                Status::failed_precondition(format!("kvraft: {error}"))
-            }
+            ChangeError::Empty
+            | ChangeError::TooMany(_)
+            | ChangeError::Repeated(_)
+            | ChangeError::NotAVoter(_) => Status::failed_precondition(format!("kvraft: {error}")),
         },
         Refusal::Busy => Status::resource_exhausted("etcdserver: too many requests"),
         Refusal::TooLarge => Status::invalid_argument("etcdserver: request is too large"),
