@@ -231,7 +231,7 @@ impl World {
     /// its own disk and machine answer.
     pub(crate) fn turn(&mut self, id: MemberId, inputs: Vec<Input>) {
         let mut inputs = inputs;
-        loop {
+        for _ in 0..TURNS_MAX {
             let now = self.clock(id);
             let Some(raft) = &mut self.node(id).raft else { return };
             for input in inputs.drain(..) {
@@ -245,6 +245,7 @@ impl World {
                 return self.check_node(id);
             }
         }
+        panic!("{id} and its disk and machine do not come to rest");
     }
 
     fn carry_out(&mut self, id: MemberId, out: Output) -> Vec<Input> {
@@ -622,6 +623,9 @@ impl World {
         leaders.max_by_key(|status| status.term).map(|status| status.id)
     }
 }
+
+/// Far more than what a server's own disk and machine ever have to answer at one time.
+const TURNS_MAX: usize = 10_000;
 
 /// Through bytes and back.
 fn recode(input: &Input) -> Input {
