@@ -164,13 +164,14 @@ impl Drop for Guard {
 
 /// The first of `count` neighbouring ports that are free now.
 pub(crate) fn free_ports(count: u16) -> Result<u16> {
-    let offset = u16::try_from(std::process::id() % 1_000).expect("a remainder below 1,000");
-    let candidates = (0..1_000_u16).map(|n| 20_000 + (offset + n) % 1_000 * 20);
+    // Below Linux's ephemeral ports, of which a connection may take one before a server comes.
+    let offset = u16::try_from(std::process::id() % 600).expect("a remainder below 600");
+    let candidates = (0..600_u16).map(|n| 20_000 + (offset + n) % 600 * 20);
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     candidates
         .into_iter()
         .find(|base| (0..count).all(|n| is_free(base + n)))
-        .context("no free range of ports between 20,000 and 40,000")
+        .context("no free range of ports between 20,000 and 32,000")
 }
 
 #[cfg(test)]
