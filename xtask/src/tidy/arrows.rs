@@ -20,7 +20,7 @@ pub(super) type Graph = BTreeMap<String, BTreeSet<String>>;
 
 /// What a core may know of this workspace. `client`, `server` and `kvraft` are the edge: they may
 /// know any of these. `raft-model` is a test of `raft` that nobody ships.
-const KNOWS: [(&str, &[&str]); 8] = [
+const KNOWS: [(&str, &[&str]); 9] = [
     ("base", &[]),
     ("raft", &["base"]),
     ("raft-model", &["base", "raft"]),
@@ -28,7 +28,8 @@ const KNOWS: [(&str, &[&str]); 8] = [
     ("store", &["base"]),
     ("session", &["base"]),
     ("replica", &["base", "raft", "kv", "store"]),
-    ("sim", &["base", "raft", "kv", "store", "replica", "session"]),
+    ("trace", &["base"]),
+    ("sim", &["base", "raft", "kv", "store", "replica", "session", "trace"]),
 ];
 
 /// Libraries that bring a clock, a socket, a thread or randomness of their own.
