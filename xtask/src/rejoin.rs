@@ -29,8 +29,19 @@ const DURING_TIME_MIN: Duration = Duration::from_secs(3);
 /// How long catching up may take.
 const CATCH_UP_TIME_MAX: Duration = Duration::from_secs(300);
 
-/// Clients that carry the offered load: enough that none waits for its turn.
+/// Clients that find out the most that the cluster takes.
 const CLIENTS: &str = "128";
+
+/// Clients that carry an offered load: enough that no request waits for one in a short stall, which
+/// would show as the server's latency long after the stall.
+const OFFERING_CLIENTS: &str = "2048";
+
+/// Connections of either.
+const CONNECTIONS: &str = "16";
+
+/// Time between two looks at the follower. A look starts two processes, which take their part of a
+/// small machine from what is measured.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What to measure.
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +131,7 @@ fn catch_up(
     let target = fleet.status(leader)?.applied;
     fleet.start_founder(follower)?;
     wait_for("the follower", CATCH_UP_TIME_MAX, || {
+        std::thread::sleep(LOOK_INTERVAL);
         let look = Instant::now();
         let leads_at = fleet.status(leader)?.applied;
         let applied = fleet.status(follower)?.applied;
@@ -171,7 +183,9 @@ fn bench(
 ) -> Command {
     let mut command = Command::new(binary);
     command.args(["bench", operation, "-w", "json", "--endpoints", endpoint]);
-    command.args(["--clients", CLIENTS, "--duration", &format!("{}ms", duration.as_millis())]);
+    let clients = if rate.is_some() { OFFERING_CLIENTS } else { CLIENTS };
+    command.args(["--clients", clients, "--connections", CONNECTIONS]);
+    command.args(["--duration", &format!("{}ms", duration.as_millis())]);
     if let Some(rate) = rate {
         command.args(["--rate", &rate.to_string()]);
     }

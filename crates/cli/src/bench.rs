@@ -131,8 +131,8 @@ pub(crate) async fn run(args: BenchArgs) -> Result<()> {
     if 0 < args.read_percent() {
         prepare(&args, &load, &channels).await?;
     }
-    let tallies = measure(&args, &load, &channels).await;
-    let report = Report::new(&args, tallies);
+    let (tallies, late_count) = measure(&args, &load, &channels).await;
+    let report = Report::new(&args, tallies, late_count);
     match args.output.write_out {
         WriteOut::Json => print(&report.json()?)?,
         WriteOut::Simple => print(report.text().as_bytes())?,
@@ -196,8 +196,12 @@ async fn prepare(args: &BenchArgs, load: &Arc<Load>, channels: &[KvClient<Channe
     Ok(())
 }
 
-/// Lets all clients run for the time; what each saw.
-async fn measure(args: &BenchArgs, load: &Arc<Load>, channels: &[KvClient<Channel>]) -> Vec<Tally> {
+/// Lets all clients run for the time; what each saw, and how many requests waited for a client.
+async fn measure(
+    args: &BenchArgs,
+    load: &Arc<Load>,
+    channels: &[KvClient<Channel>],
+) -> (Vec<Tally>, u64) {
     let start = Instant::now();
     let schedule = Arc::new(Schedule::new(start, args.duration, args.rate));
     schedule.clone().start();
@@ -223,7 +227,7 @@ async fn measure(args: &BenchArgs, load: &Arc<Load>, channels: &[KvClient<Channe
     }
     schedule.stop();
     watching.abort();
-    tallies
+    (tallies, schedule.late_count())
 }
 
 /// Draws the bar, and ends the run early on Ctrl-C.

@@ -146,6 +146,8 @@ pub(super) struct Schedule {
     /// One permit for each request that is due and not yet taken.
     due: Semaphore,
     taken_count: AtomicU64,
+    /// Of those, how many were due before a client was free.
+    late_count: AtomicU64,
     is_stopped: AtomicBool,
 }
 
@@ -157,6 +159,7 @@ impl Schedule {
             rate,
             due: Semaphore::new(0),
             taken_count: AtomicU64::new(0),
+            late_count: AtomicU64::new(0),
             is_stopped: AtomicBool::new(false),
         }
     }
@@ -200,12 +203,22 @@ impl Schedule {
         let Some(rate) = self.rate else {
             return (!self.is_over()).then(Instant::now);
         };
-        self.due.acquire().await.ok()?.forget();
+        if let Ok(permit) = self.due.try_acquire() {
+            permit.forget();
+            self.late_count.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.due.acquire().await.ok()?.forget();
+        }
         if self.is_over() {
             return None;
         }
         let number = self.taken_count.fetch_add(1, Ordering::Relaxed);
         Some(self.start + due_at(number, rate))
+    }
+
+    /// How many requests had to wait until a client was free.
+    pub(super) fn late_count(&self) -> u64 {
+        self.late_count.load(Ordering::Relaxed)
     }
 
     /// How many requests have been taken.

@@ -29,6 +29,9 @@ pub(super) struct Report {
     /// The rate asked for, requests per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<u32>,
+    /// Requests that were due before a client was free: their latency has that wait in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    late: Option<u64>,
     clients: u32,
     connections: u32,
     value_size: usize,
@@ -77,7 +80,7 @@ impl Latency {
 }
 
 impl Report {
-    pub(super) fn new(args: &BenchArgs, tallies: Vec<Tally>) -> Self {
+    pub(super) fn new(args: &BenchArgs, tallies: Vec<Tally>, late_count: u64) -> Self {
         let mut sum = Tally::new();
         for tally in tallies {
             let same = "all histograms have the same bounds";
@@ -109,6 +112,7 @@ impl Report {
             read_latency_us,
             write_latency_us,
             rate: args.rate.map(Into::into),
+            late: args.rate.map(|_| late_count),
             clients: args.clients.get(),
             connections: args.connection_count(),
             value_size: args.value_size,
@@ -143,6 +147,10 @@ impl Report {
         );
         if let Some(rate) = self.rate {
             let _ = writeln!(out, "offered: {rate} per second");
+        }
+        if let Some(late) = self.late.filter(|late| self.operations < 100 * late) {
+            let of = self.operations;
+            let _ = writeln!(out, "{late} of {of} waited for a free client: give more --clients");
         }
         if !self.is_empty() {
             let _ = writeln!(out, "latency: {}", self.latency_us.text());

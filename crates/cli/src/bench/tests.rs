@@ -37,6 +37,7 @@ async fn latency_counts_from_when_a_request_was_due() {
         let due = schedule.next().await.unwrap();
         assert_eq!(due, start + Duration::from_millis(number));
     }
+    assert_eq!(schedule.late_count(), 3, "they were due before anybody asked");
     while let Some(due) = schedule.next().await {
         assert!(due <= Instant::now(), "nothing is sent before it is due");
     }
@@ -55,7 +56,7 @@ fn report_sums_clients() {
     second.reads.saturating_record(3_000);
     second.errors.insert("etcdserver: no leader".to_owned(), 4);
     second.elapsed = Duration::from_secs(1);
-    let report = Report::new(&args("mixed --rate 7"), vec![first, second]);
+    let report = Report::new(&args("mixed --rate 7"), vec![first, second], 1);
     let json: serde_json::Value = serde_json::from_slice(&report.json().unwrap()).unwrap();
     assert_eq!(json["operations"], 2);
     assert_eq!(json["operations_per_second"], 1.0);
@@ -63,7 +64,9 @@ fn report_sums_clients() {
     assert_eq!(json["write_latency_us"]["p50"].as_u64().unwrap() / 10, 100);
     assert_eq!(json["errors"]["etcdserver: no leader"], 4);
     assert_eq!((&json["error_count"], &json["rate"]), (&4.into(), &7.into()));
+    assert_eq!(json["late"], 1);
     assert!(report.text().contains("4 × etcdserver: no leader"));
+    assert!(report.text().contains("1 of 2 waited for a free client"));
 }
 
 /// Connections follow the clients, up to a bound.
