@@ -30,7 +30,8 @@ pub use disk::{LOCK_FILE, RealDisk};
 pub use edge::FatalHandler;
 pub use logs::{LOG_COLOUR_VARIABLE, LogError, start_logs};
 pub use peers::{
-    Lane, PeerConfig, PeerCounts, PeerError, PeerEvent, PeerNet, Peers, SendError, probe_peer,
+    Lane, LeaseTerms, PeerConfig, PeerCounts, PeerError, PeerEvent, PeerNet, Peers, SendError,
+    probe_peer,
 };
 pub use server::{CLIENT_STREAMS_MAX, Server, StartError, read_identity};
 pub use volatile::VolatileDisk;

@@ -36,7 +36,7 @@ use crate::{
     driver::{Driver, Edge},
     edge::{FatalHandler, ServerEdge},
     grpc,
-    peers::{Lane, PeerConfig, PeerError, PeerEvent, PeerNet},
+    peers::{Lane, LeaseTerms, PeerConfig, PeerError, PeerEvent, PeerNet},
     publish::publish,
     volatile::VolatileDisk,
 };
@@ -341,6 +341,10 @@ fn start_peers(
     );
     // As long as consensus tells who has left of its removal, and some more.
     peers.linger = peers.linger.max(config.election_timeout * 3);
+    peers.lease = config.lease_reads.then_some(LeaseTerms {
+        election_timeout: config.election_timeout,
+        drift_ppm_max: config.clock_drift_max,
+    });
     let driver = Arc::clone(driver);
     // The edge owns the transport, which owns this.
     let answers = Arc::downgrade(edge);

@@ -24,6 +24,12 @@ pub(crate) enum MemberReply {
     LeaderMoved { header: Option<ResponseHeader>, from: u64, to: u64 },
 }
 
+/// What the printed command may lack: nobody tells clients with which settings servers run.
+const LIKE_THE_OTHERS: &str = "\
+and, where the other servers' settings differ from the defaults, with the same: above all
+heartbeat-interval, election-timeout, and with lease-reads clock-drift-max, too
+";
+
 impl MemberReply {
     /// As text, ended by a newline.
     pub(crate) fn render(&self, write_out: WriteOut) -> Result<Vec<u8>> {
@@ -39,7 +45,7 @@ impl MemberReply {
         match self {
             Self::List { members, .. } => members.iter().map(line).collect(),
             Self::Added { header, member, start, .. } => format!(
-                "Member {:x} added to cluster {:x}\n\nstart it with\n  {start}\n",
+                "Member {:x} added to cluster {:x}\n\nstart it with\n  {start}\n{LIKE_THE_OTHERS}",
                 member.id,
                 cluster(header)
             ),

@@ -22,7 +22,10 @@ use tokio_tungstenite::{
 
 use super::{
     FAREWELL_MAX, HANDSHAKE_MAX, Net,
-    frame::{Answer, FEATURES, Hello, Lane, PROTOCOL_MAX, PROTOCOL_MEMBERS, seal, unseal},
+    frame::{
+        Answer, FEATURES, Hello, Lane, LeaseTerms, PROTOCOL_LEASE, PROTOCOL_MAX, PROTOCOL_MEMBERS,
+        seal, unseal,
+    },
     link::Peer,
     roster::Admission,
     web_socket_config,
@@ -144,6 +147,13 @@ async fn greet(net: &Arc<Net>, stream: TcpStream) -> Result<Greeted, AcceptError
             return part(socket, &answer, AcceptError::Refused(reason)).await;
         }
     };
+    if let Err(reason) = check_terms(net, &hello) {
+        let answer = match hello.protocol_max {
+            PROTOCOL_LEASE.. => Answer::OtherTerms { reason: reason.clone() },
+            _ => Answer::Refused { reason: reason.clone() },
+        };
+        return part(socket, &answer, AcceptError::Refused(reason)).await;
+    }
     let peer = match net.admit(&hello) {
         Admission::Welcome(peer) => peer,
         Admission::Removed(index) => {
@@ -202,6 +212,20 @@ fn check(net: &Net, hello: &Hello) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Whether a peer's terms for reads by lease are this server's, and if not, both.
+fn check_terms(net: &Net, hello: &Hello) -> Result<(), String> {
+    if hello.lease == net.config.lease {
+        return Ok(());
+    }
+    let theirs = match hello.protocol_max {
+        PROTOCOL_LEASE.. => LeaseTerms::describe(hello.lease),
+        older => format!("protocol {older}, which says nothing of lease-reads"),
+    };
+    let own = LeaseTerms::describe(net.config.lease);
+    let from = hello.from.0;
+    Err(format!("member {from:016x} has {theirs}; this server has {own}: they must be the same"))
 }
 
 /// Reads frames until the connection ends or the server stops.

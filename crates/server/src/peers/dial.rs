@@ -17,7 +17,9 @@ use tokio_tungstenite::{
 
 use super::{
     HANDSHAKE_MAX, Net,
-    frame::{Answer, FEATURES, Hello, Lane, PROTOCOL_MAX, PROTOCOL_MIN, seal, unseal},
+    frame::{
+        Answer, FEATURES, Hello, Lane, PROTOCOL_LEASE, PROTOCOL_MAX, PROTOCOL_MIN, seal, unseal,
+    },
     link::Peer,
     web_socket_config,
 };
@@ -50,6 +52,10 @@ enum DialError {
     Closed,
     #[error("the peer sent a frame in the wrong direction")]
     WrongWay,
+    #[error(
+        "it speaks protocol {protocol}, which says nothing of lease-reads; this server has them"
+    )]
+    Unaware { protocol: u32 },
     #[error("this server was removed from the cluster by the change at {0}")]
     Removed(Index),
     #[error("it is to be found elsewhere")]
@@ -69,7 +75,11 @@ impl DialError {
     fn is_settled(&self) -> bool {
         matches!(
             self,
-            Self::Refused(_) | Self::Superseded { .. } | Self::Removed(_) | Self::Homeless
+            Self::Refused(_)
+                | Self::Superseded { .. }
+                | Self::Removed(_)
+                | Self::Homeless
+                | Self::Unaware { .. }
         )
     }
 }
@@ -234,6 +244,7 @@ async fn greet(
         lane,
         features: FEATURES,
         addresses: net.own_addresses(),
+        lease: net.config.lease,
     };
     socket.send(Message::Binary(seal(0, &hello.encode()))).await?;
     let answer = match socket.next().await {
@@ -242,8 +253,15 @@ async fn greet(
         Some(Err(error)) => return Err(error.into()),
     };
     match answer {
+        Answer::Welcome { protocol, .. }
+            if protocol < PROTOCOL_LEASE && net.config.lease.is_some() =>
+        {
+            Err(DialError::Unaware { protocol })
+        }
         Answer::Welcome { incarnation, .. } => Ok((socket, incarnation)),
-        Answer::Refused { reason } => Err(DialError::Refused(reason)),
+        Answer::Refused { reason } | Answer::OtherTerms { reason } => {
+            Err(DialError::Refused(reason))
+        }
         Answer::Superseded { incarnation } => Err(DialError::Superseded { incarnation }),
         Answer::Removed { index } => Err(DialError::Removed(index)),
     }

@@ -10,6 +10,8 @@
 //!          u64 to
 //!          | u64 incarnation | u8 lane | u64 features
 //!          | u32 count | count times: u32 length | host:port       from protocol 2 on
+//!          | u8 reads by lease: 0, or 1 and u64 election timeout in ns | u32 drift in ppm
+//!                                                                  from protocol 3 on
 //!                                                  (later versions append; ignored here)
 //! answer   u8 0 | u32 protocol | u64 incarnation | u64 features         welcome
 //!          u8 1 | u32 length | text                                     refused
@@ -17,6 +19,8 @@
 //!          u8 3 | u64 index      the dialer was removed; only to those who speak protocol 2
 //! ```
 //! All numbers are little-endian.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use kvraft_base::{
@@ -27,10 +31,12 @@ use kvraft_base::{
 /// Oldest protocol that this build speaks.
 pub(super) const PROTOCOL_MIN: u32 = 1;
 /// Newest protocol that this build speaks.
-pub(super) const PROTOCOL_MAX: u32 = PROTOCOL_MEMBERS;
+pub(super) const PROTOCOL_MAX: u32 = PROTOCOL_LEASE;
 /// The protocol in which a dialer says where it can be reached, and understands that it was
 /// removed.
 pub(super) const PROTOCOL_MEMBERS: u32 = 2;
+/// The protocol in which a dialer says whether reads are answered by lease, and on what terms.
+pub(super) const PROTOCOL_LEASE: u32 = 3;
 /// Optional abilities; none yet.
 pub(super) const FEATURES: u64 = 0;
 
@@ -86,6 +92,31 @@ pub(super) struct Hello {
     /// Where the dialer can be reached: for those who do not know it yet. Never anything before
     /// [`PROTOCOL_MEMBERS`].
     pub(super) addresses: Vec<String>,
+    /// On what terms reads are answered by lease, if they are. Nothing before [`PROTOCOL_LEASE`].
+    pub(super) lease: Option<LeaseTerms>,
+}
+
+/// What all servers of a cluster must have in common when reads are answered by lease: how long
+/// the others are loyal to a leader, and how much of that the clocks may take away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTerms {
+    /// The election timeout.
+    pub election_timeout: Duration,
+    /// Greatest difference in rate between two clocks, in parts per million.
+    pub drift_ppm_max: u32,
+}
+
+impl LeaseTerms {
+    /// As the settings are called.
+    pub(super) fn describe(terms: Option<Self>) -> String {
+        match terms {
+            None => "lease-reads = false".to_owned(),
+            Some(Self { election_timeout, drift_ppm_max }) => format!(
+                "lease-reads = true, election-timeout = {election_timeout:?} and \
+                 clock-drift-max = {drift_ppm_max}"
+            ),
+        }
+    }
 }
 
 /// Why a greeting was not understood.
@@ -116,6 +147,9 @@ impl Hello {
             for address in &self.addresses {
                 writer.bytes(address.as_bytes());
             }
+        }
+        if PROTOCOL_LEASE <= self.protocol_max {
+            encode_lease(&mut writer, self.lease);
         }
         writer.finish()
     }
@@ -152,7 +186,31 @@ impl Hello {
                 PROTOCOL_MEMBERS.. => decode_addresses(&mut reader)?,
                 _ => Vec::new(),
             },
+            lease: match max {
+                PROTOCOL_LEASE.. => decode_lease(&mut reader)?,
+                _ => None,
+            },
         })
+    }
+}
+
+fn encode_lease(writer: &mut Writer, lease: Option<LeaseTerms>) {
+    writer.u8(u8::from(lease.is_some()));
+    if let Some(LeaseTerms { election_timeout, drift_ppm_max }) = lease {
+        // Over 500 years are all the same.
+        writer.u64(u64::try_from(election_timeout.as_nanos()).unwrap_or(u64::MAX));
+        writer.u32(drift_ppm_max);
+    }
+}
+
+fn decode_lease(reader: &mut Reader) -> Result<Option<LeaseTerms>, DecodeError> {
+    match reader.u8("reads by lease")? {
+        0 => Ok(None),
+        1 => Ok(Some(LeaseTerms {
+            election_timeout: Duration::from_nanos(reader.u64("election timeout")?),
+            drift_ppm_max: reader.u32("drift")?,
+        })),
+        other => Err(DecodeError::Unknown { what: "reads by lease", value: u64::from(other) }),
     }
 }
 
@@ -185,6 +243,7 @@ pub(super) enum Answer {
     Refused { reason: String },
     Superseded { incarnation: u64 },
     Removed { index: Index },
+    OtherTerms { reason: String },
 }
 
 impl Answer {
@@ -209,6 +268,10 @@ impl Answer {
                 writer.u8(3);
                 writer.u64(index.0);
             }
+            Self::OtherTerms { reason } => {
+                writer.u8(4);
+                writer.bytes(reason.as_bytes());
+            }
         }
         writer.finish()
     }
@@ -221,15 +284,17 @@ impl Answer {
                 incarnation: reader.u64("incarnation")?,
                 features: reader.u64("features")?,
             }),
-            1 => {
-                let reason = reader.bytes("reason")?;
-                Ok(Self::Refused { reason: String::from_utf8_lossy(&reason).into_owned() })
-            }
+            1 => Ok(Self::Refused { reason: decode_reason(&mut reader)? }),
             2 => Ok(Self::Superseded { incarnation: reader.u64("incarnation")? }),
             3 => Ok(Self::Removed { index: Index(reader.u64("index")?) }),
+            4 => Ok(Self::OtherTerms { reason: decode_reason(&mut reader)? }),
             other => Err(DecodeError::Unknown { what: "answer", value: u64::from(other) }),
         }
     }
+}
+
+fn decode_reason(reader: &mut Reader) -> Result<String, DecodeError> {
+    Ok(String::from_utf8_lossy(&reader.bytes("reason")?).into_owned())
 }
 
 /// Puts the checksum in front of a payload.

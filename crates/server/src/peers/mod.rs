@@ -38,7 +38,7 @@ mod probe;
 mod queue;
 mod roster;
 
-pub use frame::Lane;
+pub use frame::{Lane, LeaseTerms};
 pub use probe::probe_peer;
 pub use roster::Peers;
 use roster::Roster;
@@ -69,6 +69,9 @@ pub struct PeerConfig {
     pub backoff_min: Duration,
     /// Longest wait before dialling again.
     pub backoff_max: Duration,
+    /// On what terms this server's reads are answered by lease, if they are. A peer with other
+    /// terms is refused: its vote may make a leader while this server's lease lasts.
+    pub lease: Option<LeaseTerms>,
 }
 
 impl PeerConfig {
@@ -94,6 +97,7 @@ impl PeerConfig {
             linger: silence_max * 4,
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_secs(1),
+            lease: None,
         }
     }
 

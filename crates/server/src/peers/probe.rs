@@ -5,6 +5,9 @@
 //!
 //! Invariant: the greeting is of the earliest incarnation and on the bulk lane, so that it replaces
 //! no connection and tells consensus nothing.
+//!
+//! What it lacks: terms for reads by lease. It greets as one that has none, and whoever refuses it
+//! for that alone is there.
 
 use std::time::Duration;
 
@@ -37,13 +40,18 @@ pub async fn probe_peer(
         lane: Lane::Bulk,
         features: FEATURES,
         addresses: Vec::new(),
+        lease: None,
     };
     let answer = time::timeout(patience, greet(address, &hello)).await;
     match answer {
-        // Whoever tells the later process or the removed member is of this cluster, too.
-        Ok(Some(Answer::Welcome { .. } | Answer::Superseded { .. } | Answer::Removed { .. })) => {
-            true
-        }
+        // Whoever tells the later process, the removed member, or other terms for reads by lease,
+        // is of this cluster, too, and the member that was asked for.
+        Ok(Some(
+            Answer::Welcome { .. }
+            | Answer::Superseded { .. }
+            | Answer::Removed { .. }
+            | Answer::OtherTerms { .. },
+        )) => true,
         Ok(Some(Answer::Refused { .. }) | None) | Err(_) => false,
     }
 }

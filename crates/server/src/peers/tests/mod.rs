@@ -13,6 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::{Lane, PeerConfig, PeerEvent, PeerNet, Peers};
 
 mod chaos;
+mod lease;
 mod members;
 mod proxy;
 mod refusals;

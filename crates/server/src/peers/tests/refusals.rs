@@ -27,6 +27,7 @@ pub(super) fn hello() -> Hello {
         lane: Lane::Control,
         features: 0,
         addresses: Vec::new(),
+        lease: None,
     }
 }
 
