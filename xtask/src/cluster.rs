@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::ports::free_ports;
 use crate::processes::{self, Guard};
 use crate::run::{line, output, signal, wait_for};
 
@@ -57,7 +58,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Neighbouring free ports, as many as a cluster needs.
     pub(crate) fn free_ports() -> Result<u16> {
-        processes::free_ports(2 * SERVER_COUNT)
+        Ok(free_ports(2 * SERVER_COUNT)?)
     }
 
     /// Starts `binary` with the arguments of a cluster, from `base_port` on, with its data in

@@ -16,7 +16,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::cluster::{PATIENCE, SERVER_COUNT, Status, status_of};
-use crate::processes::{self, Guard};
+use crate::ports::free_ports;
+use crate::processes::Guard;
 use crate::run::{build_release, need, signal, wait_for};
 
 /// How long everybody has been back before the next leader is killed.
@@ -42,7 +43,7 @@ pub fn fail_over(root: &Path, kill_count: usize) -> Result<()> {
     need("etcdctl", "etcd-client")?;
     let binary = build_release(root)?;
     let folder = tempfile::tempdir().context("a temporary folder")?;
-    let base_port = processes::free_ports(2 * SERVER_COUNT)?;
+    let base_port = free_ports(2 * SERVER_COUNT)?;
     let servers = (0..SERVER_COUNT).map(|number| {
         let log = folder.path().join(format!("{number}.log"));
         Server { number, base_port, log, folder: folder.path().to_path_buf(), running: None }

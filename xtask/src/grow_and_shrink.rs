@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use crate::cluster::PATIENCE;
 use crate::fleet::Fleet;
-use crate::processes::free_ports;
+use crate::ports::free_ports;
 use crate::run::{build_release, need, output, wait_for};
 
 /// Longest time without an acknowledged write.

@@ -19,6 +19,7 @@ mod kills;
 mod members;
 mod model;
 mod planted;
+mod ports;
 mod power;
 mod processes;
 mod readme;

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use crate::fleet::Fleet;
-use crate::processes::free_ports;
+use crate::ports::free_ports;
 
 /// The founders, and a fourth that comes and goes.
 const FOUNDERS: [usize; 3] = [0, 1, 2];

@@ -6,7 +6,6 @@
 //! What it deliberately lacks: any system but Linux.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -162,21 +161,9 @@ impl Drop for Guard {
     }
 }
 
-/// The first of `count` neighbouring ports that are free now.
-pub(crate) fn free_ports(count: u16) -> Result<u16> {
-    // Below Linux's ephemeral ports, of which a connection may take one before a server comes.
-    let offset = u16::try_from(std::process::id() % 600).expect("a remainder below 600");
-    let candidates = (0..600_u16).map(|n| 20_000 + (offset + n) % 600 * 20);
-    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    candidates
-        .into_iter()
-        .find(|base| (0..count).all(|n| is_free(base + n)))
-        .context("no free range of ports between 20,000 and 32,000")
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{free_ports, is_running, listener, listening_inode, parse_usage, usage};
+    use super::{is_running, listener, listening_inode, parse_usage, usage};
 
     #[test]
     fn usage_is_read_behind_the_name() {
@@ -196,7 +183,7 @@ mod tests {
 
     #[test]
     fn this_process_is_found_by_its_port() {
-        let port = free_ports(1).unwrap();
+        let port = crate::ports::free_ports(1).unwrap();
         let _listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
         assert_eq!(listener(port).unwrap(), std::process::id());
         assert!(0 < usage(std::process::id()).unwrap().resident_kib);

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::fleet::Fleet;
-use crate::processes::free_ports;
+use crate::ports::free_ports;
 use crate::run::{build_release, need, output, signal, target_folder, wait_for};
 
 /// How long the most is measured, and the load before.

@@ -3,9 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../../../xtask/src/ports.rs"]
+mod ports;
+
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -99,9 +101,8 @@ fn nodes(folder: &str, count: usize) -> Vec<Node> {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     drop(fs::remove_dir_all(&root));
     fs::create_dir_all(&root).unwrap();
-    let listeners: Vec<TcpListener> =
-        (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let address = |at: usize| listeners[at].local_addr().unwrap().to_string();
+    let first = usize::from(ports::free_ports(u16::try_from(2 * count).unwrap()).unwrap());
+    let address = |at: usize| format!("127.0.0.1:{}", first + at);
     let node = |at: usize| {
         let name = format!("s{at}");
         let data = root.join(&name);

@@ -3,8 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../../../xtask/src/ports.rs"]
+mod ports;
+
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -131,10 +134,9 @@ impl Cluster {
     }
 }
 
-/// Held together, so that they differ; free again on return.
 fn free_addresses() -> [SocketAddr; 3] {
-    let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap())
+    let first = ports::free_ports(3).unwrap();
+    [first, first + 1, first + 2].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
 /// A put on a follower is read on another; the leader stops, and puts go on within three seconds;

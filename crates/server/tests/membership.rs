@@ -3,12 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../../../xtask/src/ports.rs"]
+mod ports;
+
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU16, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -203,14 +206,10 @@ async fn soon<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     }
 }
 
-/// Addresses that are free, different, and stay free while a server that has one is down: they are
-/// below the ports that systems give to whoever dials, and each is named once in this process.
 fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    static NAMED: AtomicU16 = AtomicU16::new(0);
-    let first = 10_000 + u16::try_from(std::process::id() % 100).unwrap() * 200;
-    let next = || SocketAddr::from((Ipv4Addr::LOCALHOST, first + NAMED.fetch_add(1, Relaxed)));
-    let free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
-    std::iter::repeat_with(next).filter(free).take(count).collect()
+    let count = u16::try_from(count).unwrap();
+    let first = ports::free_ports(count).unwrap();
+    (first..first + count).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).collect()
 }
 
 /// A client that writes one key after the other, each until it is acknowledged by somebody.

@@ -3,12 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../../../xtask/src/ports.rs"]
+mod ports;
+
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener as StdListener},
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -73,13 +73,8 @@ async fn until(is_cut: &mut watch::Receiver<bool>, wanted: bool) {
     drop(is_cut.wait_for(|cut| *cut == wanted).await);
 }
 
-/// Below the ports that systems give to whoever dials, each named once in this process.
 fn free_address() -> SocketAddr {
-    static NAMED: AtomicU16 = AtomicU16::new(0);
-    let first = 6_000 + u16::try_from(std::process::id() % 100).unwrap() * 40;
-    let next = || SocketAddr::from((Ipv4Addr::LOCALHOST, first + NAMED.fetch_add(1, Relaxed)));
-    let free = |address: &SocketAddr| StdListener::bind(address).is_ok();
-    std::iter::repeat_with(next).find(free).unwrap()
+    SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free_ports(1).unwrap()))
 }
 
 async fn run(config: &ServerConfig) -> Server {

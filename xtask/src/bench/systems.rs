@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::processes::{Guard, free_ports, listener};
+use crate::ports::free_ports;
+use crate::processes::{Guard, listener};
 use crate::run::{output, wait_for};
 
 const SERVER_COUNT: u16 = 3;
