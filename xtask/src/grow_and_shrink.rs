@@ -14,7 +14,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -26,6 +26,7 @@ use serde_json::Value;
 use crate::cluster::PATIENCE;
 use crate::fleet::Fleet;
 use crate::ports::free_ports;
+use crate::processes::Guard;
 use crate::run::{build_release, need, output, wait_for};
 
 /// Longest time without an acknowledged write.
@@ -103,13 +104,13 @@ pub(crate) fn under_load(binary: &Path) -> Result<()> {
 /// From three to five, to three, and to three others.
 fn change(fleet: &mut Fleet, load: &Load<'_>) -> Result<()> {
     load.wait_for_more(100)?;
-    let mut bench = load.bench(&fleet.endpoints(&[0, 1, 2]))?;
+    let bench = load.bench(&fleet.endpoints(&[0, 1, 2]))?;
     let mut present = vec![0, 1, 2];
     join(fleet, &mut present, 3)?;
     add_by_etcdctl(fleet, &mut present, 4)?;
     load.wait_for_more(200)?;
-    report_bench("while growing", &mut bench)?;
-    let mut bench = load.bench(&fleet.endpoints(&[3, 4]))?;
+    report_bench("while growing", bench)?;
+    let bench = load.bench(&fleet.endpoints(&[3, 4]))?;
     let leader = fleet.leader(&present)?;
     let first = if leader < 3 { leader } else { 0 };
     let founders: Vec<usize> =
@@ -123,7 +124,7 @@ fn change(fleet: &mut Fleet, load: &Load<'_>) -> Result<()> {
     std::thread::sleep(SETTLE_TIME);
     remove(fleet, &mut present, founders[2], false)?;
     load.wait_for_more(200)?;
-    report_bench("while shrinking", &mut bench)
+    report_bench("while shrinking", bench)
 }
 
 fn join(fleet: &mut Fleet, present: &mut Vec<usize>, at: usize) -> Result<()> {
@@ -236,21 +237,17 @@ impl Load<'_> {
     }
 
     /// Starts the load generator; it goes on until it is interrupted.
-    fn bench(&self, endpoints: &str) -> Result<Child> {
+    fn bench(&self, endpoints: &str) -> Result<Guard> {
         let mut command = Command::new(self.binary);
         command.args(["bench", "put", "-w", "json", "--duration", "10m", "--rate", BENCH_RATE]);
         command.args(["--endpoints", endpoints]).stdin(Stdio::null()).stdout(Stdio::piped());
-        command.spawn().context("starting kvraft bench")
+        Guard::spawn(&mut command)
     }
 }
 
 /// Ends the load generator and prints what it saw.
-fn report_bench(when: &str, bench: &mut Child) -> Result<()> {
-    crate::run::signal(bench.id(), "INT")?;
-    let mut text = String::new();
-    let mut stdout = bench.stdout.take().context("its output is a pipe")?;
-    std::io::Read::read_to_string(&mut stdout, &mut text)?;
-    bench.wait().context("the end of kvraft bench")?;
+fn report_bench(when: &str, bench: Guard) -> Result<()> {
+    let text = bench.interrupt()?;
     let report: Value = serde_json::from_str(&text).with_context(|| format!("bench: {text:?}"))?;
     println!(
         "kvraft bench {when}: {} operations, {} not acknowledged {}",
@@ -261,16 +258,16 @@ fn report_bench(when: &str, bench: &mut Child) -> Result<()> {
 
 /// A running `kvraft client`.
 struct Prompt {
-    child: Child,
+    process: Guard,
     answers: Receiver<String>,
 }
 
 impl Prompt {
     fn start(command: &mut Command) -> Result<Self> {
-        let mut child = command.spawn().context("starting kvraft client")?;
+        let mut process = Guard::spawn(command)?;
         let (sender, answers) = channel();
         let errors = sender.clone();
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (stdout, stderr) = (process.child.stdout.take(), process.child.stderr.take());
         let stdout = stdout.context("its output is a pipe")?;
         let stderr = stderr.context("its errors are a pipe")?;
         // They end with the process; whoever listened may have gone before.
@@ -280,26 +277,18 @@ impl Prompt {
         std::thread::spawn(move || {
             BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|l| errors.send(l))
         });
-        Ok(Self { child, answers })
+        Ok(Self { process, answers })
     }
 
     /// Whether the key was acknowledged with itself as its value.
     fn put(&mut self, key: &str) -> Result<bool> {
-        let stdin = self.child.stdin.as_mut().context("its input is a pipe")?;
+        let stdin = self.process.child.stdin.as_mut().context("its input is a pipe")?;
         writeln!(stdin, "put {key} {key}").context("the prompt has ended")?;
         let answer = self.answers.recv_timeout(PATIENCE * 4).context("the prompt says nothing")?;
         if answer != "OK" {
             println!("{key}: {answer}");
         }
         Ok(answer == "OK")
-    }
-}
-
-impl Drop for Prompt {
-    fn drop(&mut self) {
-        // Already ended is as good as ended now.
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 
@@ -332,4 +321,29 @@ fn read_back(fleet: &Fleet, nodes: &[usize], acked: &[Acked]) -> Result<()> {
     ensure!(missing.is_empty(), "{} were acknowledged and are gone: {missing:?}", missing.len());
     println!("all {} acknowledged writes are there", acked.len());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AtomicBool, Command, Load, Mutex};
+    use crate::processes::is_running;
+
+    /// A check that fails early leaves no load behind.
+    #[test]
+    fn the_load_does_not_outlive_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("endless");
+        // Written by a process of its own: nobody here holds it open when it is started.
+        let script = "printf '#!/bin/sh\nexec sleep 60\n' > \"$0\" && chmod +x \"$0\"";
+        let written = Command::new("sh").args(["-c", script]).arg(&program).status().unwrap();
+        assert!(written.success());
+        let endpoints = "h:1".to_owned();
+        let (stop, acked) = (AtomicBool::new(false), Mutex::default());
+        let load = Load { binary: &program, endpoints, stop, acked };
+        let bench = load.bench("h:1").unwrap();
+        let pid = bench.child.id();
+        assert!(is_running(pid));
+        drop(bench);
+        assert!(!is_running(pid));
+    }
 }

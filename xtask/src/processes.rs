@@ -6,6 +6,7 @@
 //! What it deliberately lacks: any system but Linux.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -114,7 +115,7 @@ impl Recipe {
 /// A process that does not outlive its owner.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    child: Child,
+    pub(crate) child: Child,
 }
 
 impl Guard {
@@ -150,6 +151,16 @@ impl Guard {
         })?;
         ensure!(status.success(), "after SIG{signal} the process ended with {status}");
         Ok(())
+    }
+
+    /// Interrupts the process, and gives what it has printed when it has ended. Its output is a
+    /// pipe.
+    pub(crate) fn interrupt(mut self) -> Result<String> {
+        crate::run::signal(self.pid(), "INT")?;
+        let mut text = String::new();
+        let mut stdout = self.child.stdout.take().context("its output is a pipe")?;
+        stdout.read_to_string(&mut text).context("reading the output of a process")?;
+        Ok(text)
     }
 }
 

@@ -10,7 +10,7 @@
 //!   further behind than one look at both takes.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -18,7 +18,8 @@ use serde_json::Value;
 
 use crate::fleet::Fleet;
 use crate::ports::free_ports;
-use crate::run::{build_release, need, output, signal, target_folder, wait_for};
+use crate::processes::Guard;
+use crate::run::{build_release, need, output, target_folder, wait_for};
 
 /// How long the most is measured, and the load before.
 const MEASURE_TIME: Duration = Duration::from_secs(10);
@@ -125,8 +126,8 @@ fn catch_up(
     rate: u64,
 ) -> Result<(Reading, Duration)> {
     let endpoint = fleet.endpoints(&[leader]);
-    let load = bench(binary, "put", &endpoint, Some(rate), CATCH_UP_TIME_MAX * 2).spawn()?;
-    let load = Load(load);
+    let mut load = bench(binary, "put", &endpoint, Some(rate), CATCH_UP_TIME_MAX * 2);
+    let load = Guard::spawn(&mut load)?;
     let start = Instant::now();
     let target = fleet.status(leader)?.applied;
     fleet.start_founder(follower)?;
@@ -142,29 +143,7 @@ fn catch_up(
     })?;
     let took = start.elapsed();
     std::thread::sleep(DURING_TIME_MIN.saturating_sub(took));
-    Ok((load.end()?, took))
-}
-
-/// A load generator that does not outlive its owner.
-struct Load(Child);
-
-impl Load {
-    /// Interrupts it and reads what it saw.
-    fn end(mut self) -> Result<Reading> {
-        signal(self.0.id(), "INT")?;
-        let mut text = String::new();
-        let mut stdout = self.0.stdout.take().context("its output is a pipe")?;
-        std::io::Read::read_to_string(&mut stdout, &mut text)?;
-        parse(&text)
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        // Already ended is as good as ended now.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
+    Ok((parse(&load.interrupt()?)?, took))
 }
 
 /// Writes every key once, and reads for a moment.
