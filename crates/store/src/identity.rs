@@ -10,7 +10,7 @@ use kvraft_base::{
     Reader, Writer, checksum,
 };
 
-use crate::{OpenError, journal, table};
+use crate::{OpenError, journal, refound, table};
 
 /// Version of the on-disk formats that this build writes, and the newest it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -85,11 +85,15 @@ pub(crate) fn encode(identity: &Identity) -> Bytes {
     writer.finish()
 }
 
-/// Reads and checks the identity file.
+/// Whose the directory is. One that was being given to another cluster when that was cut short is
+/// the other cluster's already, since [`crate::open`] would end it.
 ///
 /// # Errors
 /// [`OpenError`]: not formatted, damaged, of a later version, or not readable.
 pub fn read_identity(disk: &dyn Disk) -> Result<Identity, OpenError> {
+    if let Some((_, identity)) = refound::read_mark(disk)? {
+        return Ok(identity);
+    }
     let file = match disk.open(IDENTITY_PATH) {
         Ok(file) => file,
         Err(error) if error.kind == DiskErrorKind::NotFound => {

@@ -84,7 +84,7 @@ fn write_mark(disk: &dyn Disk, segment: u64, identity: &Identity) -> Result<(), 
 }
 
 /// The segment and the identity that the mark names, if there is one.
-fn read_mark(disk: &dyn Disk) -> Result<Option<(u64, Identity)>, OpenError> {
+pub(crate) fn read_mark(disk: &dyn Disk) -> Result<Option<(u64, Identity)>, OpenError> {
     let file = match disk.open(REFOUND_PATH) {
         Ok(file) => file,
         Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(None),

@@ -3,7 +3,7 @@
 use kvraft_base::{
     ClusterId, Entry, EntryKind, HardState, Index, MemberId, Members, Position, Term,
 };
-use kvraft_store::{Identity, Note, OpenError, Opened, open, refound};
+use kvraft_store::{Identity, Note, OpenError, Opened, open, read_identity, refound};
 
 use crate::{
     disk::{Loss, TestDisk},
@@ -52,7 +52,11 @@ fn refounded(disk: &TestDisk) -> Result<(), OpenError> {
 /// Demands the old directory or the new one, whole; returns whether it is the new one.
 fn check(disk: &TestDisk, whole: &TestDisk, context: &str) -> bool {
     let expected = opened(&whole.fork());
-    let at = open(disk, &OPTIONS, None).unwrap_or_else(|error| panic!("{context}: {error}"));
+    // As whose it is opened is what a look at it says.
+    let whose = read_identity(disk).unwrap_or_else(|error| panic!("{context}: {error}"));
+    let at = open(disk, &OPTIONS, Some((whose.cluster, whose.member)));
+    let at = at.unwrap_or_else(|error| panic!("{context}: {error}"));
+    assert_eq!(at.identity, whose, "{context}");
     let is_new = at.identity == alone();
     let (hard_state, entries) = if is_new {
         new_log(&expected)
