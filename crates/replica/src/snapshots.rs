@@ -9,9 +9,12 @@
 //! Invariants:
 //! - the journal after a snapshot, or after what its receiver has matched since, stays until the
 //!   receiver no longer reads from it;
-//! - it does not stay for one that makes no progress ([`TAIL_PATIENCE`], and the bound on repeats
-//!   during the transfer), nor when it has grown by more than [`HELD_SIZE_BYTES_MIN`] and twice the
-//!   snapshot since that was begun: then another snapshot costs less than to read all that.
+//! - a transfer of which all was taken lasts as long as its receiver says that it installs: given
+//!   up then, the journal after it would go, and the next snapshot would end like it;
+//! - the journal does not stay for one that makes no progress ([`TAIL_PATIENCE`], and the bound on
+//!   repeats during the transfer), nor when it has grown by more than [`HELD_SIZE_BYTES_MIN`] and
+//!   twice the snapshot since that was begun: then another snapshot costs less than to read all
+//!   that.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -101,6 +104,12 @@ impl Transfer {
         count_max < self.resend_count
     }
 
+    /// Whether a follower that has taken the chunk with this number, once more, has taken all that
+    /// was sent.
+    fn has_all(&self, seq: u64) -> bool {
+        self.taken == Some(seq) && self.sent == Some(seq)
+    }
+
     /// The journal after this index stays for the receiver.
     fn pin(&self) -> Option<Index> {
         let held = !self.state_only && !self.growth.is_excessive();
@@ -151,11 +160,12 @@ impl Transfers {
         }
     }
 
-    /// The follower took something; what it says twice is no sign of progress.
+    /// The follower took something. What it says twice is no sign of progress, unless it has taken
+    /// all: then it installs that.
     pub(crate) fn on_taken(&mut self, to: MemberId, position: Position, seq: u64, now: Instant) {
         if let Some(transfer) = self.by_peer.get_mut(&to)
             && transfer.position == Some(position)
-            && transfer.taken < Some(seq)
+            && (transfer.taken < Some(seq) || transfer.has_all(seq))
         {
             transfer.taken = Some(seq);
             transfer.resend_at = now + RESEND_INTERVAL;

@@ -25,7 +25,7 @@ struct Outgoing {
     term: Term,
     position: Position,
     export: Export,
-    /// Sent, not taken yet; in order.
+    /// Sent, not taken yet; in order. When all was taken, the last.
     in_flight: VecDeque<SnapshotChunk>,
     next_seq: u64,
     exhausted: bool,
@@ -157,10 +157,18 @@ impl TableLane {
         if outgoing.position != position {
             return Ok(()); // Of an earlier attempt.
         }
+        let mut taken = None;
         while outgoing.in_flight.front().is_some_and(|chunk| chunk.seq <= seq) {
-            outgoing.in_flight.pop_front();
+            taken = outgoing.in_flight.pop_front();
         }
-        self.fill_window(to, out)
+        self.fill_window(to, out)?;
+        if let Some(outgoing) = self.outgoing.get_mut(&to)
+            && outgoing.in_flight.is_empty()
+        {
+            // The last one is repeated to a receiver that is silent while it installs.
+            outgoing.in_flight.extend(taken);
+        }
+        Ok(())
     }
 
     fn resend(&self, to: MemberId, out: &mut Vec<Hop>) {

@@ -82,6 +82,11 @@ impl Node {
             body: Body::SnapshotNotice { position: chunk.position },
         };
         self.raft.step(now.instant, Input::Receive(notice));
+        if self.installing == Some(chunk.position) {
+            // It was asked whether this server is still there: all was taken, and takes its time.
+            let taken = Frame::SnapshotTaken { position: chunk.position, seq: chunk.seq };
+            return send(from, PeerLane::Bulk, &taken, out);
+        }
         let expected = self.raft.expects_snapshot(from, chunk.term, chunk.position);
         if expected && self.installing.is_none() {
             out.push(Hop::Table(TableIn::Import { from, chunk }));

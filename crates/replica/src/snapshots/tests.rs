@@ -43,6 +43,24 @@ fn only_progress_keeps_a_transfer() {
     assert_eq!(moving, None);
 }
 
+/// A follower that has taken all and says so again installs it, for as long as it says so; until
+/// then, and when it says nothing, it is waited for as long as any.
+#[test]
+fn who_installs_is_waited_for() {
+    let begun = Instant(1);
+    let all_taken = || {
+        let mut transfers = opened(begun);
+        transfers.on_sent(C, &chunk(0, 1), begun);
+        transfers.on_sent(C, &chunk(1, 1), begun);
+        transfers.on_taken(C, position(9), 1, begun);
+        transfers
+    };
+    assert_eq!(ends_after(all_taken(), |t, now| t.on_taken(C, position(9), 1, now)), None);
+    let give_up = Some(RESEND_COUNT_MAX + 1);
+    assert_eq!(ends_after(all_taken(), |t, now| t.on_taken(C, position(9), 0, now)), give_up);
+    assert_eq!(ends_after(all_taken(), |_, _| {}), give_up);
+}
+
 /// A follower that has forgotten the beginning gets the snapshot again, once for all the parts
 /// that it does not know.
 #[test]

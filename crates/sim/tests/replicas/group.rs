@@ -46,6 +46,8 @@ pub(crate) struct Group {
     pub(crate) said: Vec<Sent>,
     pub(crate) replies: Vec<(MemberId, Ticket, Outcome)>,
     pub(crate) fatals: Vec<(MemberId, Fatal)>,
+    /// Who installs no snapshot before which time: its disk is slow.
+    pub(crate) slow: Option<(MemberId, Instant)>,
     wire: Vec<(MemberId, MemberId, Bytes)>,
     snapshot_rate: u64,
     ticket: u64,
@@ -67,6 +69,7 @@ impl Group {
             said: Vec::new(),
             replies: Vec::new(),
             fatals: Vec::new(),
+            slow: None,
             wire: Vec::new(),
             snapshot_rate,
             ticket: 0,
@@ -165,7 +168,10 @@ impl Group {
         server.replica.node.step(now, &mut server.node, &mut hops);
         server.replica.journal.step(now, &mut server.journal, &mut hops);
         server.replica.machine.step(now, &mut server.machine, &mut hops);
-        server.replica.table.step(now, &mut server.table, &mut hops);
+        let installs = server.table.iter().any(|input| matches!(input, TableIn::Install { .. }));
+        if !installs || self.slow.is_none_or(|(slow, until)| slow != id || until <= now.instant) {
+            server.replica.table.step(now, &mut server.table, &mut hops);
+        }
         for hop in hops {
             self.on_hop(id, hop);
         }

@@ -1,8 +1,8 @@
 //! Who receives a snapshot, how often, and what is left of one that never ends.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use kvraft_base::{Disk, MemberId, MemberInfo, Members};
+use kvraft_base::{Disk, MemberId, MemberInfo, Members, Position};
 use kvraft_raft::{Change, PeerState, RoleName};
 use kvraft_replica::{Frame, NodeIn};
 
@@ -51,6 +51,32 @@ fn one_snapshot_is_enough_under_steady_load() {
     // The journal has not stayed behind for good.
     let held = group.status(A).last.index.0 - group.status(A).released.index.0;
     assert!(held < 1000, "{held}");
+}
+
+/// A follower that takes a minute to install what it has received gets nothing else meanwhile, and
+/// reads on from the journal, which has been kept for it.
+#[test]
+fn a_long_install_is_waited_for() {
+    let mut group = Group::led_by_a();
+    c_falls_behind(&mut group);
+    let until = group.now + Duration::from_secs(60);
+    group.slow = Some((C, until));
+    while group.now < until {
+        group.put(A, 100);
+        group.rounds(5);
+        // Often enough for heartbeats.
+        group.now = group.now + Duration::from_millis(50);
+    }
+    load(&mut group, 100);
+    let position = |sent: &Sent| match &sent.frame {
+        Frame::SnapshotChunk(chunk) if sent.to == C => Some(chunk.position),
+        _ => None,
+    };
+    let positions: BTreeSet<Position> = group.said.iter().filter_map(position).collect();
+    assert_eq!(positions.len(), 1, "{positions:?}");
+    assert_eq!(group.progress(C), PeerState::Replicate);
+    let behind = group.status(A).last.index.0 - group.status(C).last.index.0;
+    assert!(behind < 50, "{behind}");
 }
 
 /// What the directory of a joining server is formatted with.
