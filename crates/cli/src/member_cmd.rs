@@ -69,7 +69,8 @@ struct ListArgs {
 /// Add a member; prints the command that starts it
 ///
 /// Without --learner and --promote it votes at once, and counts as a server that has failed until
-/// it was started and has caught up: in a cluster of one, nothing is served meanwhile.
+/// it was started and has caught up: in a cluster of one, nothing is served meanwhile. `kvraft
+/// server --join` has a new member take its place, under another id.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   kvraft member add d --promote --peer 10.0.0.4:2380

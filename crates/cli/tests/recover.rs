@@ -1,5 +1,5 @@
 //! Three real servers, of which two are lost for good: the third goes on alone with all that it
-//! has, and grows to three again.
+//! has, and grows to three again. And as which member a server with an empty directory starts.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -205,4 +205,27 @@ fn grow_again(nodes: &mut [Node], before: (i64, i64), hash: u32) {
     let refused = run(&[&arguments[..], &own].concat());
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && said.contains("has lost its data"), "{said}");
+}
+
+/// A voter that was added and has no name yet may have run and voted all the same: an empty
+/// directory never becomes that member, but a new one in its place.
+#[test]
+fn a_voter_without_a_name_is_replaced() {
+    let mut nodes = nodes("join", 3);
+    found(&mut nodes[..2]);
+    let started = ", started, s1, ";
+    nodes[0].wait(&["member", "list"], |said| said.contains(started));
+    let peer = nodes[2].peer.clone();
+    nodes[0].wait(&["member", "add", "s2", "--peer", &peer], |_| true);
+    let list = nodes[0].wait(&["member", "list"], |_| true);
+    let unstarted = list.lines().find(|line| line.contains(", unstarted, , ")).unwrap();
+    let voter = unstarted.split(',').next().unwrap();
+    assert!(unstarted.contains(&peer) && unstarted.ends_with("false"), "{list}");
+    let through = nodes[0].client.clone();
+    nodes[2].start(&["--join", &through]);
+    let is_voter = |line: &str| line.contains(", started, s2, ") && line.ends_with("false");
+    let list = nodes[0].wait(&["member", "list"], |said| said.lines().any(is_voter));
+    assert_eq!(list.lines().count(), 3, "{list}");
+    assert!(list.lines().all(|line| !line.starts_with(&format!("{voter},"))), "{list}");
+    nodes[2].wait(&["put", "k", "v"], |said| said == "OK\n");
 }

@@ -6,8 +6,10 @@
 //! cut short is simply made again.
 //!
 //! Invariants:
-//! - a member that has been started before is never started on an empty directory: it may have
-//!   voted, and would not know (Raft §5.2);
+//! - a member that may have voted is never started on an empty directory, since it would not know
+//!   (Raft §5.2). One with a name has been started before, and is refused. One without may have
+//!   been, too, and have lost its data before it could say its name: if it is a voter, it is
+//!   replaced by a new member, and if it is a learner, nobody has counted on it;
 //! - every attempt is bounded, and says what it waits for.
 
 use std::{
@@ -109,8 +111,14 @@ async fn place(client: &Client, own: &Own) -> Result<Place> {
 
 async fn attempt(client: &Client, own: &Own) -> Result<Place, Setback> {
     let list = client.member_list().await.map_err(setback)?;
-    if let Some(member) = find_own(&list.members, own).map_err(Setback::Lasting)? {
-        return placed(list.header, member, list.members);
+    match find_own(&list.members, own).map_err(Setback::Lasting)? {
+        Some(Found::Learner(member)) => return placed(list.header, member, list.members),
+        Some(Found::Voter(member)) => {
+            eprintln!("joining: a new member takes the place of voter {member:x}");
+            // Whatever became of an answer that was lost: the next look at the list shows it.
+            client.member_remove(member).await.map_err(setback)?;
+        }
+        None => {}
     }
     let added = match client.member_add([&own.peer], own.kind).await {
         Ok(added) => added,
@@ -133,8 +141,16 @@ fn placed(
     }
 }
 
-/// This server's id, if it is in the list; an error if it must not be started as that member.
-fn find_own(members: &[Member], own: &Own) -> Result<Option<u64>> {
+/// The member at this server's address, which has no name yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Learner(u64),
+    /// It may have voted.
+    Voter(u64),
+}
+
+/// This server's place, if the list has one; an error if it must not be started at its address.
+fn find_own(members: &[Member], own: &Own) -> Result<Option<Found>> {
     let is_at_home =
         |member: &&Member| member.peer_ur_ls.iter().any(|url| without_scheme(url) == own.peer);
     let Some(found) = members.iter().find(is_at_home) else {
@@ -158,7 +174,8 @@ fn find_own(members: &[Member], own: &Own) -> Result<Option<u64>> {
             own.peer
         );
     }
-    Ok(Some(found.id))
+    let place = if found.is_learner { Found::Learner } else { Found::Voter };
+    Ok(Some(place(found.id)))
 }
 
 /// Whether an error may pass with time.
@@ -181,7 +198,7 @@ const PASSING_REFUSALS: [&str; 4] =
 mod tests {
     use kvraft_client::proto::etcdserverpb::Member;
 
-    use super::{NewMember, Own, find_own};
+    use super::{Found, NewMember, Own, find_own};
 
     fn own(name: &str, peer: &str) -> Own {
         Own { name: name.to_owned(), peer: peer.to_owned(), kind: NewMember::LearnerToPromote }
@@ -192,11 +209,13 @@ mod tests {
         Member { id, name: name.to_owned(), peer_ur_ls, ..Member::default() }
     }
 
-    /// A server is the member at its address that nobody has started yet, or else a new one.
+    /// A server is the learner at its address that has no name yet, or else a new member.
     #[test]
     fn a_server_finds_itself() {
-        let list = [member(1, "a", "h:1"), member(2, "", "h:2")];
-        assert_eq!(find_own(&list, &own("b", "h:2")).unwrap(), Some(2));
+        let learner = Member { is_learner: true, ..member(2, "", "h:2") };
+        let list = [member(1, "a", "h:1"), learner, member(4, "", "h:4")];
+        assert_eq!(find_own(&list, &own("b", "h:2")).unwrap(), Some(Found::Learner(2)));
+        assert_eq!(find_own(&list, &own("d", "h:4")).unwrap(), Some(Found::Voter(4)));
         assert_eq!(find_own(&list, &own("c", "h:3")).unwrap(), None);
         assert_eq!(find_own(&list, &own("", "h:3")).unwrap(), None);
         let error = find_own(&list, &own("x", "h:1")).unwrap_err().to_string();
