@@ -356,6 +356,24 @@ async fn a_joiner_is_restarted() {
     .await;
 }
 
+/// A learner answers what any server answers, where etcd's refuse.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_serves_writes_and_reads() {
+    within(async {
+        let mut fleet = Fleet::start(1).await;
+        fleet.leader().await;
+        let learner = fleet.join(1, false).await;
+        let mut kv = KvClient::new(fleet.channel(learner));
+        let put = PutRequest { key: "k0".into(), value: "v0".into(), ..PutRequest::default() };
+        kv.put(put).await.unwrap();
+        assert_kept(fleet.channel(learner), 1).await;
+        let is_learner = |member: &Member| member.id == learner && member.is_learner;
+        assert!(fleet.list(learner).await.iter().any(is_learner));
+        fleet.stop().await;
+    })
+    .await;
+}
+
 /// A server that was down when it was removed is told when it comes back, and every time after.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_server_is_told_when_it_comes_back() {
