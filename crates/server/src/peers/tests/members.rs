@@ -19,7 +19,6 @@ use super::{
 use crate::peers::{
     SendError,
     frame::{Answer, Hello, seal},
-    roster::Admission,
 };
 
 /// Nobody for long, after it has left.
@@ -145,29 +144,6 @@ async fn removal_is_said_as_it_is_understood_and_when_it_is_certain() {
     let reachable = Hello { addresses: vec!["127.0.0.1:1".to_owned()], ..newer };
     let (_, answer) = greet(at, seal(0, &reachable.encode())).await;
     assert!(matches!(answer, Some(Answer::Welcome { .. })), "{answer:?}");
-}
-
-/// Who becomes a member while it greets is a stranger or a peer, and never one that was removed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn who_comes_in_is_not_told_that_it_was_removed() {
-    let (a, at) = listener();
-    let a = start(a, hasty(config(A, &[(A, at)])));
-    for id in (2..2_000).map(MemberId) {
-        let both = Arc::new(std::sync::Barrier::new(2));
-        let (net, other) = (Arc::clone(&a.net.net), Arc::clone(&both));
-        let greeting = std::thread::spawn(move || {
-            other.wait();
-            let hello = Hello { from: id, ..hello() };
-            matches!(net.admit(&hello), Admission::Removed(_))
-        });
-        both.wait();
-        a.net.set_peers(Peers {
-            addresses: [(id, Vec::new())].into(),
-            id_max: id,
-            settled: Some(Index(id.0)),
-        });
-        assert!(!greeting.join().unwrap(), "member {id} was told that it was removed");
-    }
 }
 
 /// A removal that may yet be undone leaves the connections as they were, for as long as it takes.
