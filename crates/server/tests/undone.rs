@@ -141,6 +141,65 @@ fn configure(directory: &tempfile::TempDir, cut: &Cut) -> Vec<ServerConfig> {
     places.into_iter().map(configure).collect()
 }
 
+/// Has the first of three, which leads, write that 3 is removed into its own log only: the ways
+/// between servers stay cut.
+async fn remove_in_vain(
+    servers: &[Option<Server>],
+    configs: &[ServerConfig],
+    cut: &Cut,
+) -> tokio::task::JoinHandle<Result<(), tonic::Status>> {
+    have_lead(servers, configs, 0).await;
+    // Names are published by changes of their own; no other change goes before they are done.
+    tokio::time::sleep(ELECTION_TIMEOUT / 2).await;
+    cut.send_replace(true);
+    let mut cluster = ClusterClient::new(channel(&configs[0]));
+    let removal = tokio::spawn(async move {
+        cluster.member_remove(MemberRemoveRequest { id: 3 }).await.map(drop)
+    });
+    // It is in the log before anybody could have noticed the cut.
+    tokio::time::sleep(ELECTION_TIMEOUT / 8).await;
+    removal
+}
+
+/// Who asked for a change hears that nobody knows what became of it as soon as it is known that it
+/// was not made, and not only when all of its time is up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_change_that_was_undone_is_not_waited_for() {
+    let test = async {
+        let directory = tempfile::tempdir().unwrap();
+        let cut = Cut::new(false);
+        let mut configs = configure(&directory, &cut);
+        configs[0].request_timeout = Some(TEST_TIME_MAX);
+        let mut servers = Vec::new();
+        for config in &configs {
+            servers.push(Some(run(config).await));
+        }
+        let removal = remove_in_vain(&servers, &configs, &cut).await;
+        // The others find a way to each other, and elect one of them.
+        for at in [1, 2] {
+            servers[at].take().unwrap().stop().await;
+        }
+        let direct = [1, 2].map(|at| configs[at].listen_peer.to_string());
+        for at in [1, 2] {
+            for (member, peer) in configs[at].members[1..].iter_mut().zip(&direct) {
+                member.peer.clone_from(peer);
+            }
+            servers[at] = Some(run(&configs[at]).await);
+        }
+        let is_over = |server: &Option<Server>| !server.as_ref().unwrap().is_leader();
+        soon(async || is_over(&servers[0]).then_some(())).await;
+        have_lead(&servers, &configs, 2).await;
+        cut.send_replace(false);
+        let answer = tokio::time::timeout(TEST_TIME_MAX / 4, removal).await;
+        let error = answer.expect("long before the request's time is up").unwrap().unwrap_err();
+        assert!(error.message().contains("previous leader failure"), "{error}");
+        for server in servers.into_iter().flatten() {
+            server.stop().await;
+        }
+    };
+    tokio::time::timeout(TEST_TIME_MAX, test).await.expect("the cluster goes on");
+}
+
 /// The leader of {1, 2, 3} writes that 3 is removed into its own log only, and ends. 3 leads then;
 /// when 1 is back, 3 is no member as far as 1 can see, and 2 is not there to explain.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -153,15 +212,7 @@ async fn who_leads_reaches_a_server_that_does_not_know_it_any_more() {
         for config in &configs {
             servers.push(Some(run(config).await));
         }
-        have_lead(&servers, &configs, 0).await;
-        // Names are published by changes of their own; no other change goes before they are done.
-        tokio::time::sleep(ELECTION_TIMEOUT / 2).await;
-        cut.send_replace(true);
-        let mut cluster = ClusterClient::new(channel(&configs[0]));
-        let removal =
-            tokio::spawn(async move { cluster.member_remove(MemberRemoveRequest { id: 3 }).await });
-        // It is in the log before anybody could have noticed the cut.
-        tokio::time::sleep(ELECTION_TIMEOUT / 8).await;
+        let removal = remove_in_vain(&servers, &configs, &cut).await;
         servers[0].take().unwrap().stop().await;
         assert!(removal.await.unwrap().is_err(), "nobody can have agreed");
         cut.send_replace(false);

@@ -194,18 +194,31 @@ impl Service {
         }
     }
 
-    /// Nobody could say what became of a change; it shows in the configuration if it was made.
+    /// Nobody could say what became of a change; it shows in the configuration if it was made. What
+    /// the lost leader has handed on is committed when a later one answers a read: what is not so
+    /// then is in doubt for ever, and there is nothing left to wait for.
     async fn see_done(&self, change: &Change, deadline: Instant) -> Result<Membership, Status> {
         let mut known = self.board().members();
+        let mut reading = std::pin::pin!(self.barrier());
+        // Whether it was answered, once it has ended.
+        let mut read = None;
         loop {
             let membership = known.borrow_and_update().committed().clone();
-            if !membership.is_pending() && is_done(change, &membership.members) {
-                return Ok(membership);
+            if !membership.is_pending() {
+                if is_done(change, &membership.members) {
+                    return Ok(membership);
+                }
+                if read == Some(true) {
+                    return Err(errors::lost());
+                }
             }
-            match tokio::time::timeout_at(deadline, known.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(errors::stopped(Certainty::Unknown)),
-                Err(_) => return Err(errors::lost()),
+            tokio::select! {
+                answered = &mut reading, if read.is_none() => read = Some(answered.is_ok()),
+                changed = tokio::time::timeout_at(deadline, known.changed()) => match changed {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Err(errors::stopped(Certainty::Unknown)),
+                    Err(_) => return Err(errors::lost()),
+                },
             }
         }
     }
