@@ -37,6 +37,8 @@ struct Ask {
     told: Told,
     /// The entry that it became.
     became: Option<Position>,
+    /// That entry may be there without anybody's request.
+    by_itself: bool,
 }
 
 /// Every request that was ever sent, by number.
@@ -47,7 +49,7 @@ impl Asks {
     /// A request is sent; its number.
     pub(crate) fn on_sent(&mut self, changes: &[Change]) -> usize {
         let changes = changes.to_vec();
-        self.0.push(Ask { changes, told: Told::Unknown, became: None });
+        self.0.push(Ask { changes, told: Told::Unknown, became: None, by_itself: false });
         self.0.len() - 1
     }
 
@@ -67,13 +69,14 @@ impl Asks {
             let is_open = ask.told != Told::Refused && ask.became.is_none();
             is_open && apply(before, &ask.changes).as_ref() == Some(&**next)
         };
-        if let Some(ask) = self.0.iter_mut().find(fits) {
-            ask.became = Some(*position);
-            return Ok(());
-        }
         let promoted = before.learners().iter().filter(|learner| learner.promote);
         let mut promotions = promoted.map(|learner| [Change::Promote { id: learner.id }]);
-        if promotions.any(|change| apply(before, &change).as_ref() == Some(&**next)) {
+        let by_itself = promotions.any(|change| apply(before, &change).as_ref() == Some(&**next));
+        if let Some(ask) = self.0.iter_mut().find(fits) {
+            (ask.became, ask.by_itself) = (Some(*position), by_itself);
+            return Ok(());
+        }
+        if by_itself {
             return Ok(());
         }
         let detail = format!("{before} is followed by {next} at {position}, as nobody asked");
@@ -84,6 +87,9 @@ impl Asks {
     pub(crate) fn on_refused(&mut self, number: usize) -> Result<(), Violation> {
         self.0[number].told = Told::Refused;
         let Some(position) = self.0[number].became.take() else { return Ok(()) };
+        if self.0[number].by_itself {
+            return Ok(());
+        }
         // Of equal requests any may be the one that did.
         let changes = self.0[number].changes.clone();
         let twin = |ask: &&mut Ask| {
@@ -246,6 +252,20 @@ mod tests {
         assert_eq!(asks.on_step(&step(6, &three(), &add(4))), Ok(()));
         assert_eq!(asks.on_refused(first), Ok(()));
         assert!(asks.on_refused(second).is_err());
+    }
+
+    /// A learner that is promoted by itself is not proof that the request to promote it was heard.
+    #[test]
+    fn promotion_needs_no_request() {
+        let info = MemberInfo::default();
+        let learner = [Change::AddLearner { id: MemberId(4), info, promote: true }];
+        let before = Arc::new(apply(&three(), &learner).unwrap());
+        let promote = [Change::Promote { id: MemberId(4) }];
+        let mut asks = Asks::default();
+        let number = asks.on_sent(&promote);
+        assert_eq!(asks.on_step(&step(7, &before, &promote)), Ok(()));
+        assert_eq!(asks.on_refused(number), Ok(()));
+        assert_eq!(Asks::default().on_step(&step(7, &before, &promote)), Ok(()));
     }
 
     /// "Done" is said of what is in the one log, up to the configuration that is shown.

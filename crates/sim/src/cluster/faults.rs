@@ -102,17 +102,22 @@ impl World {
                 self.sometimes.partitions += 1;
                 let servers = self.server_ids();
                 self.network.partition(partition, &servers);
+                self.on_links_stopped();
             }
             Fault::Block { from, to } => {
                 self.sometimes.blocks += 1;
                 self.network.block(*from, *to);
+                self.on_links_stopped();
             }
-            Fault::Unblock { from, to } => self.network.unblock(*from, *to),
+            Fault::Unblock { from, to } => {
+                self.network.unblock(*from, *to);
+                self.connect_all();
+            }
             Fault::Clog { from, to, lasts } => {
                 self.sometimes.clogs += 1;
                 self.network.clog(*from, *to, self.now + *lasts);
             }
-            Fault::Heal => self.network.heal(),
+            Fault::Heal => self.heal_links(),
             Fault::Rot { server, part, draw } => self.rot(*server, *part, *draw),
             Fault::Change(wishes) => self.on_errand(item, Errand::Change(wishes.clone())),
             Fault::Transfer(to) => self.on_errand(item, Errand::Transfer(*to)),
@@ -221,22 +226,26 @@ impl World {
 
     pub(crate) fn disconnect(&mut self, id: MemberId) {
         self.sometimes.disconnects += 1;
-        self.notify_peers(id, false);
+        self.on_links_broken(id);
         self.network.disconnect(Endpoint::Server(id));
+        self.on_links_stopped();
     }
 
     pub(crate) fn reconnect(&mut self, id: MemberId) {
         self.network.reconnect(Endpoint::Server(id));
-        if self.servers[&id].is_up() {
-            self.notify_peers(id, true);
-        }
+        self.connect_all();
+    }
+
+    fn heal_links(&mut self) {
+        self.network.heal();
+        self.connect_all();
     }
 
     /// No more faults from the plan; links among servers work again.
     pub(crate) fn end_plan(&mut self) {
         self.healed = true;
         self.trace.record(self.now, None, "heal", 0, String::new);
-        self.network.heal();
+        self.heal_links();
     }
 
     /// Whatever is wrong with a server is put right, and it runs.
@@ -250,7 +259,7 @@ impl World {
         self.resume(id);
         self.set_rate(id, RATE_PPM);
         self.start(id);
-        self.notify_peers(id, true);
+        self.connect_all();
     }
 
     /// Ends every process without a trace on its disk.

@@ -134,6 +134,8 @@ sometimes! {
     left_behind: "server left broken",
     /// A server was cut off.
     disconnects: "server disconnected",
+    /// A server noticed that a peer had fallen silent.
+    silences: "silent peer noticed",
     /// The network was divided.
     partitions: "partition",
     /// An operation was answered.

@@ -71,13 +71,12 @@ impl World {
         }
         let bound = (self.config.election_timeout * BOUND_ELECTION_TIMEOUTS).max(BOUND_MIN);
         if bound < self.now.since(goal.since) {
-            self.checks.fail(
-                Check::LogsKeepSyncing,
-                format!(
-                    "server {follower} has {durable} of {} after {bound:?} with leader {leader}",
-                    goal.index
-                ),
+            let detail = format!(
+                "server {follower} has {durable} of {} after {bound:?} with leader {leader}; \
+                 {status:?}",
+                goal.index
             );
+            self.checks.fail(Check::LogsKeepSyncing, detail);
         }
     }
 }

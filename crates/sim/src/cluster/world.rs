@@ -19,6 +19,8 @@ use kvraft_raft::RoleName;
 use kvraft_replica::Hop;
 use kvraft_session::EndpointId;
 
+use peers::Links;
+
 use super::{
     asks::Asks,
     checks::Checks,
@@ -90,6 +92,8 @@ pub(crate) enum Happening {
     Retire { server: MemberId },
     /// A server that comes and goes for ever does one or the other.
     Flap { server: MemberId },
+    /// Who hears nothing from a peer notices.
+    Silence,
     /// Look at slow things.
     Tick,
 }
@@ -105,6 +109,7 @@ pub(crate) struct World {
     /// The first answer to each change: a second one must be the same.
     answers: BTreeMap<OpName, Bytes>,
     pub(crate) network: Network,
+    links: Links,
     pub(crate) checks: Checks,
     pub(crate) searched: Option<Searched>,
     pub(crate) trace: Trace,
@@ -154,6 +159,7 @@ impl World {
             evidence: Evidence::default(),
             answers: BTreeMap::new(),
             network: Network::new(config.network),
+            links: Links::default(),
             checks: Checks::default(),
             servers: BTreeMap::new(),
             searched: None,
@@ -226,6 +232,7 @@ impl World {
             Happening::SetUp { server } => self.on_set_up(server),
             Happening::Retire { server } => self.on_retire(server),
             Happening::Flap { server } => self.on_flap(server),
+            Happening::Silence => self.on_silence(),
             Happening::Tick => self.on_tick(),
         }
         true

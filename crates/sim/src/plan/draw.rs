@@ -44,6 +44,8 @@ pub(super) fn draw_kind(
                 push(down, Fault::Kill(Target::Server(server)));
                 push(down + pause, Fault::Restart(Target::Server(server)));
             }
+        } else if kind == FaultKind::Usurp {
+            draw_usurp(config, prng, at, repaired_at).into_iter().for_each(|(at, it)| push(at, it));
         } else if kind == FaultKind::Regrow {
             let faults = draw_regrow(config, prng, at);
             faults.into_iter().for_each(|timed| push(timed.at, timed.fault));
@@ -91,7 +93,7 @@ fn breaker_of(kind: FaultKind) -> Option<fn(&RunConfig, &mut Prng) -> Broken> {
         FaultKind::Block => break_block,
         FaultKind::Clog => break_clog,
         FaultKind::Rot => break_rot,
-        FaultKind::Members | FaultKind::Regrow => break_members,
+        FaultKind::Members | FaultKind::Regrow | FaultKind::Usurp => break_members,
         FaultKind::Transfer => break_transfer,
         FaultKind::Replace => break_replace,
         FaultKind::Stop => break_stop,
@@ -272,6 +274,38 @@ fn break_stop(config: &RunConfig, prng: &mut Prng) -> Broken {
     let target = draw_target(config, prng);
     (Fault::Stop(target), Some(Fault::Restart(repair_target(target))))
 }
+
+/// What a lease must stand: the clocks as far apart as they may be, and a leader that those with
+/// the fast ones hear no more.
+fn draw_usurp(
+    config: &RunConfig,
+    prng: &mut Prng,
+    from: Instant,
+    until: Instant,
+) -> Vec<(Instant, Fault)> {
+    let server = draw_server(config, prng);
+    let target = Target::Server(server);
+    let (slowest, fastest) = config.drift_ppm;
+    let (slowest, fastest) = (slowest.max(USURP_PPM.0), fastest.min(USURP_PPM.1));
+    let to = Some(Whom::Member(server));
+    let cut_at = from + prng.duration(Duration::ZERO, until.since(from));
+    // Longer than most election timeouts: somebody else is to lead meanwhile.
+    let until = cut_at + prng.duration(Duration::from_millis(500), USURP_LENGTH_MAX);
+    vec![
+        (from, Fault::Transfer(to)),
+        (from, Fault::Drift { target: Target::All, rate_ppm: fastest }),
+        (from, Fault::Drift { target, rate_ppm: slowest }),
+        (cut_at, Fault::Partition(Partition::Isolate(server))),
+        (until, Fault::Heal),
+        (until, Fault::Drift { target: Target::All, rate_ppm: RATE_PPM }),
+    ]
+}
+
+/// The longest that a leader is cut off, if nothing else mends it.
+const USURP_LENGTH_MAX: Duration = Duration::from_secs(4);
+
+/// How far clocks are apart at most when a leader is cut off.
+const USURP_PPM: (u64, u64) = (800_000, 1_200_000);
 
 /// Two servers more, then one for all who were there first, who leave one by one or some at a time:
 /// three become five and end up as three others. Somebody loses power in every step.

@@ -84,6 +84,9 @@ fault_kinds! {
     Replace: "replace",
     /// A process is asked to stop, and a leader hands over before it does.
     Stop: "stop",
+    /// A leader on a slow clock is cut off from the other servers, whose clocks are fast, and not
+    /// from its clients.
+    Usurp: "usurp",
 }
 
 impl fmt::Display for FaultKind {
@@ -222,13 +225,14 @@ impl Profile {
                 K::Full,
                 K::Rot,
             ],
-            Self::Clock => &[K::Pause, K::Suspend, K::Jump, K::Drift],
+            Self::Clock => &[K::Pause, K::Suspend, K::Jump, K::Drift, K::Usurp],
             Self::Membership => &[
                 K::Members,
                 K::Regrow,
                 K::Transfer,
                 K::Replace,
                 K::Stop,
+                K::Usurp,
                 K::Crash,
                 K::Power,
                 K::Kill,

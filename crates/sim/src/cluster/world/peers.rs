@@ -1,9 +1,13 @@
 //! Frames between servers, as the network treats them, and the news that a connection came or went.
+//!
+//! Invariants, which are those of the real connections:
+//! - what one process is told of one peer alternates, begins with "connected", and keeps its order;
+//! - of two processes that reach each other, both are told in the end that they are connected.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use kvraft_base::MemberId;
+use kvraft_base::{Instant, MemberId};
 use kvraft_raft::{Body, Message};
 use kvraft_replica::{Frame, NodeIn, PeerLane};
 
@@ -12,6 +16,40 @@ use crate::{
     cluster::{server::LaneIn, violation::Check},
     network::Endpoint,
 };
+
+/// What each running process was told last of each peer, and when that arrives.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    told: BTreeMap<(MemberId, MemberId), (bool, Instant)>,
+}
+
+impl Links {
+    /// Notes that a process is told of a peer; returns when, or `None` if that is no news.
+    fn on_news(
+        &mut self,
+        at: MemberId,
+        peer: MemberId,
+        is_up: bool,
+        on: Instant,
+    ) -> Option<Instant> {
+        let (was_up, before) = self.told.get(&(at, peer)).copied().unwrap_or_default();
+        if was_up == is_up {
+            return None;
+        }
+        let on = on.max(before + Duration::from_nanos(1));
+        self.told.insert((at, peer), (is_up, on));
+        Some(on)
+    }
+
+    fn is_up(&self, at: MemberId, peer: MemberId) -> bool {
+        self.told.get(&(at, peer)).is_some_and(|(is_up, _)| *is_up)
+    }
+
+    /// A process has ended, and what it was told with it.
+    pub(super) fn forget(&mut self, at: MemberId) {
+        self.told.retain(|(other, _), _| *other != at);
+    }
+}
 
 impl World {
     pub(super) fn send_frame(
@@ -99,11 +137,11 @@ impl World {
             self.checks.fail(Check::DamageIsCaught, detail);
         }
         for (at, peer) in [(from, to), (to, from)] {
-            if self.servers[&at].is_up() {
-                self.deliver_to(at, HOP, LaneIn::Node(NodeIn::Disconnected(peer)));
-                let delay = self.net_prng.duration(HOP * 2, NOTICE_MAX * 10);
-                self.deliver_to(at, delay, LaneIn::Node(NodeIn::Connected(peer)));
-            }
+            self.tell_link(at, peer, false, HOP);
+        }
+        let delay = self.net_prng.duration(HOP * 2, NOTICE_MAX * 10);
+        for (at, peer) in [(from, to), (to, from)] {
+            self.tell_link(at, peer, true, delay);
         }
     }
 
@@ -130,20 +168,93 @@ impl World {
         self.on_deliver(to, boot, LaneIn::Node(NodeIn::Frame { from, frame }));
     }
 
-    /// Tells the peers of a server that its connections came up or went down.
-    pub(crate) fn notify_peers(&mut self, id: MemberId, up: bool) {
-        let peers: Vec<MemberId> = self.servers.keys().copied().filter(|p| *p != id).collect();
-        for peer in peers {
-            let open = self.network.is_open(Endpoint::Server(id), Endpoint::Server(peer));
-            if !open || !self.servers[&peer].is_up() {
+    /// Tells a process that its connection to a peer came up or went down.
+    fn tell_link(&mut self, at: MemberId, peer: MemberId, is_up: bool, delay: Duration) {
+        if !self.servers[&at].is_up() {
+            return;
+        }
+        if let Some(on) = self.links.on_news(at, peer, is_up, self.now + delay) {
+            let notice = if is_up { NodeIn::Connected(peer) } else { NodeIn::Disconnected(peer) };
+            self.deliver_to(at, on.since(self.now), LaneIn::Node(notice));
+        }
+    }
+
+    /// A process has ended, or its machine was cut off: those whom that reaches notice at once.
+    pub(crate) fn on_links_broken(&mut self, id: MemberId) {
+        for peer in self.server_ids() {
+            if peer != id && self.network.is_open(Endpoint::Server(id), Endpoint::Server(peer)) {
+                let delay = self.net_prng.duration(Duration::ZERO, NOTICE_MAX);
+                self.tell_link(peer, id, false, delay);
+            }
+        }
+    }
+
+    /// Links have stopped: who hears nothing from a peer and cannot reach it notices at times, when
+    /// it has been silent for long.
+    pub(crate) fn on_links_stopped(&mut self) {
+        if self.net_prng.chance(1, 2) {
+            self.after(self.config.election_timeout, Happening::Silence);
+        }
+    }
+
+    pub(super) fn on_silence(&mut self) {
+        for (one, other) in self.pairs() {
+            let ends = (Endpoint::Server(one), Endpoint::Server(other));
+            if !self.network.is_open(ends.0, ends.1) && !self.network.is_open(ends.1, ends.0) {
+                for (at, peer) in [(one, other), (other, one)] {
+                    self.sometimes.silences += u64::from(self.links.is_up(at, peer));
+                    self.tell_link(at, peer, false, HOP);
+                }
+            }
+        }
+    }
+
+    /// Links may work again, or a process has started: whoever can be connected will be. A
+    /// connection that one end has given up is made anew at the other one, too.
+    pub(crate) fn connect_all(&mut self) {
+        for (one, other) in self.pairs() {
+            let ends = (Endpoint::Server(one), Endpoint::Server(other));
+            let is_open =
+                self.network.is_open(ends.0, ends.1) && self.network.is_open(ends.1, ends.0);
+            let are_up = self.servers[&one].is_up() && self.servers[&other].is_up();
+            let are_told = self.links.is_up(one, other) && self.links.is_up(other, one);
+            if !is_open || !are_up || are_told {
                 continue;
             }
             let delay = self.net_prng.duration(Duration::ZERO, NOTICE_MAX);
-            let notice = if up { NodeIn::Connected(id) } else { NodeIn::Disconnected(id) };
-            self.deliver_to(peer, delay, LaneIn::Node(notice));
-            if up {
-                self.deliver_to(id, delay, LaneIn::Node(NodeIn::Connected(peer)));
+            for (at, peer) in [(one, other), (other, one)] {
+                self.tell_link(at, peer, false, delay);
+                self.tell_link(at, peer, true, delay);
             }
         }
+    }
+
+    /// Every two servers, once.
+    fn pairs(&self) -> Vec<(MemberId, MemberId)> {
+        let ids = self.server_ids();
+        let after = |at: usize| ids[at + 1..].iter();
+        let pairs = ids.iter().enumerate();
+        pairs.flat_map(|(at, one)| after(at).map(|other| (*one, *other))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection that comes back before the news of its end has arrived: the news keep their
+    /// order, however long each takes.
+    #[test]
+    fn news_of_a_connection_keep_their_order() {
+        let (one, other) = (MemberId(1), MemberId(2));
+        let mut links = Links::default();
+        assert_eq!(links.on_news(one, other, false, Instant(5)), None, "it begins with up");
+        assert_eq!(links.on_news(one, other, true, Instant(5)), Some(Instant(5)));
+        assert_eq!(links.on_news(one, other, true, Instant(6)), None, "it alternates");
+        assert_eq!(links.on_news(one, other, false, Instant(900)), Some(Instant(900)));
+        assert_eq!(links.on_news(one, other, true, Instant(100)), Some(Instant(901)));
+        assert!(links.is_up(one, other) && !links.is_up(other, one));
+        links.forget(one);
+        assert_eq!(links.on_news(one, other, true, Instant(7)), Some(Instant(7)));
     }
 }

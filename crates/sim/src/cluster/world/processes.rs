@@ -44,7 +44,7 @@ impl World {
             Ok(found) => {
                 self.checks.on_recovered(id, &found, found.muted && rotted);
                 self.sometimes.on_notes(&found.notes);
-                self.notify_peers(id, true);
+                self.connect_all();
                 self.schedule_wake(id, LaneId::Node);
                 self.schedule_wake(id, LaneId::Machine);
             }
@@ -82,7 +82,7 @@ impl World {
         }
         if was_up {
             self.checks.on_crash(id);
-            self.notify_peers(id, false);
+            self.on_links_broken(id);
         }
         let pause = self.crash_prng.duration(RESTART_MIN, RESTART_MIN * 20);
         self.after(pause, Happening::Restart { server: id });
@@ -98,7 +98,7 @@ impl World {
         self.sometimes.crashes += 1;
         self.lose_power(id);
         self.checks.on_crash(id);
-        self.notify_peers(id, false);
+        self.on_links_broken(id);
     }
 
     /// Ends a server's process; the machine keeps its power, so nothing written is lost.
@@ -112,7 +112,7 @@ impl World {
         self.servers[&id].disk.sever();
         self.end_process(id);
         self.checks.on_crash(id);
-        self.notify_peers(id, false);
+        self.on_links_broken(id);
     }
 
     fn lose_power(&mut self, id: MemberId) {
@@ -126,6 +126,8 @@ impl World {
     fn end_process(&mut self, id: MemberId) {
         let server = self.server(id);
         let broken = server.stop();
+        self.links.forget(id);
+        let server = self.server(id);
         server.disk = server.disk.reboot();
         // What a dead process spent is nobody's.
         let _: Duration = server.disk.take_cost();
