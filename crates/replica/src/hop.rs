@@ -268,7 +268,7 @@ pub enum TableIn {
         /// Chunk number.
         seq: u64,
     },
-    /// Send what was not taken once more.
+    /// Send what was not taken once more, or the end if everything was.
     ExportResend {
         /// The follower.
         to: MemberId,

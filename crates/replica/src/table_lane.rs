@@ -27,6 +27,9 @@ struct Outgoing {
     export: Export,
     /// Sent, not taken yet; in order. When all was taken, the last.
     in_flight: VecDeque<SnapshotChunk>,
+    /// What was sent last. A follower that has taken everything and then lost it, or whose word on
+    /// the installed snapshot was lost, is only heard of when it is sent something.
+    last: Option<SnapshotChunk>,
     next_seq: u64,
     exhausted: bool,
 }
@@ -115,6 +118,7 @@ impl TableLane {
             position,
             export,
             in_flight: VecDeque::new(),
+            last: None,
             next_seq: 0,
             exhausted: false,
         };
@@ -139,6 +143,7 @@ impl TableLane {
             };
             outgoing.next_seq += 1;
             outgoing.in_flight.push_back(chunk.clone());
+            outgoing.last = Some(chunk.clone());
             out.push(Hop::Node(NodeIn::SnapshotChunk { to, chunk }));
         }
         Ok(())
@@ -175,7 +180,8 @@ impl TableLane {
         let Some(outgoing) = self.outgoing.get(&to) else {
             return;
         };
-        for chunk in &outgoing.in_flight {
+        let all_taken = outgoing.last.iter().filter(|_| outgoing.in_flight.is_empty());
+        for chunk in outgoing.in_flight.iter().chain(all_taken) {
             out.push(Hop::Node(NodeIn::SnapshotChunk { to, chunk: chunk.clone() }));
         }
     }

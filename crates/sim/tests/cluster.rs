@@ -28,6 +28,10 @@ fn seeds_that_failed_stay_clean() {
     for seed in [1_101, 1_482, 1_767] {
         assert_clean(seed, Choices::default());
     }
+    // A follower took a whole snapshot and lost it in a crash: it got it again after half a minute.
+    for (seed, servers) in [(10, 5), (1_935, 7)] {
+        assert_clean(seed, Choices { servers: Some(servers), ..Choices::default() });
+    }
 }
 
 /// A seed is the whole of a run: the same seed gives the same events, to the last one.

@@ -41,7 +41,10 @@ fn step(lane: &mut TableLane, input: TableIn) -> Vec<NodeIn> {
 
 /// The first parts of a snapshot of a megabyte that contains the log up to `index`.
 fn parts(from: MemberId, index: u64) -> Vec<SnapshotChunk> {
-    let mut lane = lane(from);
+    export(&mut lane(from), from, index)
+}
+
+fn export(lane: &mut TableLane, from: MemberId, index: u64) -> Vec<SnapshotChunk> {
     let mut applied = Writer::new();
     applied.u64(1).u64(index);
     let row = |at: u8| TableOp::Put {
@@ -55,8 +58,11 @@ fn parts(from: MemberId, index: u64) -> Vec<SnapshotChunk> {
         key: Bytes::from_static(META_APPLIED),
         value: applied.finish(),
     });
-    step(&mut lane, TableIn::Commit(Checkpoint { applied: position(index), ops }));
-    let said = step(&mut lane, TableIn::Export { to: C, term: Term(from.0) });
+    step(lane, TableIn::Commit(Checkpoint { applied: position(index), ops }));
+    chunks(step(lane, TableIn::Export { to: C, term: Term(from.0) }))
+}
+
+fn chunks(said: Vec<NodeIn>) -> Vec<SnapshotChunk> {
     let chunk = |input| match input {
         NodeIn::SnapshotChunk { chunk, .. } => Some(chunk),
         _ => None,
@@ -101,5 +107,22 @@ fn dropping_names_what_is_dropped() {
     let own = TableIn::ImportDrop { from: B, term: Term(B.0), position: position(12) };
     assert!(step(&mut receiver, own).is_empty());
     let said = import(&mut receiver, B, &new[2]);
+    assert!(matches!(said[..], [NodeIn::ImportUnknown { .. }]), "{said:?}");
+}
+
+/// A follower that has taken everything may have lost it again, or its last word may have been
+/// lost: it is sent the end once more, so that it says which.
+#[test]
+fn who_has_taken_everything_is_asked_all_the_same() {
+    let mut sender = lane(A);
+    let mut last = export(&mut sender, A, 9).pop().expect("a snapshot has parts");
+    loop {
+        let taken = TableIn::ExportTaken { to: C, position: position(9), seq: last.seq };
+        let Some(next) = chunks(step(&mut sender, taken)).pop() else { break };
+        last = next;
+    }
+    let again = chunks(step(&mut sender, TableIn::ExportResend { to: C }));
+    assert_eq!(again.iter().map(|chunk| chunk.seq).collect::<Vec<_>>(), [last.seq]);
+    let said = import(&mut lane(C), A, &again[0]);
     assert!(matches!(said[..], [NodeIn::ImportUnknown { .. }]), "{said:?}");
 }

@@ -105,6 +105,14 @@ impl Checks {
         &self.held(server).durable
     }
 
+    /// What a server has on its disk is no less than what another one has asked to be written.
+    pub(crate) fn is_as_complete(&self, server: MemberId, other: MemberId) -> bool {
+        let of = |id| self.held.get(&id);
+        of(server).zip(of(other)).is_some_and(|(server, other)| {
+            other.written.last().max(other.durable.last()) <= server.durable.last()
+        })
+    }
+
     /// A write was synced.
     pub(crate) fn on_synced(&mut self, server: MemberId, write: &Write) {
         self.held_mut(server).durable.on_synced(write);

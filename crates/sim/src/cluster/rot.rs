@@ -18,10 +18,9 @@ impl World {
     pub(crate) fn rot(&mut self, id: MemberId, part: Part, draw: u64) {
         let may_hit = match part {
             Part::Journal => self.may_lose(id),
-            // Its log is whole, so that it votes, but somebody must have the state.
-            Part::Table => self.reachable_members(None).iter().all(|members| {
-                members.voters().iter().any(|other| *other != id && self.is_sound(*other))
-            }),
+            // Its log is whole, so that it votes, but it does not lead without its state: of two
+            // the other one must be able to.
+            Part::Table => self.may_lose(id) || self.may_be_led_past(id),
         };
         if !may_hit || self.servers[&id].standing != Standing::InUse {
             return;
@@ -40,6 +39,15 @@ impl World {
                 Part::Journal => self.sometimes.journal_rotted += 1,
             }
         }
+    }
+
+    /// Every other voter is sound, and some have all that this one has.
+    fn may_be_led_past(&self, id: MemberId) -> bool {
+        self.reachable_members(None).iter().all(|members| {
+            let others = || members.voters().iter().filter(|other| **other != id);
+            others().all(|other| self.is_sound(*other))
+                && others().any(|other| self.checks.is_as_complete(*other, id))
+        })
     }
 
     /// A server whose disk was hit may find out while it runs: its process ends, and must be able
