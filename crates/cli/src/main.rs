@@ -16,6 +16,7 @@ mod recover_cmd;
 mod server_cmd;
 mod signals;
 mod sim_cmd;
+mod trace_cmd;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ enum Command {
     Recover(recover_cmd::RecoverArgs),
     Sim(sim_cmd::SimArgs),
     Check(check_cmd::CheckArgs),
+    Trace(trace_cmd::TraceArgs),
     Completion(CompletionArgs),
     #[command(hide = true)]
     NoopServer(noop_server::NoopServerArgs),
@@ -92,6 +94,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Recover(args) => block_on(recover_cmd::run(args)),
         Command::Sim(args) => Ok(sim_cmd::main(&args)),
         Command::Check(args) => check_cmd::run(&args),
+        Command::Trace(args) => trace_cmd::run(&args),
         Command::NoopServer(args) => block_on(noop_server::run(args)),
         Command::Completion(args) => completion(&args),
     }

@@ -1,0 +1,169 @@
+//! Rules about the log (Raft §5.3 and §5.4).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Facts, Rule};
+use crate::action::{Action, AppendRequest, Command};
+
+/// Raft's log matching.
+pub(super) const LOG_MATCHING: Rule = Rule {
+    name: "log-matching",
+    says: "entries of one index and term are the same everywhere, and so is what comes before them",
+    needs: &["AppendEntriesRequestSent"],
+    judge: |facts, findings| {
+        let mut known = BTreeMap::<(u64, u64), (u32, &Command, u64)>::new();
+        let mut told = BTreeSet::new();
+        for (place, request) in requests(facts) {
+            let mut before = request.prev_log_term;
+            for entry in &request.entries {
+                let at = (entry.index, entry.term);
+                let (first, command, prev) =
+                    *known.entry(at).or_insert((place, &entry.command, before));
+                let differs = if *command != entry.command {
+                    Some("is not the same command everywhere")
+                } else {
+                    (prev != before).then_some("follows entries of different terms")
+                };
+                if let Some(differs) = differs.filter(|_| told.insert(at)) {
+                    let what = format!("entry {} of term {} {differs}", entry.index, entry.term);
+                    findings.push(facts.finding(&[first, place], what));
+                }
+                before = entry.term;
+            }
+        }
+    },
+};
+
+/// Every Append that was sent or received, in causal order.
+fn requests<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = (u32, &'a AppendRequest)> {
+    facts.each().filter_map(|(place, action)| match action {
+        Action::AppendEntriesRequestSent(request) | Action::AppendEntriesRequestRecvd(request) => {
+            Some((place, request))
+        }
+        _ => None,
+    })
+}
+
+/// Every Append that was sent, in causal order.
+fn sent<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = (u32, &'a AppendRequest)> {
+    facts.each().filter_map(|(place, action)| match action {
+        Action::AppendEntriesRequestSent(request) => Some((place, request)),
+        _ => None,
+    })
+}
+
+/// What a leader shows of its log with a request: terms by index.
+fn shown(request: &AppendRequest) -> impl Iterator<Item = (u64, u64)> {
+    let prev = (request.prev_log_index, request.prev_log_term);
+    let entries = request.entries.iter().map(|entry| (entry.index, entry.term));
+    std::iter::once(prev).chain(entries).filter(|(index, _)| *index != 0)
+}
+
+/// Raft's leader completeness.
+pub(super) const LEADER_COMPLETENESS: Rule = Rule {
+    name: "leader-completeness",
+    says: "what was committed in one term is in the logs of the leaders of all later terms",
+    needs: &["AppendEntriesRequestSent"],
+    judge: |facts, findings| {
+        // What is known of the log of each term's leader; of what it committed; and since when.
+        let mut logs = BTreeMap::<u64, BTreeMap<u64, u64>>::new();
+        let mut until = BTreeMap::<u64, u64>::new();
+        let mut committed = BTreeMap::<u64, (u64, u64, u32)>::new();
+        for (place, request) in sent(facts) {
+            let log = logs.entry(request.term).or_default();
+            log.extend(shown(request));
+            let done = until.entry(request.term).or_default();
+            if *done < request.leader_commit {
+                let new = log.range(*done + 1..=request.leader_commit);
+                for (index, term) in new {
+                    committed.entry(*index).or_insert((*term, request.term, place));
+                }
+                *done = request.leader_commit;
+            }
+        }
+        for (place, request) in sent(facts) {
+            let lost = shown(request).find_map(|(index, term)| {
+                let (was, by, since) = *committed.get(&index)?;
+                (by < request.term && was != term).then_some((index, was, by, since, term))
+            });
+            if let Some((index, was, by, since, term)) = lost {
+                let what = format!(
+                    "entry {index} of term {was} was committed in term {by}, but the leader of \
+                     term {} has one of term {term} there",
+                    request.term
+                );
+                findings.push(facts.finding(&[since, place], what));
+            }
+        }
+    },
+};
+
+/// Raft's commitment: a majority has it.
+pub(super) const COMMIT_NEEDS_MAJORITY: Rule = Rule {
+    name: "commit-needs-majority",
+    says: "a leader commits entries only after a majority has answered that it holds them",
+    needs: &["AppendEntriesRequestSent", "AppendEntriesResponseSent", "ServerStart"],
+    judge: |facts, findings| {
+        // Whose vote counts changes with the members, which the older format does not know.
+        let changes = facts.each().any(|(_, it)| matches!(it, Action::MembersChanged { .. }));
+        let servers: BTreeSet<_> = facts
+            .each()
+            .filter(|(_, action)| matches!(action, Action::ServerStart { .. }))
+            .map(|(place, _)| facts.host(place))
+            .collect();
+        if changes {
+            return;
+        }
+        let holds = acknowledged(facts);
+        let mut commits = BTreeMap::<u64, u64>::new();
+        for (place, request) in sent(facts) {
+            let before = commits.insert(request.term, request.leader_commit).unwrap_or_default();
+            if request.leader_commit <= before {
+                continue;
+            }
+            let count = servers
+                .iter()
+                .filter(|server| {
+                    let own = **server == facts.host(place);
+                    own || holds.get(*server).is_some_and(|answers| {
+                        let knows = facts.history.known(place, **server);
+                        answers.range(..=knows).any(|(_, index)| request.leader_commit <= *index)
+                    })
+                })
+                .count();
+            if count * 2 <= servers.len() {
+                let what = format!(
+                    "{} says in term {} that {} is committed, but knows of {count} of {} servers \
+                     that hold it",
+                    facts.name(place),
+                    request.term,
+                    request.leader_commit,
+                    servers.len()
+                );
+                findings.push(facts.finding(&[place], what));
+            }
+        }
+    },
+};
+
+/// By host: the rank of each answer that says yes, and up to which index it speaks.
+fn acknowledged(facts: &Facts<'_>) -> BTreeMap<u16, BTreeMap<u64, u64>> {
+    let mut received = BTreeMap::<u16, u64>::new();
+    let mut holds = BTreeMap::<u16, BTreeMap<u64, u64>>::new();
+    for (place, action) in facts.each() {
+        let (host, rank) = facts.history.place(place);
+        match action {
+            Action::AppendEntriesRequestRecvd(request) => {
+                let last = request.prev_log_index + request.entries.len() as u64;
+                let most = received.entry(host).or_default();
+                *most = last.max(*most);
+            }
+            Action::AppendEntriesResponseSent(response) if response.success => {
+                let index = response.match_index.or_else(|| received.get(&host).copied());
+                holds.entry(host).or_default().insert(rank, index.unwrap_or_default());
+            }
+            _ => {}
+        }
+    }
+    holds
+}

@@ -1,0 +1,245 @@
+//! Every rule holds for a right trace, and each is broken by an example.
+
+use super::*;
+use crate::{
+    action::{AppendRequest, AppendResponse, ClientInfo, Command, Entry},
+    record::Record,
+    token::Token,
+    tracer::Tracer,
+};
+
+/// A small world of nodes that record.
+struct Scene {
+    nodes: Vec<Tracer>,
+    records: Vec<Record>,
+}
+
+const CLIENT: usize = 3;
+
+impl Scene {
+    fn new() -> Self {
+        let names = ["server1", "server2", "server3", "client1"];
+        let mut scene = Self { nodes: names.map(Tracer::new).into(), records: Vec::new() };
+        for server in 1..=3 {
+            scene.at(server - 1, &Action::ServerStart { server_id: server as u64 });
+        }
+        scene
+    }
+
+    fn at(&mut self, node: usize, action: &Action) -> &mut Self {
+        self.records.push(self.nodes[node].record(7, action));
+        self
+    }
+
+    fn send(&mut self, node: usize) -> Token {
+        let (token, record) = self.nodes[node].generate_token(7);
+        self.records.push(record);
+        token
+    }
+
+    fn receive(&mut self, node: usize, token: &Token) {
+        self.records.push(self.nodes[node].receive_token(token));
+    }
+
+    /// From one to another, without saying what.
+    fn pass(&mut self, from: usize, to: usize) {
+        let token = self.send(from);
+        self.receive(to, &token);
+    }
+
+    /// A leader sends, a follower takes it and answers.
+    fn append(&mut self, leader: usize, follower: usize, request: &AppendRequest) {
+        self.at(leader, &Action::AppendEntriesRequestSent(request.clone()));
+        self.pass(leader, follower);
+        self.at(follower, &Action::AppendEntriesRequestRecvd(request.clone()));
+        let response =
+            AppendResponse { term: request.term, success: true, ..AppendResponse::default() };
+        self.at(follower, &Action::AppendEntriesResponseSent(response.clone()));
+        self.pass(follower, leader);
+        self.at(leader, &Action::AppendEntriesResponseRecvd(response));
+    }
+
+    fn verdict(&self, rule: Rule) -> Verdict {
+        let log = Log::from_records(self.records.clone());
+        assert_eq!(crate::verify::verify(&log), []);
+        rule.verdict(&Facts::new(&log).unwrap())
+    }
+
+    #[track_caller]
+    fn breaks(&self, rule: Rule, says: &str) {
+        match self.verdict(rule) {
+            Verdict::Broken(findings) => {
+                assert_eq!(findings.len(), 1, "{findings:?}");
+                assert!(findings[0].what.contains(says), "{:?}", findings[0].what);
+            }
+            other => panic!("{} is {other:?}", rule.name),
+        }
+    }
+}
+
+fn entry(index: u64, term: u64, value: &str) -> Entry {
+    let client_info = ClientInfo { client_id: "1".into(), op_id: index };
+    let command = Command { kind: 1, key: "k".into(), val: value.into(), client_info };
+    Entry { term, command, index }
+}
+
+/// In the given term, by the server of that number, after `prev` (index and term).
+fn request(term: u64, leader: u64, prev: (u64, u64), entries: &[Entry]) -> AppendRequest {
+    AppendRequest {
+        term,
+        leader_id: leader,
+        prev_log_index: prev.0,
+        prev_log_term: prev.1,
+        entries: entries.to_vec(),
+        ..AppendRequest::default()
+    }
+}
+
+fn put(op_id: u64, value: &str) -> Action {
+    let (client_id, key) = ("1".to_owned(), "k".to_owned());
+    Action::Put { client_id, op_id, key, value: value.into() }
+}
+
+fn committed(op_id: u64, value: &str) -> Action {
+    let (client_id, key) = ("1".to_owned(), "k".to_owned());
+    Action::PutCommitted { client_id, op_id, key, value: value.into() }
+}
+
+fn put_result(op_id: u64) -> Action {
+    Action::PutResultRecvd { op_id, key: "k".into(), client_id: None }
+}
+
+/// A put from its question to its answer, and a get of it.
+fn right() -> Scene {
+    let mut scene = Scene::new();
+    scene.at(CLIENT, &put(1, "v"));
+    scene.pass(CLIENT, 0);
+    let first = request(1, 1, (0, 0), &[entry(1, 1, "v")]);
+    scene.append(0, 1, &first);
+    scene.at(0, &committed(1, "v"));
+    scene.pass(0, CLIENT);
+    scene.at(CLIENT, &put_result(1));
+    let next = AppendRequest { leader_commit: 1, ..request(1, 1, (1, 1), &[]) };
+    scene.append(0, 2, &next);
+    let (key, value) = ("k".to_owned(), "v".to_owned());
+    scene.at(CLIENT, &Action::GetResultRecvd { op_id: 2, key, value, client_id: None });
+    scene
+}
+
+/// Nothing is found where nothing is wrong; and where nothing is there, nothing applies.
+#[test]
+fn right_traces_keep_every_rule() {
+    let log = Log::from_records(right().records);
+    for (rule, verdict) in judge(&log).unwrap() {
+        assert_eq!(verdict, Verdict::Held, "{}", rule.name);
+    }
+    let mut lone = Tracer::new("a");
+    let log = Log::from_records(vec![lone.create_trace(1)]);
+    for (rule, verdict) in judge(&log).unwrap() {
+        assert_eq!(verdict, Verdict::NotApplicable { missing: rule.needs[0] });
+    }
+}
+
+#[test]
+fn two_leaders_of_a_term_are_found() {
+    let mut scene = right();
+    scene.append(1, 2, &request(1, 2, (1, 1), &[]));
+    scene.breaks(terms::ONE_LEADER_PER_TERM, "servers 1 and 2 both lead in term 1");
+}
+
+#[test]
+fn a_term_that_goes_back_is_found() {
+    let mut scene = right();
+    let response = AppendResponse { term: 5, ..AppendResponse::default() };
+    scene.at(2, &Action::AppendEntriesResponseSent(response.clone()));
+    let response = AppendResponse { term: 4, ..response };
+    scene.at(2, &Action::AppendEntriesResponseSent(response));
+    scene.breaks(terms::TERM_MONOTONIC, "server3 goes from term 5 back to 4");
+}
+
+#[test]
+fn a_commit_index_that_goes_back_is_found() {
+    let mut scene = right();
+    scene.append(0, 2, &request(1, 1, (1, 1), &[]));
+    scene.breaks(terms::COMMIT_MONOTONIC, "goes from commit index 1 back to 0");
+}
+
+#[test]
+fn entries_that_differ_are_found() {
+    let mut scene = right();
+    scene.append(0, 2, &request(1, 1, (0, 0), &[entry(1, 1, "another")]));
+    scene.breaks(log::LOG_MATCHING, "entry 1 of term 1 is not the same command");
+    let mut scene = right();
+    scene.append(0, 2, &request(3, 1, (1, 1), &[entry(2, 3, "x")]));
+    scene.append(0, 2, &request(3, 1, (1, 2), &[entry(2, 3, "x")]));
+    scene.breaks(log::LOG_MATCHING, "entry 2 of term 3 follows entries of different terms");
+}
+
+#[test]
+fn a_leader_without_a_committed_entry_is_found() {
+    let mut scene = right();
+    scene.append(1, 2, &request(2, 2, (0, 0), &[entry(1, 2, "lost")]));
+    scene.breaks(log::LEADER_COMPLETENESS, "entry 1 of term 1 was committed in term 1");
+}
+
+#[test]
+fn a_commit_without_a_majority_is_found() {
+    let mut scene = Scene::new();
+    let request = request(1, 1, (0, 0), &[entry(1, 1, "v")]);
+    scene.append(0, 1, &AppendRequest { leader_commit: 1, ..request.clone() });
+    scene.breaks(log::COMMIT_NEEDS_MAJORITY, "knows of 1 of 3 servers");
+    // An answer that has not reached the leader does not count, however early it was given.
+    let mut scene = Scene::new();
+    scene.at(0, &Action::AppendEntriesRequestSent(request.clone()));
+    scene.pass(0, 1);
+    scene.at(1, &Action::AppendEntriesRequestRecvd(request.clone()));
+    let response = AppendResponse { term: 1, success: true, ..AppendResponse::default() };
+    scene.at(1, &Action::AppendEntriesResponseSent(response));
+    scene.append(0, 2, &AppendRequest { leader_commit: 1, ..request });
+    scene.breaks(log::COMMIT_NEEDS_MAJORITY, "knows of 1 of 3 servers");
+}
+
+#[test]
+fn a_result_without_a_commit_is_found() {
+    let mut scene = right();
+    scene.at(CLIENT, &put(3, "w"));
+    scene.pass(CLIENT, 0);
+    // Committed, but not before the client was told.
+    scene.pass(0, CLIENT);
+    scene.at(0, &committed(3, "w"));
+    scene.at(CLIENT, &put_result(3));
+    scene.breaks(operations::RESULT_AFTER_COMMIT, "no server had committed");
+}
+
+#[test]
+fn a_put_that_is_committed_twice_is_found() {
+    let mut scene = right();
+    scene.at(1, &committed(1, "v"));
+    scene.breaks(operations::COMMITTED_ONCE, "operation 1 of client 1 is committed twice");
+}
+
+#[test]
+fn a_value_from_nowhere_is_found() {
+    let mut scene = right();
+    let (key, value) = ("k".to_owned(), "ghost".to_owned());
+    scene.at(CLIENT, &Action::GetResultRecvd { op_id: 3, key, value, client_id: None });
+    scene.breaks(operations::READ_OF_A_PUT, "\"ghost\" is read from \"k\"");
+}
+
+#[test]
+fn a_token_that_was_never_made_is_found() {
+    let mut scene = right();
+    let made_up = Token { sender: "server1".into(), trace_id: 9, clock: Default::default() };
+    scene.receive(2, &made_up);
+    scene.breaks(terms::TOKEN_WAS_SENT, "server3 receives a token that was never made by server1");
+}
+
+/// A trace whose clocks go back cannot be judged.
+#[test]
+fn clocks_without_order_are_refused() {
+    let mut scene = right();
+    scene.records.push(scene.records[0].clone());
+    let log = Log::from_records(scene.records);
+    let line = log.records.len() as u64;
+    assert_eq!(judge(&log).unwrap_err(), JudgeError::Clocks { line });
+}
