@@ -145,8 +145,7 @@ impl Log {
 
     fn read_json_lines(text: &str) -> Result<Self, LogError> {
         let mut log = Self::default();
-        let mut lines = (1..).zip(text.split_inclusive('\n')).peekable();
-        while let Some((number, line)) = lines.next() {
+        for (number, line) in (1..).zip(text.split_inclusive('\n')) {
             let whole = line.ends_with('\n');
             let line = line.trim_ascii();
             if line.is_empty() {

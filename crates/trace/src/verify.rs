@@ -1,7 +1,7 @@
 //! Whether the clocks of a trace can be believed.
 //!
 //! ShiViz accepts clocks in which components go back, or in which two events happened before each
-//! other; what is drawn then is wrong without a word. Here every such thing is named, with its line.
+//! other; what is drawn then is wrong without a word. Here each such thing is named, by its line.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -90,7 +90,7 @@ fn broken_rules_become_violations() {
     let mut log = trace();
     let twice = log.records.iter().find(|it| it.tag.as_ref() == "PutCommitted").unwrap().clone();
     let mut other = Tracer::new("server2");
-    let own = log.records.iter().filter(|it| it.identity.as_ref() == "server2").next_back();
+    let own = log.records.iter().rfind(|it| it.identity.as_ref() == "server2");
     other.merge(&own.unwrap().clock);
     let mut again = other.record(9, &twice.action().unwrap());
     again.identity = other.identity().clone();
