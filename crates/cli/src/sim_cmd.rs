@@ -15,7 +15,8 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kvraft_sim::{
-    Choices, FaultChoice, Profile, Report, Searched, Sometimes, first_difference, run, run_bounded,
+    Choices, FaultChoice, Profile, Report, Searched, Sometimes, first_difference, record, run,
+    run_bounded,
 };
 use serde_json::{Value, json};
 
@@ -79,6 +80,9 @@ pub(crate) struct SimArgs {
     /// Write the history of one run to this file, for `kvraft check`
     #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
     history: Option<std::path::PathBuf>,
+    /// Write a page that shows one run to this file: open it with a browser
+    #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
+    html: Option<std::path::PathBuf>,
     /// Stop a sweep after this many seeds that broke a rule
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     max_fail: u64,
@@ -163,7 +167,14 @@ fn one(args: &SimArgs) -> ExitCode {
         println!("seed {seed}");
     }
     let began = Instant::now();
-    let report = run(seed, choices);
+    let (report, recorded) =
+        if args.html.is_some() { record(seed, choices) } else { (run(seed, choices), None) };
+    if let Some(path) = &args.html
+        && let Err(error) = write_page(path, recorded, choices, seed)
+    {
+        eprintln!("error: cannot write {}: {error}", path.display());
+        return ExitCode::FAILURE;
+    }
     if let Some(path) = &args.history
         && let Err(error) = std::fs::write(path, report.history.to_jsonl())
     {
@@ -180,6 +191,19 @@ fn one(args: &SimArgs) -> ExitCode {
     print_summary(&report, began.elapsed());
     print_violation(choices, &report, !args.trace);
     exit_code(report.violation.is_some())
+}
+
+fn write_page(
+    path: &std::path::Path,
+    recorded: Option<kvraft_trace::run::Run>,
+    choices: Choices,
+    seed: u64,
+) -> std::io::Result<()> {
+    let mut recorded = recorded
+        .ok_or_else(|| std::io::Error::other("the cluster could not be set up: nothing to show"))?;
+    recorded.command = replay_command(choices, seed);
+    recorded.version = format!("kvraft {}", env!("CARGO_PKG_VERSION"));
+    std::fs::write(path, kvraft_trace::run::page(&[&recorded]))
 }
 
 fn exit_code(is_broken: bool) -> ExitCode {

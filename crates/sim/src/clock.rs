@@ -34,6 +34,16 @@ impl Clock {
         }
     }
 
+    /// How fast the clocks run, of the world's time.
+    pub(crate) fn rate_ppm(&self) -> u64 {
+        self.rate_ppm
+    }
+
+    /// The clocks stand still.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.is_stopped
+    }
+
     /// The monotonic clock.
     pub(crate) fn monotonic(&self, now: Instant) -> Instant {
         if self.is_stopped {

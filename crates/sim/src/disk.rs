@@ -88,6 +88,17 @@ pub struct DiskStats {
     pub crash_count: u64,
 }
 
+/// What is wrong with a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskTrouble {
+    /// Everything takes so many times as long.
+    pub slowness: u64,
+    /// It has only so much room.
+    pub is_bounded: bool,
+    /// A sync or a write to come will fail.
+    pub is_armed: bool,
+}
+
 #[derive(Debug, Default)]
 struct File {
     image: Image,
@@ -249,6 +260,17 @@ impl SimDisk {
         let mut platter = lock(&self.platter);
         (platter.sync_failure, platter.write_failure) = (None, None);
         (platter.capacity_bytes, platter.slowness, platter.stall_ns) = (None, 1, 0);
+    }
+
+    /// What is wrong with it for longer than one operation.
+    #[must_use]
+    pub fn trouble(&self) -> DiskTrouble {
+        let platter = lock(&self.platter);
+        DiskTrouble {
+            slowness: platter.slowness.max(1),
+            is_bounded: platter.capacity_bytes.is_some(),
+            is_armed: platter.sync_failure.is_some() || platter.write_failure.is_some(),
+        }
     }
 
     /// Since the process began, an operation failed because it was told to, or for want of room.

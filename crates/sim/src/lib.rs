@@ -22,11 +22,12 @@ mod trace;
 mod witness;
 
 pub use cluster::{
-    Check, Choices, ClusterConfig, Report, Sometimes, Violation, Workload, first_difference, run,
-    run_bounded, run_plan,
+    Check, Choices, ClusterConfig, Report, Sometimes, Violation, Workload, first_difference,
+    record, record_plan, run, run_bounded, run_plan,
 };
 pub use disk::{
-    ContentLoss, CrashPolicy, DiskCosts, DiskStats, NameLoss, SECTOR_SIZE_BYTES, SimDisk,
+    ContentLoss, CrashPolicy, DiskCosts, DiskStats, DiskTrouble, NameLoss, SECTOR_SIZE_BYTES,
+    SimDisk,
 };
 pub use heap::EventHeap;
 pub use history::History;

@@ -215,6 +215,18 @@ impl Network {
             && !self.offline.contains(&to)
     }
 
+    /// The link from `from` to `to` is blocked, whether or not the two are cut off from everything.
+    #[must_use]
+    pub fn is_blocked(&self, from: Endpoint, to: Endpoint) -> bool {
+        self.blocked.contains(&(from, to))
+    }
+
+    /// Whom frames from `from` do not reach for a while, though nothing is lost.
+    pub fn clogged_from(&self, from: Endpoint, now: Instant) -> impl Iterator<Item = Endpoint> {
+        let clogged = self.clogged.iter().filter(move |(_, until)| now < **until);
+        clogged.filter(move |((end, _), _)| *end == from).map(|((_, to), _)| *to)
+    }
+
     /// Stops frames from `from` to `to`, those under way too.
     pub fn block(&mut self, from: Endpoint, to: Endpoint) {
         self.blocked.insert((from, to));

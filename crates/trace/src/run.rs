@@ -13,12 +13,18 @@
 //! What it lacks: values of a key in bytes. All content is text, cut where it was made.
 
 mod check;
+mod columns;
+mod decode;
+mod encode;
+mod page;
 #[cfg(test)]
 mod tests;
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
 pub use check::RunError;
+pub use decode::RunDecodeError;
+pub use page::{page, runs_of};
 
 /// A name out of a small set, such as a kind of event: borrowed by whoever knows it in advance.
 pub type Name = Cow<'static, str>;
@@ -336,6 +342,28 @@ impl Run {
         let id = u16::try_from(self.nodes.len()).expect("a run has at most 65,536 nodes");
         self.nodes.push(Node { name: name.into(), kind });
         NodeId(id)
+    }
+
+    /// Gives every node another number, as when they are put into another order; `nodes` itself is
+    /// left as it is.
+    pub fn renumber_nodes(&mut self, number: impl Fn(NodeId) -> NodeId) {
+        for event in &mut self.events {
+            event.node = number(event.node);
+            for change in &mut event.changes {
+                if let Change::Vote(Some(node))
+                | Change::Leader(Some(node))
+                | Change::Progress { peer: node, .. } = change
+                {
+                    *node = number(*node);
+                }
+            }
+        }
+        let bands = self.bands.iter_mut().flat_map(|band| &mut band.nodes);
+        let violations = self.violations.iter_mut().flat_map(|violation| &mut violation.nodes);
+        bands.chain(violations).for_each(|node| *node = number(*node));
+        for operation in &mut self.operations {
+            operation.client = number(operation.client);
+        }
     }
 
     /// Adds an event after all others.

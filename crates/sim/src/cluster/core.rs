@@ -109,6 +109,9 @@ impl World {
     fn leave(&mut self, id: MemberId, fate: Fate) {
         self.sometimes.left_behind += 1;
         self.trace.record(self.now, None, "leave", id.0, || format!("s{id} {fate:?}"));
+        if let Some(recording) = &mut self.recording {
+            recording.on_world(self.now, "LeftBroken", format!("server{id} {fate:?}"));
+        }
         let servers = self.server_ids();
         match fate {
             Fate::Down => self.kill(id),

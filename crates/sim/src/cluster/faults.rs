@@ -54,6 +54,9 @@ impl World {
             return;
         };
         self.trace.record(self.now, None, "fault", item as u64, || format!("{:?}", timed.fault));
+        if let Some(recording) = &mut self.recording {
+            recording.on_world(self.now, "Fault", timed.fault.to_string());
+        }
         self.inject(item, &timed.fault);
     }
 
@@ -245,6 +248,9 @@ impl World {
     pub(crate) fn end_plan(&mut self) {
         self.healed = true;
         self.trace.record(self.now, None, "heal", 0, String::new);
+        if let Some(recording) = &mut self.recording {
+            recording.on_world(self.now, "Heal", "no more faults from the plan".to_owned());
+        }
         self.heal_links();
     }
 

@@ -9,6 +9,7 @@ mod faults;
 mod membership;
 mod mirror;
 mod operator;
+mod recording;
 mod rot;
 mod run;
 mod server;
@@ -20,7 +21,7 @@ mod workload;
 mod world;
 
 pub use config::{Choices, ClusterConfig};
-pub use run::{Report, first_difference, run, run_bounded, run_plan};
+pub use run::{Report, first_difference, record, record_plan, run, run_bounded, run_plan};
 pub use sometimes::Sometimes;
 pub use violation::{Check, Violation};
 pub use workload::Workload;

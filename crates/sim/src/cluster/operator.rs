@@ -196,6 +196,9 @@ impl World {
             return;
         }
         self.trace.record(self.now, Some(from), "operator", id.0, || format!("{wanted:?}"));
+        if let Some(recording) = &mut self.recording {
+            recording.on_world(self.now, "Operator", format!("asks server{id}: {wanted:?}"));
+        }
         let ticket = self.server(id).ticket(Waiter::Operator(request));
         let request = match wanted {
             Wanted::Change(changes) => ClientRequest::ChangeMembers(changes),

@@ -7,10 +7,12 @@ use std::{
 
 use kvraft_base::{Index, Instant, MemberId, Members, Revision, limits};
 use kvraft_kv::{Answer, Query, RangeRequest};
+use kvraft_trace::run::Run;
 
 use super::{
     config::{Choices, ClusterConfig},
     faults,
+    recording::Recording,
     server::{Standing, members},
     sometimes::Sometimes,
     verdict,
@@ -119,11 +121,40 @@ fn difference(left: &Report, right: &Report) -> Option<String> {
     Some(format!("{}\n{}", of(left), of(right)))
 }
 
+/// Runs a seed as [`run`] does, and records it for people to look at.
+#[must_use]
+pub fn record(seed: u64, choices: Choices) -> (Report, Option<Run>) {
+    let config = ClusterConfig::draw(seed, choices);
+    let plan = faults::draw(seed, &config);
+    record_plan(seed, config, plan)
+}
+
+/// Runs a configuration and a plan as [`run_plan`] does, and records it for people to look at.
+/// `None` instead of a recording when there was no world to look at.
+#[must_use]
+pub fn record_plan(seed: u64, config: ClusterConfig, plan: Plan) -> (Report, Option<Run>) {
+    run_and_record(seed, config, plan, &|| true, true)
+}
+
 fn run_world(seed: u64, config: ClusterConfig, plan: Plan, may_go_on: &dyn Fn() -> bool) -> Report {
+    run_and_record(seed, config, plan, may_go_on, false).0
+}
+
+fn run_and_record(
+    seed: u64,
+    config: ClusterConfig,
+    plan: Plan,
+    may_go_on: &dyn Fn() -> bool,
+    is_recorded: bool,
+) -> (Report, Option<Run>) {
     let mut world = match World::new(config.clone(), seed, plan.clone()) {
         Ok(world) => world,
-        Err(violation) => return Report::of_nothing(seed, config, plan, violation),
+        Err(violation) => return (Report::of_nothing(seed, config, plan, violation), None),
     };
+    if is_recorded {
+        let clients: Vec<u64> = world.clients.keys().copied().collect();
+        world.recording = Some(Box::new(Recording::new(&world.server_ids(), &clients)));
+    }
     // A sweep survives its first finding: a panic is a violation like any other.
     let result = catch_unwind(AssertUnwindSafe(|| world.run(may_go_on)));
     let violation = result.unwrap_or_else(|panic| Err(of_panic(panic.as_ref()))).err();
@@ -131,7 +162,9 @@ fn run_world(seed: u64, config: ClusterConfig, plan: Plan, may_go_on: &dyn Fn() 
         // Dropping a table writes; a dead server's disk must not be written to.
         world.sever_all();
     }
-    Report {
+    let recording = world.recording.take();
+    let recorded = recording.map(|one| one.finish(&world, seed, violation.as_ref()));
+    let report = Report {
         seed,
         violation,
         trace_hash: world.trace.hash(),
@@ -147,7 +180,8 @@ fn run_world(seed: u64, config: ClusterConfig, plan: Plan, may_go_on: &dyn Fn() 
         config,
         plan,
         last_events: world.trace.lines().map(ToString::to_string).collect(),
-    }
+    };
+    (report, recorded)
 }
 
 impl Report {

@@ -76,6 +76,21 @@ pub(crate) fn check(
     Ok(Judged { state, duplicate_count, expired_count })
 }
 
+/// Where operations took effect in a log that may have broken rules: as far as it can be replayed.
+pub(crate) fn places(agreed: &[Agreed], evidence: &Evidence) -> BTreeMap<OpName, Place> {
+    let mut replayed = Replayed::default();
+    for (slot, entry) in agreed.iter().enumerate() {
+        if entry.kind == EntryKind::Command
+            && let Ok(command) = Command::decode(entry.payload.clone())
+            && replayed.apply(Index(slot as u64 + 1), &command, evidence).is_err()
+        {
+            break;
+        }
+    }
+    let place = |index: Index| Place { order: index.0, role: Role::Executed };
+    replayed.places.into_iter().map(|(name, index)| (name, place(index))).collect()
+}
+
 /// One session as the log has it.
 #[derive(Debug, Default)]
 struct Replica {

@@ -27,6 +27,7 @@ use super::{
     clients::{Attempt, Character, Client, Told},
     config::ClusterConfig,
     operator::{Operator, OperatorRequest, Wanted},
+    recording::{Recording, Sent},
     server::{LaneId, LaneIn, Server, members},
     sometimes::Sometimes,
     syncing::Syncing,
@@ -59,9 +60,9 @@ pub(crate) enum Happening {
     /// A lane's deadline has come, if it still stands.
     Wake { server: MemberId, boot: u64, lane: LaneId },
     /// A frame arrives.
-    Frame { from: MemberId, to: MemberId, bytes: Bytes },
+    Frame { from: MemberId, to: MemberId, bytes: Bytes, sent: Sent },
     /// A frame arrives that is not what was sent.
-    Damaged { from: MemberId, to: MemberId, bytes: Bytes },
+    Damaged { from: MemberId, to: MemberId, bytes: Bytes, sent: Sent },
     /// A client may act.
     ClientWake { client: u64 },
     /// An attempt arrives at its server.
@@ -96,6 +97,35 @@ pub(crate) enum Happening {
     Silence,
     /// Look at slow things.
     Tick,
+}
+
+impl Happening {
+    /// It may change more than the state of one server and what is on its way.
+    fn is_rare(&self) -> bool {
+        match self {
+            Self::Deliver { .. }
+            | Self::Free { .. }
+            | Self::Wake { .. }
+            | Self::Frame { .. }
+            | Self::ClientWake { .. }
+            | Self::Request(_)
+            | Self::Response { .. }
+            | Self::Timeout { .. }
+            | Self::Cancel { .. } => false,
+            Self::Damaged { .. }
+            | Self::Fault(_)
+            | Self::Restart { .. }
+            | Self::Blow { .. }
+            | Self::Stop { .. }
+            | Self::OperatorWake { .. }
+            | Self::OperatorAsks { .. }
+            | Self::OperatorTold { .. }
+            | Self::SetUp { .. }
+            | Self::Retire { .. }
+            | Self::Flap { .. }
+            | Self::Tick => true,
+        }
+    }
 }
 
 /// Everything there is.
@@ -135,6 +165,8 @@ pub(crate) struct World {
     pub(crate) disk_prng: Prng,
     /// Servers that had a bit flipped on their disk.
     pub(crate) rotted: BTreeSet<MemberId>,
+    /// What people will look at, if anybody does.
+    pub(crate) recording: Option<Box<Recording>>,
 }
 
 impl World {
@@ -182,6 +214,7 @@ impl World {
             member_prng: root.fork("members"),
             disk_prng: root.fork("disk costs"),
             rotted: BTreeSet::new(),
+            recording: None,
             config,
         };
         let membership = members(world.config.servers);
@@ -203,12 +236,16 @@ impl World {
         assert!(self.now <= at, "time never goes back");
         self.now = at;
         self.event_count += 1;
+        let is_rare = happening.is_rare();
+        self.record_step();
         match happening {
             Happening::Deliver { server, boot, input } => self.on_deliver(server, boot, input),
             Happening::Free { server, boot, lane } => self.on_free(server, boot, lane),
             Happening::Wake { server, boot, lane } => self.on_wake(server, boot, lane),
-            Happening::Frame { from, to, bytes } => self.on_frame(from, to, bytes),
-            Happening::Damaged { from, to, bytes } => self.on_damaged(from, to, &bytes),
+            Happening::Frame { from, to, bytes, sent } => self.on_frame(from, to, bytes, sent),
+            Happening::Damaged { from, to, bytes, sent } => {
+                self.on_damaged(from, to, &bytes, sent);
+            }
             Happening::ClientWake { client } => self.on_client_wake(client),
             Happening::Request(attempt) => self.on_request(attempt),
             Happening::Response { client, attempt, told } => {
@@ -235,6 +272,7 @@ impl World {
             Happening::Silence => self.on_silence(),
             Happening::Tick => self.on_tick(),
         }
+        self.record_state(is_rare);
         true
     }
 

@@ -136,6 +136,9 @@ impl World {
         let is_read = |hop: &&Hop| matches!(hop, Hop::Machine(MachineIn::Query { at, .. }) if *at != Index::ZERO);
         let read_count = hops.iter().filter(is_read).count();
         self.sometimes.lease_reads += if by_lease { read_count as u64 } else { 0 };
+        if let Some(recording) = &mut self.recording {
+            recording.on_turn(self.now, id, &status, hops);
+        }
         let steps = self.checks.on_turn(&status, term_at_commit, &writes);
         for step in &steps {
             self.on_config_step(step);

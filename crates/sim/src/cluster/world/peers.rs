@@ -13,7 +13,7 @@ use kvraft_replica::{Frame, NodeIn, PeerLane};
 
 use super::{HOP, Happening, NOTICE_MAX, World};
 use crate::{
-    cluster::{server::LaneIn, violation::Check},
+    cluster::{recording::Sent, server::LaneIn, violation::Check},
     network::Endpoint,
 };
 
@@ -100,11 +100,18 @@ impl World {
         if single {
             arrivals.truncate(1);
         }
+        let sent = match (&mut self.recording, &decoded) {
+            (Some(recording), Ok(frame)) => {
+                recording.on_frame_sent(self.now, (from, to), frame, arrivals.is_empty())
+            }
+            (None, _) | (_, Err(_)) => Sent::default(),
+        };
         for at in arrivals {
+            let bytes = bytes.clone();
             if self.network.draw_damage(&mut self.net_prng) {
-                self.heap.push(at, Happening::Damaged { from, to, bytes: bytes.clone() });
+                self.heap.push(at, Happening::Damaged { from, to, bytes, sent });
             } else {
-                self.heap.push(at, Happening::Frame { from, to, bytes: bytes.clone() });
+                self.heap.push(at, Happening::Frame { from, to, bytes, sent });
             }
         }
     }
@@ -112,7 +119,10 @@ impl World {
     /// A frame arrives with flipped bits or cut short. The connection's checksum catches it, and
     /// the connection is made anew: what else was on it may be lost, which is drawn apart. What the
     /// checksum would not catch must still not bring a server down.
-    pub(super) fn on_damaged(&mut self, from: MemberId, to: MemberId, bytes: &Bytes) {
+    pub(super) fn on_damaged(&mut self, from: MemberId, to: MemberId, bytes: &Bytes, sent: Sent) {
+        if let Some(recording) = &mut self.recording {
+            recording.on_frame_arrived(self.now, to, sent, true);
+        }
         if !self.network.is_open(Endpoint::Server(from), Endpoint::Server(to)) {
             return;
         }
@@ -160,8 +170,13 @@ impl World {
         });
     }
 
-    pub(super) fn on_frame(&mut self, from: MemberId, to: MemberId, frame: Bytes) {
-        if !self.network.is_open(Endpoint::Server(from), Endpoint::Server(to)) {
+    pub(super) fn on_frame(&mut self, from: MemberId, to: MemberId, frame: Bytes, sent: Sent) {
+        let is_open = self.network.is_open(Endpoint::Server(from), Endpoint::Server(to));
+        if let Some(recording) = &mut self.recording {
+            let is_lost = !is_open || !self.servers[&to].is_up();
+            recording.on_frame_arrived(self.now, to, sent, is_lost);
+        }
+        if !is_open {
             return;
         }
         let boot = self.servers[&to].boot;

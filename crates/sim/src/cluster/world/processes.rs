@@ -39,6 +39,7 @@ impl World {
         let node = Some(Endpoint::Server(id));
         self.trace
             .record(self.now, node, "start", incarnation, || format!("{:?}", started.is_ok()));
+        self.record_start(id);
         let rotted = self.rotted.contains(&id);
         match started {
             Ok(found) => {
@@ -81,6 +82,7 @@ impl World {
             self.end_process(id);
         }
         if was_up {
+            self.record_down(id, "DiskFailed");
             self.checks.on_crash(id);
             self.on_links_broken(id);
         }
@@ -96,6 +98,7 @@ impl World {
         let node = Some(Endpoint::Server(id));
         self.trace.record(self.now, node, "crash", id.0, String::new);
         self.sometimes.crashes += 1;
+        self.record_down(id, "PowerLost");
         self.lose_power(id);
         self.checks.on_crash(id);
         self.on_links_broken(id);
@@ -109,6 +112,7 @@ impl World {
         let node = Some(Endpoint::Server(id));
         self.trace.record(self.now, node, "kill", id.0, String::new);
         self.sometimes.kills += 1;
+        self.record_down(id, "Killed");
         self.servers[&id].disk.sever();
         self.end_process(id);
         self.checks.on_crash(id);

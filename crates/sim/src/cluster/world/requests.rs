@@ -29,14 +29,23 @@ impl World {
         self.heap.push(attempt.deadline, happening);
         let ends = (Endpoint::Client(id), Endpoint::Server(attempt.server));
         let prng = &mut self.net_prng;
-        for at in self.network.send(self.now, ends.0, ends.1, 100, prng) {
+        let arrivals = self.network.send(self.now, ends.0, ends.1, 100, prng);
+        if let Some(recording) = &mut self.recording {
+            recording.on_request_sent(self.now, &attempt, arrivals.is_empty());
+        }
+        for at in arrivals {
             self.heap.push(at, Happening::Request(attempt.clone()));
         }
     }
 
     pub(super) fn on_request(&mut self, attempt: Attempt) {
         let Attempt { client, number, name, server: id, .. } = attempt;
-        if !self.network.is_open(Endpoint::Client(client), Endpoint::Server(id)) {
+        let is_open = self.network.is_open(Endpoint::Client(client), Endpoint::Server(id));
+        if let Some(recording) = &mut self.recording {
+            let is_lost = !is_open || !self.servers[&id].is_up();
+            recording.on_request_arrived(self.now, &attempt, is_lost);
+        }
+        if !is_open {
             return;
         }
         let now = self.now;
@@ -104,7 +113,12 @@ impl World {
         self.check_answer(name, &reply);
         let ends = (Endpoint::Server(id), Endpoint::Client(client));
         let prng = &mut self.net_prng;
-        for at in self.network.send(self.now, ends.0, ends.1, 100, prng) {
+        let arrivals = self.network.send(self.now, ends.0, ends.1, 100, prng);
+        if let Some(recording) = &mut self.recording {
+            let is_lost = arrivals.is_empty();
+            recording.on_reply_sent(self.now, id, (client, attempt), &reply.outcome, is_lost);
+        }
+        for at in arrivals {
             let told = Told::Reply(reply.clone());
             self.heap.push(at, Happening::Response { client, attempt, told });
         }
@@ -158,6 +172,9 @@ impl World {
 
     pub(super) fn on_response(&mut self, id: u64, attempt: u64, told: &Told) {
         let now = self.now;
+        if let (Some(recording), Told::Reply(_)) = (&mut self.recording, told) {
+            recording.on_reply_arrived(now, id, attempt);
+        }
         let client = self.clients.get_mut(&id).expect("only clients of this run are used");
         let Evidence { history, opened, .. } = &mut self.evidence;
         match client.on_told(now, attempt, told, history, opened) {
