@@ -123,6 +123,7 @@ impl Happening {
             | Self::SetUp { .. }
             | Self::Retire { .. }
             | Self::Flap { .. }
+            | Self::Silence
             | Self::Tick => true,
         }
     }
