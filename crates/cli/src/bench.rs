@@ -17,13 +17,14 @@ use std::{
     collections::BTreeMap,
     io::IsTerminal as _,
     num::{NonZeroU32, NonZeroU64},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use kvraft_client::proto::etcdserverpb::kv_client::KvClient;
+use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
 use self::{
@@ -196,38 +197,37 @@ async fn prepare(args: &BenchArgs, load: &Arc<Load>, channels: &[KvClient<Channe
     Ok(())
 }
 
-/// Lets all clients run for the time; what each saw, and how many requests waited for a client.
+/// Lets all clients run for the time; what they saw, and how many requests waited for a client.
 async fn measure(
     args: &BenchArgs,
     load: &Arc<Load>,
     channels: &[KvClient<Channel>],
 ) -> (Vec<Tally>, u64) {
+    let tallies: Vec<_> = channels.iter().map(|_| Arc::new(Mutex::new(Tally::new()))).collect();
     let start = Instant::now();
     let schedule = Arc::new(Schedule::new(start, args.duration, args.rate));
     schedule.clone().start();
-    let clients = (0..args.clients.get()).zip(channels.iter().cycle());
-    let clients: Vec<_> = clients
-        .map(|(number, channel)| {
-            tokio::spawn(load::client(
-                u64::from(number),
-                Arc::clone(load),
-                Arc::clone(&schedule),
-                channel.clone(),
-            ))
-        })
-        .collect();
+    let places = channels.iter().zip(&tallies).cycle();
+    let mut clients = JoinSet::new();
+    for (number, (channel, tally)) in (0..args.clients.get()).zip(places) {
+        let (load, schedule) = (Arc::clone(load), Arc::clone(&schedule));
+        let (channel, tally) = (channel.clone(), Arc::clone(tally));
+        clients.spawn(load::client(u64::from(number), load, schedule, channel, tally));
+    }
     let watching = tokio::spawn(watch(Arc::clone(&schedule), Arc::clone(load), args.duration));
-    let mut tallies = Vec::new();
-    for client in clients {
-        match client.await {
-            Ok(tally) => tallies.push(tally),
-            Err(error) => tallies
-                .push(Tally { errors: BTreeMap::from([(error.to_string(), 1)]), ..Tally::new() }),
+    let mut seen = Vec::new();
+    while let Some(end) = clients.join_next().await {
+        if let Err(error) = end {
+            seen.push(Tally { errors: BTreeMap::from([(error.to_string(), 1)]), ..Tally::new() });
         }
     }
     schedule.stop();
     watching.abort();
-    (tallies, schedule.late_count())
+    for tally in tallies {
+        let tally = Arc::into_inner(tally).expect("all clients have ended");
+        seen.push(tally.into_inner().unwrap_or_else(PoisonError::into_inner));
+    }
+    (seen, schedule.late_count())
 }
 
 /// Draws the bar, and ends the run early on Ctrl-C.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     num::{NonZeroU32, NonZeroU64},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -37,7 +37,8 @@ pub(super) struct Load {
     error_count: AtomicU64,
 }
 
-/// What one client saw.
+/// What some clients saw. Not one for each: its histograms are a quarter of a megabyte, and memory
+/// that is touched for the first time while requests are due makes them late.
 #[derive(Debug)]
 pub(super) struct Tally {
     pub(super) reads: Histogram<u64>,
@@ -60,6 +61,13 @@ impl Tally {
             errors: BTreeMap::new(),
             elapsed: Duration::ZERO,
         }
+    }
+
+    /// One answer, and when it came.
+    fn note(&mut self, is_read: bool, latency_us: u64, elapsed: Duration) {
+        let histogram = if is_read { &mut self.reads } else { &mut self.writes };
+        histogram.saturating_record(latency_us);
+        self.elapsed = self.elapsed.max(elapsed);
     }
 }
 
@@ -234,15 +242,17 @@ fn due_at(number: u64, rate: NonZeroU32) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// One client: a request at a time until the time is up.
+/// One client: a request at a time until the time is up. What it sees goes into the tally.
 pub(super) async fn client(
     number: u64,
     load: Arc<Load>,
     schedule: Arc<Schedule>,
     mut channel: KvClient<Channel>,
-) -> Tally {
+    tally: Arc<Mutex<Tally>>,
+) {
     let mut prng = Prng::new(load.seed).fork(&format!("client {number}"));
-    let mut tally = Tally::new();
+    // A client that panicked has left whole numbers behind.
+    let tally = || tally.lock().unwrap_or_else(PoisonError::into_inner);
     while let Some(since) = schedule.next().await {
         let key = prng.below(load.key_count());
         let is_read = prng.below(100) < load.read_percent;
@@ -254,17 +264,14 @@ pub(super) async fn client(
         match answer {
             Ok(()) => {
                 let latency_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
-                let histogram = if is_read { &mut tally.reads } else { &mut tally.writes };
-                histogram.saturating_record(latency_us);
                 load.done_count.fetch_add(1, Ordering::Relaxed);
-                tally.elapsed = schedule.elapsed();
+                tally().note(is_read, latency_us, schedule.elapsed());
             }
             Err(error) => {
-                *tally.errors.entry(error).or_insert(0) += 1;
+                *tally().errors.entry(error).or_insert(0) += 1;
                 load.error_count.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(PAUSE_AFTER_ERROR).await;
             }
         }
     }
-    tally
 }
