@@ -320,13 +320,15 @@ impl Leader {
         }
     }
 
-    /// A connection is new, so what was on the way in the old one is not.
-    pub(crate) fn on_connected(&mut self, peer: MemberId) {
+    /// A connection is new, so what was on the way in the old one is not. A snapshot that could not
+    /// be sent may be asked for at once.
+    pub(crate) fn on_connected(&mut self, core: &Core, peer: MemberId) {
         let Some(progress) = self.progress.get_mut(&peer) else { return };
         match &mut progress.state {
             State::Probe(search) => search.on_heartbeat_answer(u64::MAX),
             State::Replicate { inflight, .. } if !inflight.is_empty() => progress.become_probing(),
-            State::Replicate { .. } | State::Snapshot { .. } => {}
+            State::Snapshot { retry_at: Some(at) } => *at = (*at).min(core.now),
+            State::Replicate { .. } | State::Snapshot { retry_at: None } => {}
         }
     }
 

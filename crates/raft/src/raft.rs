@@ -103,7 +103,7 @@ impl Raft {
             Input::Connected { peer } => {
                 self.core.down.remove(&peer);
                 if let Role::Leader(leader) = &mut self.role {
-                    leader.on_connected(peer);
+                    leader.on_connected(&self.core, peer);
                 }
             }
             Input::Disconnected { peer } => self.on_disconnected(peer),

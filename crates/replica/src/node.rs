@@ -354,7 +354,9 @@ impl Node {
             out.push(Hop::Journal(JournalIn::Fetch(fetch)));
         }
         for request in output.snapshots.drain(..) {
-            if self.transfers.begin(request.to, request.state_only, now.instant) {
+            if self.unreachable.contains(&request.to) {
+                self.transfers.refuse(request.to, now.instant);
+            } else if self.transfers.begin(request.to, request.state_only, now.instant) {
                 out.push(Hop::Table(TableIn::Export { to: request.to, term: request.term }));
             }
         }

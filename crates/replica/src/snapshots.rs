@@ -142,6 +142,18 @@ impl Transfers {
         true
     }
 
+    /// A transfer to a follower that cannot be reached is given up before it begins: what its view
+    /// shows would be old when the follower is back, and the view and the journal after it would be
+    /// held until then.
+    pub(crate) fn refuse(&mut self, to: MemberId, now: Instant) {
+        let refused = || Transfer {
+            resend_at: now,
+            resend_count: RESEND_COUNT_MAX,
+            ..Transfer::new(false, now)
+        };
+        self.by_peer.entry(to).or_insert_with(refused);
+    }
+
     /// The follower does not know the beginning of this snapshot: true if it is to begin again. A
     /// word on what was sent before the last beginning says nothing.
     pub(crate) fn restart(&mut self, to: MemberId, position: Position, now: Instant) -> bool {

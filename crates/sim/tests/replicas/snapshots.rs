@@ -53,6 +53,34 @@ fn one_snapshot_is_enough_under_steady_load() {
     assert!(held < 1000, "{held}");
 }
 
+/// For a follower that cannot be reached no snapshot is opened: when it is back it gets one of what
+/// there is then, and not of what there was when it fell behind.
+#[test]
+fn who_cannot_be_reached_gets_a_new_snapshot_later() {
+    let mut group = Group::led_by_a();
+    group.input(A, NodeIn::Disconnected(C));
+    c_falls_behind(&mut group);
+    assert!(group.said.is_empty());
+    group.pass = Box::new(|sent| sent.from != C && sent.to != C);
+    for _ in 0..40 {
+        load(&mut group, 50);
+    }
+    assert_eq!(group.chunks(C), [], "nothing is sent to nobody");
+    let back_at = group.status(A).released.index;
+    group.pass = Box::new(|_| true);
+    group.input(A, NodeIn::Connected(C));
+    for _ in 0..40 {
+        load(&mut group, 50);
+    }
+    assert_eq!(beginnings(&group, C), 1, "{:?}", group.chunks(C));
+    assert_eq!(group.progress(C), PeerState::Replicate);
+    let is_new = |sent: &Sent| match &sent.frame {
+        Frame::SnapshotChunk(chunk) => back_at <= chunk.position.index,
+        _ => true,
+    };
+    assert!(group.said.iter().all(is_new), "a snapshot is of what there was when it began");
+}
+
 /// A follower that takes a minute to install what it has received gets nothing else meanwhile, and
 /// reads on from the journal, which has been kept for it.
 #[test]
