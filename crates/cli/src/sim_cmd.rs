@@ -1,9 +1,13 @@
 //! `kvraft sim`: one seeded run, or a sweep over many.
 
+mod plan_files;
+mod shrinking;
+
 use std::{
     collections::BTreeMap,
     io::IsTerminal,
     ops::Range,
+    path::PathBuf,
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
@@ -15,13 +19,18 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kvraft_sim::{
-    Choices, FaultChoice, Profile, Report, Searched, Sometimes, first_difference, record, run,
-    run_bounded,
+    Choices, FaultChoice, Profile, Report, Scenario, Searched, Sometimes, first_difference,
+    record_scenario, run, run_bounded, run_scenario,
 };
 use serde_json::{Value, json};
 
+use plan_files::Origin;
+
 /// A run that broke a rule ends with this code; 0 is clean, 2 a wrong command line.
 const EXIT_VIOLATION: u8 = 100;
+
+/// A file that cannot be read or written ends with the code of a wrong command line.
+const EXIT_USAGE: u8 = 2;
 
 /// Events printed before a violation.
 const LAST_EVENT_COUNT: usize = 60;
@@ -37,7 +46,10 @@ const LAST_EVENT_COUNT: usize = 60;
         kvraft sim -n 5                    one run of five servers, seed drawn and printed\n  \
         kvraft sim -n 5 --seed 42          the same run again\n  \
         kvraft sim --seeds 0..1000 --jobs 2   a sweep; each seed draws its own cluster size\n  \
-        kvraft sim --seeds 0..1000 --profile disk --faults=-power   some faults only\n\n\
+        kvraft sim --seeds 0..1000 --profile disk --faults=-power   some faults only\n  \
+        kvraft sim --seed 42 --write-plan run.plan   the run as text, to look at and to edit\n  \
+        kvraft sim --plan run.plan         what that text says\n  \
+        kvraft sim --seed 42 --shrink      the smallest run that breaks the same rule\n\n\
         Exit codes: 0 clean, 100 a rule was broken, 2 wrong arguments."
 )]
 pub(crate) struct SimArgs {
@@ -50,7 +62,7 @@ pub(crate) struct SimArgs {
     /// A sweep over these seeds: FIRST..END, END excluded
     #[arg(long, value_parser = parse_seeds)]
     seeds: Option<Range<u64>>,
-    /// Threads of a sweep [default: all cores]
+    /// Threads of a sweep or of shrinking [default: all cores]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=256))]
     jobs: Option<u64>,
     /// Clients [default: drawn from the seed]
@@ -79,10 +91,36 @@ pub(crate) struct SimArgs {
     json: bool,
     /// Write the history of one run to this file, for `kvraft check`
     #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
-    history: Option<std::path::PathBuf>,
+    history: Option<PathBuf>,
     /// Write a page that shows one run to this file: open it with a browser
     #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
-    html: Option<std::path::PathBuf>,
+    html: Option<PathBuf>,
+    /// Run what this file says, instead of drawing a run
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["seed", "seeds", "servers", "clients", "ops_max", "profile", "faults"]
+    )]
+    plan: Option<PathBuf>,
+    /// Write one run to this file before it begins: its settings, its operations and its faults
+    #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
+    write_plan: Option<PathBuf>,
+    /// When the run breaks a rule, look for the smallest one that breaks the same rule, and write
+    /// it to a folder: its plan, its events, its history
+    #[arg(long, conflicts_with = "seeds")]
+    shrink: bool,
+    /// Seconds of real time for that
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..),
+        requires = "shrink"
+    )]
+    shrink_time: u64,
+    /// The folder [default: shrunk-SEED]
+    #[arg(long, value_name = "DIR", requires = "shrink")]
+    out: Option<PathBuf>,
     /// Stop a sweep after this many seeds that broke a rule
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     max_fail: u64,
@@ -159,65 +197,110 @@ fn drawn_seed() -> u64 {
     prng.below(1 << 32)
 }
 
-fn one(args: &SimArgs) -> ExitCode {
-    let seed = args.seed.unwrap_or_else(drawn_seed);
+/// The run of the command line, and where it comes from.
+fn scenario_of(args: &SimArgs) -> Result<(Scenario, Origin), String> {
     let trace_line_count = if args.trace { usize::MAX } else { LAST_EVENT_COUNT };
+    if let Some(path) = &args.plan {
+        let mut scenario = plan_files::read(path)?;
+        scenario.config.trace_line_count = trace_line_count;
+        return Ok((scenario, Origin::File(path.clone())));
+    }
+    let seed = args.seed.unwrap_or_else(drawn_seed);
     let choices = args.choices(args.servers.or(Some(3)), trace_line_count);
+    let origin = Origin::Drawn(replay_command(choices, seed));
+    Ok((Scenario::draw(seed, choices), origin))
+}
+
+fn one(args: &SimArgs) -> ExitCode {
+    match run_one_scenario(args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn run_one_scenario(args: &SimArgs) -> Result<ExitCode, String> {
+    let (scenario, origin) = scenario_of(args)?;
+    if let Some(path) = &args.write_plan {
+        plan_files::write(path, &scenario, &origin)?;
+    }
     if !args.json {
-        println!("seed {seed}");
+        println!("seed {}", scenario.seed);
     }
     let began = Instant::now();
-    let (report, recorded) =
-        if args.html.is_some() { record(seed, choices) } else { (run(seed, choices), None) };
-    if let Some(path) = &args.html
-        && let Err(error) = write_page(path, recorded, choices, seed)
-    {
-        eprintln!("error: cannot write {}: {error}", path.display());
-        return ExitCode::FAILURE;
+    let report = if let Some(path) = &args.html {
+        let (report, recorded) = record_scenario(scenario);
+        plan_files::write_page(path, recorded, origin.replay())?;
+        report
+    } else {
+        run_scenario(scenario, &|| true)
+    };
+    if let Some(path) = &args.history {
+        std::fs::write(path, report.history.to_jsonl())
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
-    if let Some(path) = &args.history
-        && let Err(error) = std::fs::write(path, report.history.to_jsonl())
-    {
-        eprintln!("error: cannot write {}: {error}", path.display());
-        return ExitCode::FAILURE;
+    let took = began.elapsed();
+    if args.shrink && report.violation.is_some() {
+        return shrink_one(args, &report, &origin);
     }
     if args.json {
-        println!("{}", json_of(args, choices, &report));
-        return exit_code(report.violation.is_some());
+        println!("{}", json_of(args, origin.replay(), &report));
+        return Ok(exit_code(report.violation.is_some()));
     }
     if args.trace {
         print_lines(&report);
     }
-    print_summary(&report, began.elapsed());
-    print_violation(choices, &report, !args.trace);
-    exit_code(report.violation.is_some())
+    print_summary(&report, took);
+    print_violation(&origin.replay(), &report, !args.trace);
+    Ok(exit_code(report.violation.is_some()))
 }
 
-fn write_page(
-    path: &std::path::Path,
-    recorded: Option<kvraft_trace::run::Run>,
-    choices: Choices,
-    seed: u64,
-) -> std::io::Result<()> {
-    let mut recorded = recorded
-        .ok_or_else(|| std::io::Error::other("the cluster could not be set up: nothing to show"))?;
-    recorded.command = replay_command(choices, seed);
-    recorded.version = format!("kvraft {}", env!("CARGO_PKG_VERSION"));
-    std::fs::write(path, kvraft_trace::run::page(&[&recorded]))
+/// Shrinks a run that broke a rule, and shows what is left of it.
+fn shrink_one(args: &SimArgs, whole: &Report, origin: &Origin) -> Result<ExitCode, String> {
+    let effort = shrinking::Effort {
+        jobs: jobs(args),
+        time_max: Duration::from_secs(args.shrink_time),
+        is_quiet: args.json,
+    };
+    if !args.json {
+        print_violation(&origin.replay(), whole, false);
+    }
+    let mut found = shrinking::search(whole, &effort).expect("it broke a rule");
+    let folder = args.out.clone();
+    let folder = folder.unwrap_or_else(|| format!("shrunk-{}", whole.scenario.seed).into());
+    shrinking::write_bundle(&folder, whole, &mut found, origin)?;
+    let replay = Origin::File(shrinking::plan_path(&folder)).replay();
+    let plan = &found.report.scenario.plan;
+    if args.json {
+        let mut json = json_of(args, replay, &found.report);
+        json["plan_lines"] = json!(plan.len());
+        json["plan_lines_before"] = json!(whole.scenario.plan.len());
+        json["minimal"] = json!(found.is_minimal);
+        json["shrink_seconds"] = json!(found.took.as_secs_f64());
+        println!("{json}");
+        return Ok(exit_code(true));
+    }
+    println!("\n{} runs tried in {:.1?}; what is left:\n", found.tried_count, found.took);
+    print!("{}", found.report.scenario);
+    print_violation(&replay, &found.report, false);
+    println!("bundle:   {}", folder.display());
+    Ok(exit_code(true))
 }
 
 fn exit_code(is_broken: bool) -> ExitCode {
     if is_broken { ExitCode::from(EXIT_VIOLATION) } else { ExitCode::SUCCESS }
 }
 
-fn json_of(args: &SimArgs, choices: Choices, report: &Report) -> Value {
+fn json_of(args: &SimArgs, replay: String, report: &Report) -> Value {
     json!({
-        "seed": report.seed,
+        "seed": report.scenario.seed,
         "check": report.violation.as_ref().map(|violation| violation.check.name()),
         "detail": report.violation.as_ref().map(|violation| violation.detail.clone()),
-        "replay": replay_command(choices, report.seed),
+        "replay": replay,
         "profile": args.profile,
-        "servers": report.config.servers,
+        "servers": report.scenario.config.servers,
         "events": report.event_count,
         "operations": report.operation_count,
         "virtual_seconds": report.virtual_time.as_secs_f64(),
@@ -232,13 +315,13 @@ fn print_lines(report: &Report) {
 }
 
 fn print_summary(report: &Report, took: Duration) {
-    let config = &report.config;
+    let config = &report.scenario.config;
     println!(
         "{} servers, {} clients, {} faults: {} operations, {} entries agreed on, {} leaders, \
          {} events in {:.1} s of virtual time ({:.2} s)",
         config.servers,
-        config.clients,
-        report.plan.len(),
+        report.scenario.plan.clients().len(),
+        report.scenario.plan.faults().len(),
         report.operation_count,
         report.entry_count,
         report.leader_count,
@@ -272,7 +355,7 @@ fn replay_command(choices: Choices, seed: u64) -> String {
     command
 }
 
-fn print_violation(choices: Choices, report: &Report, with_events: bool) {
+fn print_violation(replay: &str, report: &Report, with_events: bool) {
     let Some(violation) = &report.violation else {
         return;
     };
@@ -281,7 +364,7 @@ fn print_violation(choices: Choices, report: &Report, with_events: bool) {
         print_lines(report);
     }
     println!("\nVIOLATION {violation}");
-    println!("replay:   {}", replay_command(choices, report.seed));
+    println!("replay:   {replay}");
 }
 
 /// What a sweep adds up, shared by its threads.
@@ -305,8 +388,7 @@ struct Totals {
 }
 
 fn sweep(args: &SimArgs, seeds: Range<u64>) -> ExitCode {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let jobs = args.jobs.and_then(|jobs| usize::try_from(jobs).ok()).unwrap_or(cores);
+    let jobs = jobs(args);
     let choices = args.choices(args.servers, 0);
     let Shard { index, count } = args.shard.unwrap_or(Shard { index: 1, count: 1 });
     let first = seeds.start + (index - 1);
@@ -345,6 +427,11 @@ fn sweep(args: &SimArgs, seeds: Range<u64>) -> ExitCode {
         totals.print(choices, began.elapsed());
     }
     exit_code(0 < totals.failure_count())
+}
+
+fn jobs(args: &SimArgs) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    args.jobs.and_then(|jobs| usize::try_from(jobs).ok()).unwrap_or(cores)
 }
 
 /// What came of one seed of a sweep.
@@ -388,7 +475,7 @@ impl Totals {
         self.virtual_time += report.virtual_time;
         self.sometimes += report.sometimes;
         self.repeated += u64::from(is_repeated);
-        self.differing.extend(difference.map(|text| (report.seed, text)));
+        self.differing.extend(difference.map(|text| (report.scenario.seed, text)));
         self.searched += u64::from(report.searched.is_some());
         self.search_unknown += u64::from(report.searched == Some(Searched::Unknown));
         if let Some(violation) = &report.violation {
@@ -407,7 +494,10 @@ impl Totals {
     }
 
     fn json(&self, args: &SimArgs, choices: Choices, took: Duration) -> Value {
-        let failures = self.failures.iter().map(|report| json_of(args, choices, report));
+        let failures = self
+            .failures
+            .iter()
+            .map(|report| json_of(args, replay_command(choices, report.scenario.seed), report));
         let differing =
             self.differing.iter().map(|(seed, text)| json!({"seed": seed, "first": text}));
         json!({
@@ -462,7 +552,7 @@ impl Totals {
             println!("  {count:>10}  {check}");
         }
         for report in &self.failures {
-            print_violation(choices, report, false);
+            print_violation(&replay_command(choices, report.scenario.seed), report, false);
         }
     }
 }

@@ -307,3 +307,30 @@ fn configuration_errors_name_file_and_key() {
     refused(&run(&["cluster", "-n", "8"]), &["8", "1..=7"]);
     assert_eq!(run(&["fly"]).status.code(), Some(2));
 }
+
+/// A plan that cannot be read is refused with the line and the word; one that can is run again to
+/// the same end.
+#[test]
+fn plans_are_read_or_refused() {
+    let root = folder("plan");
+    let path = root.join("run.plan");
+    let name = path.to_str().unwrap();
+    let hash = |output: &Output| {
+        let text = String::from_utf8(output.stdout.clone()).unwrap();
+        text.lines().find(|line| line.starts_with("trace hash")).unwrap().to_owned()
+    };
+    let drawn = run(&["sim", "--seed", "7", "--ops-max", "5", "--write-plan", name]);
+    assert_eq!(hash(&drawn), hash(&run(&["sim", "--plan", name])));
+    let good = fs::read_to_string(&path).unwrap();
+    for (text, expected) in [
+        (good.replace("home", "hone"), "not home, after or reserve: hone"),
+        (format!("{good}at 1s explode 1\n"), "no such fault: explode"),
+        (format!("{good}set sail\n"), "set NAME VALUE"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let output = run(&["sim", "--plan", name]);
+        refused(&output, &[name, "line ", expected]);
+        assert_eq!(output.status.code(), Some(2));
+    }
+    refused(&run(&["sim", "--plan", "/nowhere.plan"]), &["/nowhere.plan"]);
+}

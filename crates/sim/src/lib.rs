@@ -4,7 +4,7 @@
 //! every direction (`network`), a total order of events (`heap`), a run's faults as data (`plan`),
 //! its fingerprint (`trace`), what clients saw (`history`) and whether that is linearizable: by
 //! search (`linear`) or by the order that the servers say (`witness`), against plain `models`.
-//! `cluster` puts the shipped lanes into that world.
+//! What fails is made smaller by `shrink`. `cluster` puts the shipped lanes into that world.
 //!
 //! Invariant: a run is a function of its seed and its plan.
 
@@ -18,12 +18,13 @@ mod linear;
 mod models;
 mod network;
 mod plan;
+mod shrink;
 mod trace;
 mod witness;
 
 pub use cluster::{
-    Check, Choices, ClusterConfig, Report, Sometimes, Violation, Workload, first_difference,
-    record, record_plan, run, run_bounded, run_plan,
+    Check, Choices, ClusterConfig, Report, Scenario, Sometimes, Trial, Violation, first_difference,
+    record_scenario, run, run_bounded, run_scenario,
 };
 pub use disk::{
     ContentLoss, CrashPolicy, DiskCosts, DiskStats, DiskTrouble, NameLoss, SECTOR_SIZE_BYTES,
@@ -36,8 +37,10 @@ pub use linear::{Call, LinearVerdict, Model, check_linear, check_linear_by_key};
 pub use models::{KeyModel, KeyState, StoreModel, StoreState};
 pub use network::{Endpoint, EndpointError, Network, NetworkConfig, NetworkStats, Partition};
 pub use plan::{
-    DRIFT_PPM_MAX, Fault, FaultChoice, FaultKind, FaultKinds, Part, Plan, PlanError, Profile,
-    RATE_PPM, RunConfig, Target, TimedFault, Whom, Wish,
+    CLIENT_MAX, ClientPlan, DRIFT_PPM_MAX, Fault, FaultChoice, FaultKind, FaultKinds, Intent,
+    PAUSE_MIN, Part, Plan, PlanError, PlannedOperation, Profile, RATE_PPM, RunConfig, Target,
+    TimedFault, Whom, Wish,
 };
+pub use shrink::{Judged, Shrink, ShrinkStep, Shrunk, shrink};
 pub use trace::{Trace, TraceHash, TraceLine, digest};
 pub use witness::{Place, Role, WitnessViolation, Witnessed, check_witness};

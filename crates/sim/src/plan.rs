@@ -1,19 +1,22 @@
-//! A run's faults as data: drawn from a seed, printed, read, and cut down.
+//! What clients do and what goes wrong in a run, as data: drawn from a seed, printed, read, and cut
+//! down.
 //!
-//! A plan is a list of faults with times, one a line: `at 1.250s crash 3`. Shrinking a failing run
-//! removes lines from it, a regression test keeps it, a person can write one by hand.
+//! A plan is a list of operations and of faults with times, one a line: `client 1 after 0.010s put
+//! k0 v1`, `at 1.250s crash 3`. Shrinking a failing run removes lines from it, a regression test
+//! keeps it, a person can write one by hand.
 //!
 //! Invariants:
 //! - a plan prints to text that reads back as the same plan;
 //! - faults are sorted by time, and those of one time keep their order;
 //! - drawing is a function of configuration and seed, with a stream for each kind of fault, so that
 //!   turning one kind off leaves the others where they were.
-//!
-//! What it lacks: the operations of clients, which a workload draws.
 
+mod client_text;
+mod clients;
 mod draw;
 mod kinds;
 mod members;
+mod simpler;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -24,9 +27,12 @@ use kvraft_base::{Instant, MemberId, Prng};
 
 use crate::network::{Endpoint, Partition};
 
+pub use clients::{CLIENT_MAX, ClientPlan, Intent, PAUSE_MIN, PlannedOperation};
 pub use kinds::{FaultChoice, FaultKind, FaultKinds, Profile};
 pub use members::{Whom, Wish};
+pub(crate) use simpler::{GRAINS, rounded};
 pub use text::PlanError;
+pub(crate) use text::{PlanLine, PlanReader, parse_seconds, read_lines, seconds};
 
 /// The rate of a clock that does not drift.
 pub const RATE_PPM: u64 = 1_000_000;
@@ -211,9 +217,10 @@ pub struct RunConfig {
     pub leave_broken: bool,
 }
 
-/// A run's faults, sorted by time.
+/// What clients do, and a run's faults, sorted by time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
+    clients: Vec<ClientPlan>,
     faults: Vec<TimedFault>,
 }
 
@@ -255,17 +262,18 @@ impl RunConfig {
 }
 
 impl Plan {
-    /// A plan of these faults, sorted by time.
+    /// A plan of these clients, sorted by number, and these faults, sorted by time.
     #[must_use]
-    pub fn new(mut faults: Vec<TimedFault>) -> Self {
+    pub fn new(mut clients: Vec<ClientPlan>, mut faults: Vec<TimedFault>) -> Self {
+        clients.sort_by_key(|client| client.id);
         faults.sort_by_key(|timed| timed.at);
-        Self { faults }
+        Self { clients, faults }
     }
 
     /// The faults of a run: a function of `config` and the state of `prng`, which is not drawn
     /// from.
     #[must_use]
-    pub fn draw(config: &RunConfig, prng: &Prng) -> Self {
+    pub fn draw_faults(config: &RunConfig, prng: &Prng) -> Vec<TimedFault> {
         let mut faults = Vec::new();
         for kind in config.kinds.iter().filter(|_| 0 < config.server_count) {
             draw::draw_kind(config, &mut prng.fork(kind.name()), kind, &mut faults);
@@ -283,7 +291,8 @@ impl Plan {
             let at = config.faults_until;
             faults.extend(repairs.map(|fault| TimedFault { at, fault }));
         }
-        Self::new(faults)
+        faults.sort_by_key(|timed| timed.at);
+        faults
     }
 
     /// The faults, sorted by time.
@@ -292,50 +301,33 @@ impl Plan {
         &self.faults
     }
 
-    /// Number of faults and repairs.
+    /// The clients, sorted by number.
+    #[must_use]
+    pub fn clients(&self) -> &[ClientPlan] {
+        &self.clients
+    }
+
+    /// The same clients under other faults.
+    #[must_use]
+    pub fn with_faults(self, faults: Vec<TimedFault>) -> Self {
+        Self::new(self.clients, faults)
+    }
+
+    /// Number of operations of all clients.
+    #[must_use]
+    pub fn operation_count(&self) -> usize {
+        self.clients.iter().map(|client| client.operations.len()).sum()
+    }
+
+    /// Number of operations, faults and repairs.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.faults.len()
+        self.operation_count() + self.faults.len()
     }
 
-    /// Nothing goes wrong.
+    /// Nobody does anything, and nothing goes wrong.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.faults.is_empty()
-    }
-
-    /// This plan without the lines in `cut`: one step of shrinking.
-    #[must_use]
-    pub fn without(&self, cut: std::ops::Range<usize>) -> Self {
-        let kept = self.faults.iter().enumerate().filter(|(at, _)| !cut.contains(at));
-        Self { faults: kept.map(|(_, timed)| timed.clone()).collect() }
-    }
-
-    /// A smallest plan that still fails, by cutting ever finer pieces (Zeller and Hildebrandt 2002,
-    /// without the complements): no single line can be taken from it. `fails` is called at most
-    /// `run_count_max` times, so it may be less than smallest when that is few.
-    #[must_use]
-    pub fn shrink(&self, run_count_max: usize, mut fails: impl FnMut(&Self) -> bool) -> Self {
-        let mut plan = self.clone();
-        let mut runs_left = run_count_max;
-        let mut piece = plan.len().div_ceil(2);
-        while 0 < piece && 0 < runs_left {
-            let before = plan.len();
-            let mut start = 0;
-            while start < plan.len() && 0 < runs_left {
-                let smaller = plan.without(start..start + piece);
-                runs_left -= 1;
-                if fails(&smaller) {
-                    plan = smaller;
-                } else {
-                    start += piece;
-                }
-            }
-            // At single lines, go on until a whole round removes nothing.
-            if 1 < piece || plan.len() == before {
-                piece /= 2;
-            }
-        }
-        plan
+        self.len() == 0
     }
 }

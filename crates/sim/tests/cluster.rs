@@ -7,7 +7,7 @@ fn assert_clean(seed: u64, choices: Choices) {
     let outcome = run(seed, choices);
     if let Some(violation) = &outcome.violation {
         let events = outcome.last_events.join("\n");
-        panic!("seed {seed}: {violation}\n{events}\nplan: {:?}", outcome.plan);
+        panic!("seed {seed}: {violation}\n{events}\nplan: {:?}", outcome.scenario.plan);
     }
 }
 

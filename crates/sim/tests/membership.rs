@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use kvraft_sim::{
-    Choices, ClusterConfig, FaultChoice, NetworkConfig, Plan, Profile, Sometimes, run, run_plan,
+    Choices, ClusterConfig, FaultChoice, NetworkConfig, Plan, Profile, Scenario, Sometimes, run,
+    run_scenario,
 };
 
 /// Three servers become five and then three others, under load and with a loss of power in every
@@ -14,16 +15,18 @@ fn cluster_moves_to_other_servers() {
     for seed in 0..30 {
         let faults = FaultChoice { profile: Profile::Quiet, ..FaultChoice::default() };
         let choices = Choices { servers: Some(3), ops_max: 400, faults, ..Choices::default() };
-        let config = ClusterConfig {
+        let mut scenario = Scenario::draw(seed, choices);
+        scenario.config = ClusterConfig {
             network: NetworkConfig::CALM,
             election_timeout: Duration::from_millis(400),
             heartbeat_interval: Duration::from_millis(40),
             faults_until: Duration::from_secs(20),
             operators: 1,
             trace_line_count: 40,
-            ..ClusterConfig::draw(seed, choices)
+            ..scenario.config
         };
-        let report = run_plan(seed, config, plan.clone());
+        scenario.plan = scenario.plan.with_faults(plan.faults().to_vec());
+        let report = run_scenario(scenario, &|| true);
         if let Some(violation) = &report.violation {
             panic!("seed {seed}: {violation}\n{}", report.last_events.join("\n"));
         }
@@ -42,7 +45,7 @@ fn everything_about_members_happens() {
         let report = run(seed, Choices { faults, trace_line_count: 40, ..Choices::default() });
         if let Some(violation) = &report.violation {
             let events = report.last_events.join("\n");
-            panic!("seed {seed}: {violation}\n{events}\nplan: {}", report.plan);
+            panic!("seed {seed}: {violation}\n{events}\nplan: {}", report.scenario.plan);
         }
         seen += report.sometimes;
     }

@@ -14,7 +14,7 @@ fn rotten_disks_are_repaired() {
         let outcome = run(seed, choices);
         if let Some(violation) = &outcome.violation {
             let events = outcome.last_events.join("\n");
-            panic!("seed {seed}: {violation}\n{events}\nplan: {}", outcome.plan);
+            panic!("seed {seed}: {violation}\n{events}\nplan: {}", outcome.scenario.plan);
         }
         seen += outcome.sometimes;
     }

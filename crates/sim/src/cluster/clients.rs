@@ -1,11 +1,12 @@
 //! Simulated clients: the shipped [`Session`] with a workload instead of a person, and the world
 //! instead of sockets.
 //!
-//! Each client stays with one server or roams, numbers its changes or does not, and sends until its
-//! budget is used up. What is asked again, where, when and under which number is the session's to
-//! say, as in the real client. Everything asked for and told goes into the history.
+//! Each client stays with one server or roams, numbers its changes or does not, and does what the
+//! plan wants of it, one operation after another. What is asked again, where, when and under which
+//! number is the session's to say, as in the real client. Everything asked for and told goes into
+//! the history.
 
-use std::time::Duration;
+use std::{collections::VecDeque, fmt, time::Duration};
 
 use bytes::Bytes;
 use kvraft_base::{ClientId, Index, Instant, MemberId, Prng, Ticket};
@@ -16,9 +17,10 @@ use kvraft_session::{
     RetryPolicy, Session, Stamp,
 };
 
-use super::workload::{Author, Wish, Workload, seen_of_answer, seen_of_response};
+use super::workload::{Memory, Wish, seen_of_answer, seen_of_response};
 use crate::{
     history::{History, OpName, Outcome, Seen},
+    plan::{ClientPlan, PAUSE_MIN, PlannedOperation},
     witness::{Place, Role},
 };
 
@@ -76,19 +78,6 @@ struct Current {
     waiting: Option<(u64, EndpointId, Instant)>,
 }
 
-/// How one client differs from another.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Character {
-    pub(crate) id: u64,
-    /// Its place in its list of servers, which are 1 to `servers` in the beginning.
-    pub(crate) home: EndpointId,
-    pub(crate) servers: u64,
-    pub(crate) budget: u64,
-    pub(crate) workload: Workload,
-    /// An answer takes so long at times: who waits for less waits in vain.
-    pub(crate) patience_min: Duration,
-}
-
 /// One client.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -98,62 +87,65 @@ pub(crate) struct Client {
     /// beginning; where a place leads may change, as a name in a directory does.
     places: Vec<MemberId>,
     is_pinned: bool,
-    budget: u64,
+    /// What is left to do.
+    operations: VecDeque<PlannedOperation>,
+    /// What is left for the second phase.
+    reserve: VecDeque<PlannedOperation>,
     /// Set when changes are to be done exactly once.
     session_ttl_ms: Option<u64>,
     session: Session,
-    author: Author,
+    memory: Memory,
     op_count: u64,
     attempt_next: u64,
     current: Option<Current>,
 }
 
 impl Client {
-    pub(crate) fn new(character: Character, prng: &Prng) -> Self {
-        let Character { id, home, servers, budget, workload, patience_min } = character;
-        let mut prng = prng.fork(&format!("client {id}"));
-        let millis = Duration::from_millis;
-        let session_ttl_ms = prng.chance(2, 3).then(|| *prng.pick(&TTLS_MS).expect("any"));
-        // Without a number there is one try: waiting longer for its answer is only waiting.
-        let timeouts: &[Duration] = if session_ttl_ms.is_some() {
-            &[millis(3_000), millis(10_000), millis(60_000)]
-        } else {
-            &[millis(1_000), millis(3_000)]
-        };
-        let is_pinned = prng.chance(2, 3);
+    /// A client of a cluster whose servers are 1 to `servers` in the beginning. `seed` is for the
+    /// pauses before it asks again.
+    ///
+    /// # Errors
+    /// In words, when it cannot be as the plan wants it.
+    pub(crate) fn new(plan: &ClientPlan, servers: u64, seed: u64) -> Result<Self, String> {
+        let wrong = |reason: &dyn fmt::Display| format!("client {}: {reason}", plan.id);
+        let home = plan.home.0.checked_sub(1).and_then(|place| usize::try_from(place).ok());
+        let home = EndpointId(home.ok_or_else(|| wrong(&"no server is its home"))?);
+        if servers < plan.home.0 {
+            return Err(wrong(&format!("server {} is not there in the beginning", plan.home)));
+        }
         let config = Config {
             endpoint_count: usize::try_from(servers).expect("at most seven servers"),
-            mode: if is_pinned { Mode::Pinned(home) } else { Mode::Roaming },
+            mode: if plan.is_pinned { Mode::Pinned(home) } else { Mode::Roaming },
             retry: RetryPolicy {
-                pause_max: *prng.pick(&[millis(50), millis(500)]).expect("any"),
-                attempt_timeout: patience_min
-                    .max(*prng.pick(&[millis(500), millis(2_000)]).expect("any")),
-                ..RetryPolicy::default()
+                pause_min: PAUSE_MIN,
+                pause_max: plan.pause_max,
+                attempt_timeout: plan.attempt_timeout,
             },
-            operation_timeout: patience_min.max(*prng.pick(timeouts).expect("any")),
+            operation_timeout: plan.operation_timeout,
         };
-        let mut session = Session::new(config, prng.next_u64())
-            .expect("the drawn settings are within their bounds");
+        let mut session = Session::new(config, seed).map_err(|error| wrong(&error))?;
         session.prefer(home);
-        let author = Author::new(id, workload, prng);
-        let (op_count, attempt_next, current) = (0, 1, None);
-        Self {
-            id,
+        let (reserve, operations) =
+            plan.operations.iter().cloned().partition(|operation| operation.is_reserve);
+        let ttl_ms = |ttl: Duration| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        Ok(Self {
+            id: plan.id,
             home,
             places: (1..=servers).map(MemberId).collect(),
-            is_pinned,
-            budget,
-            session_ttl_ms,
+            is_pinned: plan.is_pinned,
+            operations,
+            reserve,
+            session_ttl_ms: plan.session.map(ttl_ms),
             session,
-            author,
-            op_count,
-            attempt_next,
-            current,
-        }
+            memory: Memory::default(),
+            op_count: 0,
+            attempt_next: 1,
+            current: None,
+        })
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.budget == 0 && self.current.is_none()
+        self.operations.is_empty() && self.current.is_none()
     }
 
     /// The only server it asks, if it is pinned to one.
@@ -172,15 +164,23 @@ impl Client {
         }
     }
 
-    /// More to do.
-    pub(crate) fn grant(&mut self, operation_count: u64) {
-        self.budget += operation_count;
+    /// What was left for the second phase is to be done, too. Who had nothing to do any more must
+    /// be woken after the time that is returned.
+    pub(crate) fn grant(&mut self) -> Option<Duration> {
+        let was_done = self.is_done();
+        self.operations.append(&mut self.reserve);
+        was_done.then(|| self.pause())
+    }
+
+    /// How long after the end of what it did last the next operation begins.
+    pub(crate) fn pause(&self) -> Duration {
+        self.operations.front().map_or(Duration::ZERO, |operation| operation.after)
     }
 
     pub(crate) fn describe(&self) -> String {
-        let Self { id, home, budget, current, .. } = self;
+        let Self { id, home, operations, current, .. } = self;
         let server = self.places[home.0];
-        format!("client {id} of server {server}: {budget} left, {current:?}")
+        format!("client {id} of server {server}: {} left, {current:?}", operations.len())
     }
 
     /// Begins or repeats an operation. `None`: nothing to do now.
@@ -189,10 +189,7 @@ impl Client {
             return None;
         }
         if self.current.is_none() {
-            if self.budget == 0 {
-                return None;
-            }
-            self.begin(now, history);
+            self.begin(now, history)?;
         }
         let current = self.current.as_mut().expect("begun above");
         let attempt = self.session.attempt(now, &current.operation);
@@ -211,16 +208,14 @@ impl Client {
         })
     }
 
-    fn begin(&mut self, now: Instant, history: &mut History) {
+    fn begin(&mut self, now: Instant, history: &mut History) -> Option<()> {
+        let is_opening = self.session_ttl_ms.filter(|_| self.session.client().is_none());
+        let wish = match is_opening.filter(|_| !self.operations.is_empty()) {
+            Some(ttl_ms) => Wish::OpenSession { ttl_ms },
+            None => Wish::Do(self.memory.settle(&self.operations.pop_front()?.intent)),
+        };
         self.op_count += 1;
         let name = OpName { client: self.id, op: self.op_count };
-        let wish = match self.session_ttl_ms {
-            Some(ttl_ms) if self.session.client().is_none() => Wish::OpenSession { ttl_ms },
-            _ => {
-                self.budget -= 1;
-                Wish::Do(self.author.draw())
-            }
-        };
         let kind = match &wish {
             Wish::OpenSession { .. } => Kind::Repeatable,
             Wish::Do(operation) => {
@@ -230,6 +225,7 @@ impl Client {
         };
         let operation = self.session.begin(now, kind);
         self.current = Some(Current { name, wish, operation, waiting: None });
+        Some(())
     }
 
     /// It waits for this attempt.
@@ -263,7 +259,7 @@ impl Client {
             }
             Verdict::Seen { seen, index } => {
                 self.session.succeed(current.operation);
-                self.author.learn(&seen);
+                self.memory.learn(&seen);
                 if !current.wish.is_write() {
                     let place = Place { order: index.0, role: Role::Looked };
                     history.place(now, current.name, place);
@@ -286,15 +282,7 @@ impl Client {
             }
         }
     }
-
-    /// A short pause before the next operation, drawn.
-    pub(crate) fn pause(&mut self) -> Duration {
-        self.author.prng().duration(Duration::from_millis(1), Duration::from_millis(50))
-    }
 }
-
-/// Times to live that clients ask for: some expire in a run, some never.
-const TTLS_MS: [u64; 3] = [2_000, 10_000, 3_600_000];
 
 enum Verdict {
     Opened(ClientId),

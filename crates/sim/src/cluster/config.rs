@@ -55,26 +55,18 @@ impl Default for Choices {
 }
 
 /// One run's configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterConfig {
-    /// Servers.
+    /// Servers in the beginning.
     pub servers: u64,
-    /// Clients; each is pinned to one server.
-    pub clients: u64,
-    /// Greatest budget of a client.
-    pub ops_max: u64,
-    /// What clients do.
-    pub workload: Workload,
     /// The black-box search takes this run's history too.
     pub searched: bool,
     /// Links.
     pub network: NetworkConfig,
-    /// Which faults there are.
-    pub kinds: FaultKinds,
-    /// Faults happen up to here; then everything is healed.
+    /// Faults happen up to here; then a quorum is mended.
     pub faults_until: Duration,
-    /// Mean time between faults.
-    pub fault_pause: Duration,
+    /// In the second phase some servers stay broken for ever.
+    pub leave_broken: bool,
     /// Disks take no time.
     pub free_disks: bool,
     /// Consensus timings.
@@ -95,20 +87,35 @@ pub struct ClusterConfig {
     pub catch_up_size_bytes: usize,
     /// Operators who share the plan's changes of members.
     pub operators: u64,
-    /// Servers added in the run that faults may meet, beside those of the beginning.
-    pub newcomers: u64,
     /// Reads by lease, within a bound that the clocks keep.
     pub lease: Option<LeaseReads>,
-    /// Slowest and fastest clock.
-    pub drift_ppm: (u64, u64),
-    /// Events kept as text.
+    /// Events kept as text for the report. It has no part in what happens.
     pub trace_line_count: usize,
 }
 
-impl ClusterConfig {
-    /// Draws a configuration.
-    #[must_use]
-    pub fn draw(seed: u64, choices: Choices) -> Self {
+/// A configuration, and what the plan is drawn from.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) config: ClusterConfig,
+    /// Clients; each has one server for its home.
+    pub(crate) clients: u64,
+    /// Greatest budget of a client.
+    pub(crate) ops_max: u64,
+    /// What clients do.
+    pub(crate) workload: Workload,
+    /// Which faults there are.
+    pub(crate) kinds: FaultKinds,
+    /// Mean time between faults.
+    pub(crate) fault_pause: Duration,
+    /// Servers added in the run that faults may meet, beside those of the beginning.
+    pub(crate) newcomers: u64,
+    /// Slowest and fastest clock.
+    pub(crate) drift_ppm: (u64, u64),
+}
+
+impl Draft {
+    /// Draws a configuration, and what its plan is to be like.
+    pub(crate) fn draw(seed: u64, choices: Choices) -> Self {
         let mut prng = Prng::new(seed).fork("configuration");
         let mut workload_prng = prng.fork("workload");
         let servers = prng.between(1, 7);
@@ -129,22 +136,17 @@ impl ClusterConfig {
             matches!(kind, FaultKind::Members | FaultKind::Regrow | FaultKind::Replace)
         });
         let (lease, drift_ppm) = draw_lease(&mut prng.fork("lease"));
-        Self {
+        let keys = prng.between(1, 6);
+        // A change of members takes a while, and the next one waits for it.
+        let faults_until =
+            prng.duration(millis(1_000), millis(8_000)) * if has_changes { 2 } else { 1 };
+        let fault_pause = *prng.pick(&[millis(50), millis(200), millis(800)]).expect("any");
+        let config = ClusterConfig {
             servers: choices.servers.unwrap_or(servers),
-            clients: choices.clients.unwrap_or(clients),
-            ops_max: choices.ops_max.max(1),
-            workload: Workload {
-                keys: prng.between(1, 6),
-                rich: workload_prng.chance(2, 3),
-                stale_reads: workload_prng.chance(2, 3),
-            },
             searched: Prng::new(seed).fork("search").chance(1, SEARCHED_ONE_IN),
             network,
-            kinds,
-            // A change of members takes a while, and the next one waits for it.
-            faults_until: prng.duration(millis(1_000), millis(8_000))
-                * if has_changes { 2 } else { 1 },
-            fault_pause: *prng.pick(&[millis(50), millis(200), millis(800)]).expect("any"),
+            faults_until,
+            leave_broken: true,
             free_disks,
             election_timeout,
             heartbeat_interval: election_timeout / 10,
@@ -157,10 +159,56 @@ impl ClusterConfig {
                 .expect("any"),
             catch_up_size_bytes: *prng.pick(&[1, 2 << 10, 4 << 20]).expect("any"),
             operators: member_prng.between(1, 2),
-            newcomers: if has_changes { NEWCOMER_COUNT } else { 0 },
             lease,
-            drift_ppm,
             trace_line_count: choices.trace_line_count,
+        };
+        let workload = Workload {
+            keys,
+            rich: workload_prng.chance(2, 3),
+            stale_reads: workload_prng.chance(2, 3),
+        };
+        Self {
+            config,
+            clients: choices.clients.unwrap_or(clients),
+            ops_max: choices.ops_max.max(1),
+            workload,
+            kinds,
+            fault_pause,
+            newcomers: if has_changes { NEWCOMER_COUNT } else { 0 },
+            drift_ppm,
+        }
+    }
+}
+
+impl ClusterConfig {
+    /// Draws a configuration.
+    #[must_use]
+    pub fn draw(seed: u64, choices: Choices) -> Self {
+        Draft::draw(seed, choices).config
+    }
+
+    /// Three servers on a good day with nothing small or late: what is not said of a run is so.
+    #[must_use]
+    pub fn plain() -> Self {
+        let millis = Duration::from_millis;
+        Self {
+            servers: 3,
+            searched: false,
+            network: NetworkConfig::CALM,
+            faults_until: millis(8_000),
+            leave_broken: false,
+            free_disks: true,
+            election_timeout: millis(300),
+            heartbeat_interval: millis(30),
+            window_size_bytes: 1 << 20,
+            segment_size_bytes: 1 << 20,
+            retain_count: 1_000,
+            checkpoint_size_bytes: 1 << 20,
+            checkpoint_interval: millis(2_000),
+            catch_up_size_bytes: 4 << 20,
+            operators: 1,
+            lease: None,
+            trace_line_count: 0,
         }
     }
 

@@ -14,9 +14,6 @@ use super::{
 };
 use crate::network::{Endpoint, Partition};
 
-/// What each client of the core has to do in the second phase, at least.
-const CORE_OPERATION_COUNT: u64 = 2;
-
 /// How a server outside the core stays broken.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
@@ -70,13 +67,11 @@ impl World {
                 self.leave(id, fate);
             }
         }
-        for client in self.clients.values_mut() {
-            if client.pinned_to().is_some_and(|home| core.contains(&home)) {
-                client.grant(CORE_OPERATION_COUNT);
+        for (id, client) in &mut self.clients {
+            let is_served = client.pinned_to().is_some_and(|home| core.contains(&home));
+            if is_served && let Some(pause) = client.grant() {
+                self.heap.push(self.now + pause, Happening::ClientWake { client: *id });
             }
-        }
-        for client in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.after(Duration::ZERO, Happening::ClientWake { client });
         }
         self.core = core;
     }
@@ -84,6 +79,9 @@ impl World {
     /// A majority, if possible with a client that depends on it.
     fn draw_core(&self, prng: &mut Prng) -> BTreeSet<MemberId> {
         let servers = self.members_in_use();
+        if !self.config.leave_broken {
+            return servers.into_iter().collect();
+        }
         let count = servers.len() as u64;
         let wanted = prng.between(count / 2 + 1, count);
         let mut homes: Vec<MemberId> =

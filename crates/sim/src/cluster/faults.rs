@@ -5,14 +5,14 @@ use std::time::Duration;
 use kvraft_base::{Instant, MemberId, Prng};
 
 use super::{
-    config::ClusterConfig,
+    config::Draft,
     operator::Errand,
     server::{LaneId, Standing},
     world::{Happening, World},
 };
 use crate::{
     network::Endpoint,
-    plan::{Fault, Plan, RATE_PPM, RunConfig, Target},
+    plan::{Fault, Plan, RATE_PPM, RunConfig, Target, TimedFault},
 };
 
 /// Every lane, in the order in which a resumed process finds work.
@@ -22,21 +22,21 @@ const LANES: [LaneId; 4] = [LaneId::Journal, LaneId::Table, LaneId::Machine, Lan
 const FUSE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The faults of a seed.
-pub(crate) fn draw(seed: u64, config: &ClusterConfig) -> Plan {
+pub(crate) fn draw(seed: u64, draft: &Draft) -> Vec<TimedFault> {
     let mut prng = Prng::new(seed).fork("faults");
-    let until = u64::try_from(config.faults_until.as_nanos()).unwrap_or(u64::MAX);
+    let until = u64::try_from(draft.config.faults_until.as_nanos()).unwrap_or(u64::MAX);
     let run = RunConfig {
-        server_count: config.servers,
-        newcomer_count: config.newcomers,
-        drift_ppm: config.drift_ppm,
+        server_count: draft.config.servers,
+        newcomer_count: draft.newcomers,
+        drift_ppm: draft.drift_ppm,
         faults_from: Instant(0),
         faults_until: Instant(until),
-        fault_interval_mean: config.fault_pause,
+        fault_interval_mean: draft.fault_pause,
         repair_after_max: prng.duration(Duration::from_millis(10), Duration::from_secs(2)),
-        kinds: config.kinds,
+        kinds: draft.kinds,
         leave_broken: true,
     };
-    Plan::draw(&run, &prng)
+    Plan::draw_faults(&run, &prng)
 }
 
 impl World {

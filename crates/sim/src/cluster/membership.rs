@@ -170,6 +170,14 @@ impl World {
                 }
                 core.insert(id);
             }
+            // Who has lost its table votes all the same, and is needed where too few are sound.
+            let in_use = self.servers_in_use();
+            for id in members.ids().into_iter().filter(|id| in_use.contains(id)) {
+                if members.is_quorum(|id| core.contains(&id)) {
+                    break;
+                }
+                core.insert(id);
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A Raft cluster of the shipped lanes in the seeded world.
 
 mod asks;
+mod authors;
 mod checks;
 mod clients;
 mod config;
@@ -12,7 +13,10 @@ mod operator;
 mod recording;
 mod rot;
 mod run;
+mod scenario;
 mod server;
+mod settings;
+mod smaller;
 mod sometimes;
 mod syncing;
 mod verdict;
@@ -21,7 +25,8 @@ mod workload;
 mod world;
 
 pub use config::{Choices, ClusterConfig};
-pub use run::{Report, first_difference, record, record_plan, run, run_bounded, run_plan};
+pub use run::{Report, first_difference, record_scenario, run, run_bounded, run_scenario};
+pub use scenario::Scenario;
+pub use smaller::Trial;
 pub use sometimes::Sometimes;
 pub use violation::{Check, Violation};
-pub use workload::Workload;

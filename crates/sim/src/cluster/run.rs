@@ -10,9 +10,9 @@ use kvraft_kv::{Answer, Query, RangeRequest};
 use kvraft_trace::run::Run;
 
 use super::{
-    config::{Choices, ClusterConfig},
-    faults,
+    config::Choices,
     recording::Recording,
+    scenario::Scenario,
     server::{Standing, members},
     sometimes::Sometimes,
     verdict,
@@ -24,7 +24,6 @@ use crate::{
     history::History,
     judge::{Searched, search},
     models::StoreState,
-    plan::Plan,
 };
 
 /// Slow checks look this often.
@@ -41,7 +40,7 @@ const SEARCH_EVENT_COUNT_MAX: usize = 600;
 const SEARCH_STEP_COUNT_MAX: u64 = 10_000;
 
 /// How often the embedding program is asked whether the run may go on.
-const EVENTS_BETWEEN_LOOKS: u64 = 4_096;
+pub(crate) const EVENTS_BETWEEN_LOOKS: u64 = 4_096;
 
 /// A run that takes more events than this does not end by itself.
 const EVENT_COUNT_MAX: u64 = 5_000_000;
@@ -49,8 +48,8 @@ const EVENT_COUNT_MAX: u64 = 5_000_000;
 /// What came of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The seed.
-    pub seed: u64,
+    /// What decided it.
+    pub scenario: Scenario,
     /// The first broken rule.
     pub violation: Option<Violation>,
     /// Fingerprint of everything that happened: equal for equal runs.
@@ -73,10 +72,6 @@ pub struct Report {
     pub history: History,
     /// What happened how often.
     pub sometimes: Sometimes,
-    /// The configuration.
-    pub config: ClusterConfig,
-    /// The faults.
-    pub plan: Plan,
     /// The last events, in columns, if text was asked for.
     pub last_events: Vec<String>,
 }
@@ -84,24 +79,14 @@ pub struct Report {
 /// Runs a seed. The same seed and choices give the same outcome, always.
 #[must_use]
 pub fn run(seed: u64, choices: Choices) -> Report {
-    let config = ClusterConfig::draw(seed, choices);
-    let plan = faults::draw(seed, &config);
-    run_plan(seed, config, plan)
+    run_scenario(Scenario::draw(seed, choices), &|| true)
 }
 
 /// Runs a seed as [`run`] does and asks now and then whether it may go on: the embedding program
 /// has a clock, the simulator has none.
 #[must_use]
 pub fn run_bounded(seed: u64, choices: Choices, may_go_on: &dyn Fn() -> bool) -> Report {
-    let config = ClusterConfig::draw(seed, choices);
-    let plan = faults::draw(seed, &config);
-    run_world(seed, config, plan, may_go_on)
-}
-
-/// Runs a configuration and a plan, drawn or edited.
-#[must_use]
-pub fn run_plan(seed: u64, config: ClusterConfig, plan: Plan) -> Report {
-    run_world(seed, config, plan, &|| true)
+    run_scenario(Scenario::draw(seed, choices), may_go_on)
 }
 
 /// Where two runs of one seed part: the first event that differs, as each has it. `None`: they are
@@ -121,35 +106,27 @@ fn difference(left: &Report, right: &Report) -> Option<String> {
     Some(format!("{}\n{}", of(left), of(right)))
 }
 
-/// Runs a seed as [`run`] does, and records it for people to look at.
+/// Runs a scenario, drawn or edited, and asks now and then whether it may go on.
 #[must_use]
-pub fn record(seed: u64, choices: Choices) -> (Report, Option<Run>) {
-    let config = ClusterConfig::draw(seed, choices);
-    let plan = faults::draw(seed, &config);
-    record_plan(seed, config, plan)
+pub fn run_scenario(scenario: Scenario, may_go_on: &dyn Fn() -> bool) -> Report {
+    run_and_record(scenario, may_go_on, false).0
 }
 
-/// Runs a configuration and a plan as [`run_plan`] does, and records it for people to look at.
-/// `None` instead of a recording when there was no world to look at.
+/// Runs a scenario as [`run_scenario`] does, and records it for people to look at. `None` instead
+/// of a recording when there was no world to look at.
 #[must_use]
-pub fn record_plan(seed: u64, config: ClusterConfig, plan: Plan) -> (Report, Option<Run>) {
-    run_and_record(seed, config, plan, &|| true, true)
-}
-
-fn run_world(seed: u64, config: ClusterConfig, plan: Plan, may_go_on: &dyn Fn() -> bool) -> Report {
-    run_and_record(seed, config, plan, may_go_on, false).0
+pub fn record_scenario(scenario: Scenario) -> (Report, Option<Run>) {
+    run_and_record(scenario, &|| true, true)
 }
 
 fn run_and_record(
-    seed: u64,
-    config: ClusterConfig,
-    plan: Plan,
+    scenario: Scenario,
     may_go_on: &dyn Fn() -> bool,
     is_recorded: bool,
 ) -> (Report, Option<Run>) {
-    let mut world = match World::new(config.clone(), seed, plan.clone()) {
+    let mut world = match World::new(&scenario) {
         Ok(world) => world,
-        Err(violation) => return (Report::of_nothing(seed, config, plan, violation), None),
+        Err(violation) => return (Report::of_nothing(scenario, violation), None),
     };
     if is_recorded {
         let clients: Vec<u64> = world.clients.keys().copied().collect();
@@ -163,9 +140,9 @@ fn run_and_record(
         world.sever_all();
     }
     let recording = world.recording.take();
-    let recorded = recording.map(|one| one.finish(&world, seed, violation.as_ref()));
+    let recorded = recording.map(|one| one.finish(&world, scenario.seed, violation.as_ref()));
     let report = Report {
-        seed,
+        scenario,
         violation,
         trace_hash: world.trace.hash(),
         event_count: world.event_count,
@@ -177,17 +154,14 @@ fn run_and_record(
         searched: world.searched,
         history: world.evidence.history,
         sometimes: world.sometimes,
-        config,
-        plan,
         last_events: world.trace.lines().map(ToString::to_string).collect(),
     };
     (report, recorded)
 }
 
 impl Report {
-    fn of_nothing(seed: u64, config: ClusterConfig, plan: Plan, violation: Violation) -> Self {
+    fn of_nothing(scenario: Scenario, violation: Violation) -> Self {
         Self {
-            seed,
             violation: Some(violation),
             trace_hash: 0,
             event_count: 0,
@@ -195,12 +169,11 @@ impl Report {
             operation_count: 0,
             entry_count: 0,
             leader_count: 0,
-            members: members(config.servers),
+            members: members(scenario.config.servers),
             searched: None,
             history: History::new(),
             sometimes: Sometimes::default(),
-            config,
-            plan,
+            scenario,
             last_events: Vec::new(),
         }
     }
@@ -221,8 +194,8 @@ impl World {
         for id in self.server_ids() {
             self.start(id);
         }
-        for client in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.after(Duration::from_millis(1), Happening::ClientWake { client });
+        for (id, client) in &self.clients {
+            self.heap.push(self.now + client.pause(), Happening::ClientWake { client: *id });
         }
         self.schedule_plan();
         self.after(TICK, Happening::Tick);

@@ -1,100 +1,96 @@
 //! What a check says when a rule was broken.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
-/// Names of the checks: stable, since recorded plans and planted bugs refer to them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Check {
-    /// At most one leader per term, over all history (Raft §5.2).
-    OneLeaderPerTerm,
-    /// A server votes for one candidate per term, crashes included.
-    OneVotePerTerm,
-    /// A message promises only what is durable at its sender.
-    PromiseIsDurable,
-    /// What is committed at an index never differs between servers or over time (Raft §5.4.3).
-    CommittedNeverChanges,
-    /// What is committed is durable on a quorum of the configuration in force at who counted.
-    CommittedIsDurable,
-    /// A leader's log contains everything committed (Raft §5.4).
-    LeaderCompleteness,
-    /// A leader commits by counting entries of its own term only (Raft §5.4.2).
-    CommitsOwnTerm,
-    /// Who leads was voted for by a quorum of the configuration in force in its log.
-    ElectedByQuorum,
-    /// A configuration is in force from when it is appended until it is cut (Raft §6).
-    MembersWhenAppended,
-    /// The next configuration is appended when the last one is committed, and a joint one is
-    /// followed by its new half.
-    OneChangeAtATime,
-    /// A leader changes members after it has committed an entry of its own term (Ongaro 2015).
-    ChangeAfterOwnCommit,
-    /// Any quorum of a configuration and any of the next have a server in common.
-    ConfigurationsOverlap,
-    /// An id that was used is never given to another member.
-    IdsNeverReused,
-    /// Who knows that it has no vote any more never leads again.
-    RemovedNeverLeads,
-    /// Members change as somebody asked for, once, and not when that was refused.
-    ChangeIsAskedFor,
-    /// What was synced is there after a crash.
-    SyncedSurvives,
-    /// A server's data can be opened again after a crash.
-    Recovery,
-    /// Connected followers keep up with the leader.
-    LogsKeepSyncing,
-    /// Answers are those of one store that everyone uses one after another.
-    Linearizable,
-    /// The same, found by a search that believes only what clients saw.
-    LinearizableSearch,
-    /// A numbered operation takes effect once.
-    ExactlyOnce,
-    /// What was said to have failed has no effect.
-    FailedIsHonest,
-    /// A damaged frame is seen as such.
-    DamageIsCaught,
-    /// A majority that can talk makes progress, whatever is wrong with the others.
-    Progress,
-    /// A run comes to its end in the events and the time that it is given.
-    RunEnds,
-    /// After the faults end everybody agrees, and every client is served.
-    Convergence,
-    /// Nothing panics.
-    NoPanic,
+macro_rules! checks {
+    ($($(#[$doc:meta])* $check:ident: $name:literal,)*) => {
+        /// Names of the checks: stable, since recorded plans and planted bugs refer to them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Check {
+            $($(#[$doc])* $check,)*
+        }
+
+        impl Check {
+            /// Every check.
+            pub const ALL: &[Self] = &[$(Self::$check,)*];
+
+            /// The name in reports, plans and headers of planted bugs.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$check => $name,)*
+                }
+            }
+        }
+    };
 }
 
-impl Check {
-    /// The name in reports, plans and headers of planted bugs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::OneLeaderPerTerm => "one-leader-per-term",
-            Self::OneVotePerTerm => "one-vote-per-term",
-            Self::PromiseIsDurable => "promise-is-durable",
-            Self::CommittedNeverChanges => "committed-never-changes",
-            Self::CommittedIsDurable => "committed-is-durable",
-            Self::LeaderCompleteness => "leader-completeness",
-            Self::CommitsOwnTerm => "commits-own-term",
-            Self::ElectedByQuorum => "elected-by-quorum",
-            Self::MembersWhenAppended => "members-when-appended",
-            Self::OneChangeAtATime => "one-change-at-a-time",
-            Self::ChangeAfterOwnCommit => "change-after-own-commit",
-            Self::ConfigurationsOverlap => "configurations-overlap",
-            Self::IdsNeverReused => "ids-never-reused",
-            Self::RemovedNeverLeads => "removed-never-leads",
-            Self::ChangeIsAskedFor => "change-is-asked-for",
-            Self::SyncedSurvives => "synced-survives",
-            Self::Recovery => "recovery",
-            Self::LogsKeepSyncing => "logs-keep-syncing",
-            Self::Linearizable => "linearizable",
-            Self::LinearizableSearch => "linearizable-search",
-            Self::ExactlyOnce => "exactly-once",
-            Self::FailedIsHonest => "failed-is-honest",
-            Self::DamageIsCaught => "damage-is-caught",
-            Self::Progress => "progress",
-            Self::RunEnds => "run-ends",
-            Self::Convergence => "convergence",
-            Self::NoPanic => "no-panic",
-        }
+checks! {
+    /// At most one leader per term, over all history (Raft §5.2).
+    OneLeaderPerTerm: "one-leader-per-term",
+    /// A server votes for one candidate per term, crashes included.
+    OneVotePerTerm: "one-vote-per-term",
+    /// A message promises only what is durable at its sender.
+    PromiseIsDurable: "promise-is-durable",
+    /// What is committed at an index never differs between servers or over time (Raft §5.4.3).
+    CommittedNeverChanges: "committed-never-changes",
+    /// What is committed is durable on a quorum of the configuration in force at who counted.
+    CommittedIsDurable: "committed-is-durable",
+    /// A leader's log contains everything committed (Raft §5.4).
+    LeaderCompleteness: "leader-completeness",
+    /// A leader commits by counting entries of its own term only (Raft §5.4.2).
+    CommitsOwnTerm: "commits-own-term",
+    /// Who leads was voted for by a quorum of the configuration in force in its log.
+    ElectedByQuorum: "elected-by-quorum",
+    /// A configuration is in force from when it is appended until it is cut (Raft §6).
+    MembersWhenAppended: "members-when-appended",
+    /// The next configuration is appended when the last one is committed, and a joint one is
+    /// followed by its new half.
+    OneChangeAtATime: "one-change-at-a-time",
+    /// A leader changes members after it has committed an entry of its own term (Ongaro 2015).
+    ChangeAfterOwnCommit: "change-after-own-commit",
+    /// Any quorum of a configuration and any of the next have a server in common.
+    ConfigurationsOverlap: "configurations-overlap",
+    /// An id that was used is never given to another member.
+    IdsNeverReused: "ids-never-reused",
+    /// Who knows that it has no vote any more never leads again.
+    RemovedNeverLeads: "removed-never-leads",
+    /// Members change as somebody asked for, once, and not when that was refused.
+    ChangeIsAskedFor: "change-is-asked-for",
+    /// What was synced is there after a crash.
+    SyncedSurvives: "synced-survives",
+    /// A server's data can be opened again after a crash.
+    Recovery: "recovery",
+    /// Connected followers keep up with the leader.
+    LogsKeepSyncing: "logs-keep-syncing",
+    /// Answers are those of one store that everyone uses one after another.
+    Linearizable: "linearizable",
+    /// The same, found by a search that believes only what clients saw.
+    LinearizableSearch: "linearizable-search",
+    /// A numbered operation takes effect once.
+    ExactlyOnce: "exactly-once",
+    /// What was said to have failed has no effect.
+    FailedIsHonest: "failed-is-honest",
+    /// A damaged frame is seen as such.
+    DamageIsCaught: "damage-is-caught",
+    /// A majority that can talk makes progress, whatever is wrong with the others.
+    Progress: "progress",
+    /// A run comes to its end in the events and the time that it is given.
+    RunEnds: "run-ends",
+    /// After the faults end everybody agrees, and every client is served.
+    Convergence: "convergence",
+    /// A plan can be carried out: its clients and settings are within their bounds.
+    PlanIsSound: "plan-is-sound",
+    /// Nothing panics.
+    NoPanic: "no-panic",
+}
+
+impl FromStr for Check {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.iter().find(|check| check.name() == text);
+        found.copied().ok_or_else(|| format!("no such check: {text}"))
     }
 }
 

@@ -1,23 +1,22 @@
-//! What simulated clients ask for, and the translation between the words of a history and those of
-//! the servers.
+//! The translation between the words of plans and histories and those of the servers.
 //!
 //! A history has words of its own, so that nothing that judges the servers is made of their code;
 //! here is the one place that knows both.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use kvraft_base::{Prng, Revision};
+use kvraft_base::Revision;
 use kvraft_kv::{
     Answer as KvAnswer, Compare, CompareResult, CompareTarget, DeleteRangeRequest, KeyValue,
     PutRequest, Query, RangeRequest, RangeResponse, Request, RequestOp, Response, ResponseOp,
     TxnRequest,
 };
 
-use crate::history::{Action, Answer, Condition, Operand, Operation, Relation, Seen, Shown};
-
-/// Before every key of the workload.
-const FIRST_KEY: &[u8] = b"k";
-/// Behind every key of the workload.
-const END_KEY: &[u8] = b"l";
+use crate::{
+    history::{Action, Answer, Condition, Operand, Operation, Relation, Seen, Shown},
+    plan::Intent,
+};
 
 /// What a client wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,80 +42,49 @@ impl Wish {
 
 /// How a seed's clients behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Workload {
+pub(crate) struct Workload {
     /// Keys in use.
-    pub keys: u64,
+    pub(crate) keys: u64,
     /// Transactions and ranges too, not only operations on one key. Without them a history can be
     /// searched key by key.
-    pub rich: bool,
+    pub(crate) rich: bool,
     /// Reads that may be stale.
-    pub stale_reads: bool,
+    pub(crate) stale_reads: bool,
 }
 
-/// A client's own part in the workload: what it has seen decides what it compares with.
-#[derive(Debug)]
-pub(crate) struct Author {
-    client: u64,
-    workload: Workload,
-    prng: Prng,
-    values: u64,
-    /// Last seen mod revision by number of the key.
-    seen: Vec<i64>,
+/// What a client has seen last: it decides what a swap compares with.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// Mod revision by key.
+    seen: BTreeMap<Bytes, i64>,
 }
 
-impl Author {
-    pub(crate) fn new(client: u64, workload: Workload, prng: Prng) -> Self {
-        let seen = vec![0; usize::try_from(workload.keys).expect("a handful of keys")];
-        Self { client, workload, prng, values: 0, seen }
-    }
-
-    /// The next operation.
-    pub(crate) fn draw(&mut self) -> Operation {
-        let number = self.prng.below(self.workload.keys);
-        let key = Bytes::from(format!("k{number}"));
-        let get = Action::Range { key: key.clone(), end: None };
-        match self.prng.below(12) {
-            0..=4 => Operation::One(self.put(key)),
-            5 => Operation::One(Action::Delete { key, end: None }),
-            6 if self.workload.rich => self.swap(key, number),
-            7 if self.workload.rich => self.draw_wide(),
-            8 if self.workload.stale_reads => Operation::Serializable(get),
-            _ => Operation::One(get),
+impl Memory {
+    /// What is asked for, now that it is clear.
+    pub(crate) fn settle(&self, intent: &Intent) -> Operation {
+        match intent {
+            Intent::One(action) => Operation::One(action.clone()),
+            Intent::Stale(action) => Operation::Serializable(action.clone()),
+            Intent::Swap { key, value } => self.swap(key, value),
+            Intent::Together(actions) => {
+                let (conditions, otherwise) = (Vec::new(), Vec::new());
+                Operation::Txn { conditions, then: actions.clone(), otherwise }
+            }
         }
-    }
-
-    fn put(&mut self, key: Bytes) -> Action {
-        self.values += 1;
-        Action::Put { key, value: Bytes::from(format!("c{}v{}", self.client, self.values)) }
     }
 
     /// A put that depends on nobody having been quicker, and a look at what came of it.
-    fn swap(&mut self, key: Bytes, number: u64) -> Operation {
-        let slot = usize::try_from(number).expect("a handful of keys");
+    fn swap(&self, key: &Bytes, value: &Bytes) -> Operation {
+        let modified = self.seen.get(key).copied().unwrap_or(0);
         let condition = Condition {
             key: key.clone(),
             relation: Relation::Equal,
-            operand: Operand::Mod(self.seen[slot]),
+            operand: Operand::Mod(modified),
         };
         let get = Action::Range { key: key.clone(), end: None };
-        let then = vec![self.put(key), get.clone()];
+        let put = Action::Put { key: key.clone(), value: value.clone() };
+        let then = vec![put, get.clone()];
         Operation::Txn { conditions: vec![condition], then, otherwise: vec![get] }
-    }
-
-    /// Something that concerns several keys.
-    fn draw_wide(&mut self) -> Operation {
-        let (key, end) = (Bytes::from_static(FIRST_KEY), Some(Bytes::from_static(END_KEY)));
-        match self.prng.below(6) {
-            0 => {
-                let low = Bytes::from(format!("k{}", self.prng.below(self.workload.keys)));
-                Operation::One(Action::Delete { key: low, end })
-            }
-            1 => {
-                let then = vec![self.put(Bytes::from("k0")), self.put(Bytes::from("k1"))];
-                Operation::Txn { conditions: Vec::new(), then, otherwise: Vec::new() }
-            }
-            _ => Operation::One(Action::Range { key, end }),
-        }
     }
 
     /// Remembers what was shown.
@@ -124,17 +92,9 @@ impl Author {
         for answer in &seen.answers {
             let Answer::Range(shown) = answer else { continue };
             for shown in shown {
-                let number = std::str::from_utf8(&shown.key[1..]).ok().and_then(|n| n.parse().ok());
-                if let Some(slot) = number.and_then(|n: usize| self.seen.get_mut(n)) {
-                    *slot = shown.modified;
-                }
+                self.seen.insert(shown.key.clone(), shown.modified);
             }
         }
-    }
-
-    /// The client's own generator, for whatever else it draws.
-    pub(crate) fn prng(&mut self) -> &mut Prng {
-        &mut self.prng
     }
 }
 

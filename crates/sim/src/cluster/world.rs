@@ -17,22 +17,22 @@ use bytes::Bytes;
 use kvraft_base::{ClusterId, Instant, MemberId, Prng, Ticket};
 use kvraft_raft::RoleName;
 use kvraft_replica::Hop;
-use kvraft_session::EndpointId;
 
 use peers::Links;
 
 use super::{
     asks::Asks,
     checks::Checks,
-    clients::{Attempt, Character, Client, Told},
+    clients::{Attempt, Client, Told},
     config::ClusterConfig,
     operator::{Operator, OperatorRequest, Wanted},
     recording::{Recording, Sent},
+    scenario::Scenario,
     server::{LaneId, LaneIn, Server, members},
     sometimes::Sometimes,
     syncing::Syncing,
     verdict::Evidence,
-    violation::Violation,
+    violation::{Check, Violation},
 };
 use crate::{
     heap::EventHeap, history::OpName, judge::Searched, network::Network, plan::Plan, trace::Trace,
@@ -172,23 +172,24 @@ pub(crate) struct World {
 
 impl World {
     /// A cluster that has just been set up, with nobody started yet.
-    pub(crate) fn new(config: ClusterConfig, seed: u64, plan: Plan) -> Result<Self, Violation> {
+    ///
+    /// # Errors
+    /// When the scenario cannot be run.
+    pub(crate) fn new(scenario: &Scenario) -> Result<Self, Violation> {
+        let Scenario { seed, config, plan, .. } = scenario.clone();
         let root = Prng::new(seed);
-        let client_prng = root.fork("clients");
-        let mut budget_prng = root.fork("budgets");
-        let clients = (1..=config.clients).map(|id| {
-            let home = usize::try_from((id - 1) % config.servers).expect("at most seven servers");
-            let home = EndpointId(home);
-            let budget = budget_prng.between(1, config.ops_max);
-            let (servers, workload) = (config.servers, config.workload);
-            let patience_min = config.election_timeout;
-            let character = Character { id, home, servers, budget, workload, patience_min };
-            (id, Client::new(character, &client_prng))
-        });
+        let client_prng = root.fork("sessions");
+        let mut clients = BTreeMap::new();
+        for client in plan.clients() {
+            let seed = client_prng.fork(&format!("client {}", client.id)).next_u64();
+            let made = Client::new(client, config.servers, seed);
+            let made = made.map_err(|error| Violation::new(Check::PlanIsSound, error))?;
+            clients.insert(client.id, made);
+        }
         let mut world = Self {
             now: Instant::ZERO,
             heap: EventHeap::new(),
-            clients: clients.collect(),
+            clients,
             evidence: Evidence::default(),
             answers: BTreeMap::new(),
             network: Network::new(config.network),

@@ -3,7 +3,9 @@
 use kvraft_base::{Instant, Prng};
 use proptest::prelude::*;
 
-use super::{Fault, FaultChoice, FaultKind, FaultKinds, Plan, Profile, RunConfig, Target};
+use super::{
+    Fault, FaultChoice, FaultKind, FaultKinds, Plan, Profile, RunConfig, Target, TimedFault,
+};
 
 const EVERYTHING: &str = "\
 at 0.000s crash 3
@@ -42,6 +44,29 @@ at 6.000s replace 2
 at 6.000s stop leader
 ";
 
+const CLIENTS: &str = "\
+client 1 home 2
+client 1 after 0.001s put k0 c1v1
+client 1 after 0.013s get k0
+client 1 after 0.000s get k..l
+client 2 home 1 pinned session 2.000s pause 0.050s attempt 0.500s operation 60.000s
+client 2 after 0.001s delete k0
+client 2 after 1.500s delete k0..l
+client 2 after 0.001s stale-get k1
+client 2 after 0.001s swap k0 c2v1
+client 2 reserve 0.050s together put k0 c2v2 + put k1 c2v3 + get k0
+client 3 home 3
+";
+
+/// Every client and operation reads back as it prints.
+#[test]
+fn every_operation_round_trips() {
+    let plan: Plan = CLIENTS.parse().unwrap();
+    assert_eq!(plan.to_string(), CLIENTS);
+    assert_eq!((plan.clients().len(), plan.operation_count(), plan.len()), (3, 8, 8));
+    assert!(plan.clients()[1].operations[4].is_reserve && plan.clients()[1].is_pinned);
+}
+
 /// Every fault reads back as it prints. Lines are sorted by time; the order of equals stays.
 #[test]
 fn every_fault_round_trips() {
@@ -65,6 +90,10 @@ fn remarks_are_skipped() {
 fn errors_name_the_line() {
     let error = |text: &str| text.parse::<Plan>().unwrap_err().to_string();
     assert_eq!(error("\nat 1s explode"), "line 2: no such fault: explode: at 1s explode");
+    assert_eq!(
+        error("client 1 home 2\nclient 1 sits 5"),
+        "line 2: not home, after or reserve: sits: client 1 sits 5"
+    );
     assert_eq!(error("at 1 heal"), "line 1: not a time such as 1.250s: 1: at 1 heal");
     assert_eq!(error("at 1s crash"), "line 1: missing: server, leader or all: at 1s crash");
     for wrong in [
@@ -87,6 +116,27 @@ fn errors_name_the_line() {
         "at 1s change remove:nth-x",
         "at 1s transfer",
         "at 1s replace all",
+        "at 90000s heal",
+        "at 1s drift 1 99999999999",
+        "at 1s slow 1 0",
+        "client 0 home 1",
+        "client 65 home 1",
+        "client 1 home 0",
+        "client 1 home 1 session 0s",
+        "client 1 home 1 pause 0.001s",
+        "client 1 home 1 tall",
+        "client 1 home 1\nclient 1 home 2",
+        "client 1 after 1s get k0",
+        "client 1 home 1\nclient 1 after 1s",
+        "client 1 home 1\nclient 1 after 1s take k0",
+        "client 1 home 1\nclient 1 after 1s put k0",
+        "client 1 home 1\nclient 1 after 1s put k0 a..b",
+        "client 1 home 1\nclient 1 after 1s get k9..k0",
+        "client 1 home 1\nclient 1 after 1s get ..k0",
+        "client 1 home 1\nclient 1 after 1s get k0 k1",
+        "client 1 home 1\nclient 1 after 1s together put k0 a + put k0 b",
+        "client 1 home 1\nclient 1 after 1s together put k0 a + delete k1",
+        "client 1 home 1\nclient 1 after 1s together put k0 a put k1 b",
     ] {
         assert!(wrong.parse::<Plan>().is_err(), "{wrong}");
     }
@@ -96,52 +146,38 @@ fn wild() -> RunConfig {
     RunConfig { kinds: FaultKinds::all(), ..RunConfig::calm(5) }
 }
 
+fn draw(config: &RunConfig, seed: u64) -> Vec<TimedFault> {
+    Plan::draw_faults(config, &Prng::new(seed))
+}
+
 /// A plan is a function of its seed, ends repaired, and stays within its time.
 #[test]
 fn drawn_plans_are_repaired_and_bounded() {
     let config = wild();
-    let plan = Plan::draw(&config, &Prng::new(1));
-    assert_eq!(plan, Plan::draw(&config, &Prng::new(1)));
-    assert_ne!(plan, Plan::draw(&config, &Prng::new(2)));
-    assert!(20 < plan.len());
-    let (body, repairs) = plan.faults().split_at(plan.len() - 7);
+    let faults = draw(&config, 1);
+    assert_eq!(faults, draw(&config, 1));
+    assert_ne!(faults, draw(&config, 2));
+    assert!(20 < faults.len());
+    let (body, repairs) = faults.split_at(faults.len() - 7);
     assert!(
         body.iter()
             .all(|timed| { config.faults_from <= timed.at && timed.at < config.faults_until })
     );
     assert!(repairs.iter().all(|timed| timed.at == config.faults_until));
     assert_eq!(repairs[6].fault, Fault::Restart(Target::All));
-    let broken = Plan::draw(&RunConfig { leave_broken: true, ..config }, &Prng::new(1));
-    assert_eq!(broken.faults(), body);
+    assert_eq!(draw(&RunConfig { leave_broken: true, ..config }, 1), body);
 }
 
 /// Turning one kind off takes its lines away and moves no other.
 #[test]
 fn kinds_do_not_disturb_each_other() {
     let config = wild();
-    let all = Plan::draw(&config, &Prng::new(3));
+    let all = draw(&config, 3);
     let kinds = config.kinds.without(FaultKind::Partition);
-    let some = Plan::draw(&RunConfig { kinds, ..config }, &Prng::new(3));
+    let some = draw(&RunConfig { kinds, ..config }, 3);
     assert!(some.len() < all.len());
-    assert!(some.faults().iter().all(|timed| all.faults().contains(timed)));
-    let none = Plan::draw(&RunConfig { leave_broken: true, ..RunConfig::calm(3) }, &Prng::new(3));
-    assert!(none.is_empty());
-}
-
-/// Of a long plan, shrinking leaves the two lines that matter.
-#[test]
-fn shrinking_leaves_what_matters() {
-    let plan = Plan::draw(&wild(), &Prng::new(9));
-    let has = |plan: &Plan, word: &str| plan.to_string().contains(word);
-    let mut run_count = 0;
-    let small = plan.shrink(1_000, |plan| {
-        run_count += 1;
-        has(plan, "crash") && has(plan, "partition")
-    });
-    assert_eq!(small.len(), 2, "{small}");
-    assert!(has(&small, "crash") && has(&small, "partition") && run_count < 200, "{run_count}");
-    assert_eq!(plan.shrink(0, |_| panic!("no run is allowed")), plan);
-    assert!(plan.shrink(1_000, |_| true).is_empty());
+    assert!(some.iter().all(|timed| all.contains(timed)));
+    assert!(draw(&RunConfig { leave_broken: true, ..RunConfig::calm(3) }, 3).is_empty());
 }
 
 /// Faults are switched by name, and print as they are read.
@@ -169,13 +205,13 @@ proptest! {
     fn drawn_plans_round_trip(seed: u64) {
         let mut prng = Prng::new(seed);
         let config = RunConfig::draw(&mut prng);
-        let plan = Plan::draw(&config, &prng);
+        let plan = Plan::new(Vec::new(), Plan::draw_faults(&config, &prng));
         prop_assert_eq!(plan.to_string().parse::<Plan>().unwrap(), plan);
     }
 
     /// No text makes the reader panic.
     #[test]
-    fn any_text_is_read_or_refused(text in "(at [0-9.s]{0,6} [a-z]{0,9} ?[s0-9, ]{0,6}\n?){0,3}|.*") {
+    fn any_text_is_read_or_refused(text in "((at [0-9.s]{0,6}|client [0-3] [a-z]{4,7} [0-9.s]{0,4}) [a-z]{0,9} ?[s0-9, ]{0,6}\n?){0,3}|.*") {
         let _read = text.parse::<Plan>();
     }
 }

@@ -3,7 +3,7 @@
 use kvraft_trace::run::{Change, Fate, NodeKind, Run};
 
 use crate::{
-    cluster::{Choices, record, run},
+    cluster::{Choices, Scenario, record_scenario, run},
     plan::{FaultChoice, Profile},
 };
 
@@ -12,14 +12,14 @@ fn choices() -> Choices {
 }
 
 fn recorded(seed: u64) -> Run {
-    record(seed, choices()).1.expect("the cluster can be set up")
+    record_scenario(Scenario::draw(seed, choices())).1.expect("the cluster can be set up")
 }
 
 /// A run is the same to the last event whether or not it is recorded.
 #[test]
 fn recording_changes_nothing() {
     for seed in 0..20 {
-        let (report, recorded) = record(seed, choices());
+        let (report, recorded) = record_scenario(Scenario::draw(seed, choices()));
         assert_eq!(report.trace_hash, run(seed, choices()).trace_hash, "seed {seed}");
         assert_eq!(recorded.expect("there is a world").check(), Ok(()), "seed {seed}");
     }
@@ -29,7 +29,7 @@ fn recording_changes_nothing() {
 #[test]
 fn logs_follow_from_changes() {
     for seed in 0..20 {
-        let (report, recorded) = record(seed, choices());
+        let (report, recorded) = record_scenario(Scenario::draw(seed, choices()));
         let recorded = recorded.expect("there is a world");
         let mut longest = 0;
         for (node, _) in servers(&recorded) {
@@ -76,7 +76,7 @@ fn servers(run: &Run) -> impl Iterator<Item = (usize, &str)> {
 fn operations_take_effect_while_they_are_asked_for() {
     let mut placed = 0;
     for seed in 0..20 {
-        let (report, recorded) = record(seed, choices());
+        let (report, recorded) = record_scenario(Scenario::draw(seed, choices()));
         let recorded = recorded.expect("there is a world");
         assert_eq!(recorded.operations.len() as u64, report.history.operation_count());
         for operation in &recorded.operations {
@@ -97,7 +97,7 @@ fn trouble_is_seen() {
     for seed in 0..40 {
         let faults = FaultChoice { profile: Profile::default(), ..FaultChoice::default() };
         let choices = Choices { faults, ..choices() };
-        let run = record(seed, choices).1.expect("there is a world");
+        let run = record_scenario(Scenario::draw(seed, choices)).1.expect("there is a world");
         kinds.extend(run.bands.iter().map(|band| band.kind));
         lost += run.events.iter().filter(|event| event.fate == Some(Fate::Lost)).count();
     }

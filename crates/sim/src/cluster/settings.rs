@@ -1,0 +1,152 @@
+//! The settings of a run as words: `set network-loss 20000`.
+//!
+//! Invariant: a configuration is its plain one with what its lines set; a setting that no line
+//! names is plain, so that a plan stays valid when settings are added.
+
+use std::time::Duration;
+
+use kvraft_raft::LeaseReads;
+
+use super::config::ClusterConfig;
+use crate::plan::{parse_seconds, seconds};
+
+/// A value of a setting as one word.
+trait Setting: Sized {
+    fn word(&self) -> String;
+    fn parse(word: &str) -> Option<Self>;
+}
+
+impl Setting for u64 {
+    fn word(&self) -> String {
+        self.to_string()
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        word.parse().ok()
+    }
+}
+
+impl Setting for usize {
+    fn word(&self) -> String {
+        self.to_string()
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        word.parse().ok()
+    }
+}
+
+impl Setting for bool {
+    fn word(&self) -> String {
+        if *self { "yes" } else { "no" }.to_owned()
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        match word {
+            "yes" => Some(true),
+            "no" => Some(false),
+            _ => None,
+        }
+    }
+}
+
+impl Setting for Duration {
+    fn word(&self) -> String {
+        seconds(*self)
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        parse_seconds(word).ok().map(Self::from_nanos)
+    }
+}
+
+/// The drift that leases stand, in parts per million, or `none`. Simulated leases have no margin
+/// beside it.
+impl Setting for Option<LeaseReads> {
+    fn word(&self) -> String {
+        self.map_or_else(|| "none".to_owned(), |lease| lease.drift_ppm_max.to_string())
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        if word == "none" {
+            return Some(None);
+        }
+        let drift_ppm_max = word.parse().ok()?;
+        Some(Some(LeaseReads { drift_ppm_max, margin: Duration::ZERO }))
+    }
+}
+
+macro_rules! settings {
+    ($($name:literal: ($($field:ident).+), $hint:literal, $is_allowed:expr;)*) => {
+        /// Names of all settings, in the order in which a plan says them.
+        pub(crate) const SETTINGS: &[&str] = &[$($name),*];
+
+        impl ClusterConfig {
+            /// Name and value of every setting, in a fixed order.
+            #[must_use]
+            pub fn settings(&self) -> Vec<(&'static str, String)> {
+                vec![$(($name, self.$($field).+.word())),*]
+            }
+
+            /// Sets what is called `name` to what `word` says.
+            ///
+            /// # Errors
+            /// In words, with the word: there is no such setting, or it cannot be so.
+            pub fn set(&mut self, name: &str, word: &str) -> Result<(), String> {
+                match name {
+                    $($name => {
+                        let value = Setting::parse(word).filter($is_allowed);
+                        let wrong = || format!("{name} must be {}, not {word}", $hint);
+                        self.$($field).+ = value.ok_or_else(wrong)?;
+                    })*
+                    _ => {
+                        let all = SETTINGS.join(", ");
+                        return Err(format!("no such setting: {name}; there are {all}"));
+                    }
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+/// Chances are so many frames of a million; the last million would be all of them.
+fn is_chance(ppm: &u64) -> bool {
+    *ppm <= 1_000_000
+}
+
+fn is_delay(delay: &Duration) -> bool {
+    *delay <= Duration::from_secs(60)
+}
+
+fn is_size(size_bytes: &usize) -> bool {
+    (1..=1 << 30).contains(size_bytes)
+}
+
+settings! {
+    "servers": (servers), "1 to 7", |count| (1..=7).contains(count);
+    "first-phase": (faults_until), "a time such as 4.000s, up to 600s",
+        |time: &Duration| *time <= Duration::from_secs(600);
+    "leave-broken": (leave_broken), "yes or no", |_| true;
+    "search": (searched), "yes or no", |_| true;
+    "operators": (operators), "1 to 8", |count| (1..=8).contains(count);
+    "election-timeout": (election_timeout), "a time such as 0.300s, up to 60s", is_delay;
+    "heartbeat": (heartbeat_interval), "a time such as 0.030s, up to 60s", is_delay;
+    "lease-drift": (lease), "none or parts per million", |_| true;
+    "free-disks": (free_disks), "yes or no", |_| true;
+    "network-delay": (network.delay_min), "a time such as 0.001s, up to 60s", is_delay;
+    "network-delay-extra": (network.delay_extra_mean), "a time such as 0.001s, up to 60s", is_delay;
+    "network-kib-ns": (network.kib_ns), "0 to a million", |ns| *ns <= 1_000_000;
+    "network-loss": (network.loss_ppm), "parts per million", is_chance;
+    "network-duplicate": (network.duplicate_ppm), "parts per million", is_chance;
+    "network-corrupt": (network.corrupt_ppm), "parts per million", is_chance;
+    "network-fifo": (network.fifo), "yes or no", |_| true;
+    "window-bytes": (window_size_bytes), "1 to 2^30", is_size;
+    "segment-bytes": (segment_size_bytes), "4096 to 2^30",
+        |size| (4_096..=1 << 30).contains(size);
+    "retain-entries": (retain_count), "up to a million", |count| *count <= 1_000_000;
+    "checkpoint-bytes": (checkpoint_size_bytes), "1 to 2^30", is_size;
+    "checkpoint-interval": (checkpoint_interval), "a time such as 0.200s, from 1 ms to 60s",
+        |time: &Duration| (Duration::from_millis(1)..=Duration::from_secs(60)).contains(time);
+    "catch-up-bytes": (catch_up_size_bytes), "1 to 2^30", is_size;
+}
