@@ -77,7 +77,7 @@ pub(crate) struct SimArgs {
     /// Faults in every seed (NAME) and in none (-NAME), separated by commas: crash, power, kill,
     /// rolling, fuse, pause, suspend, jump, drift, slow, stall, sync-error, write-error, full,
     /// disconnect, partition, block, clog, loss, duplicate, reorder, corrupt, rot, members, regrow,
-    /// transfer, replace, stop, usurp
+    /// transfer, replace, stop, usurp, read-error, misdirect, lost-write
     #[arg(long, value_name = "NAMES", allow_hyphen_values = true, value_parser = parse_faults)]
     faults: Option<String>,
     /// Simulate only the I-th of N equal parts of the seeds, as in 1/4

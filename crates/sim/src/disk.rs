@@ -11,9 +11,12 @@
 //! - a handle from before a crash answers [`DiskErrorKind::Severed`] for ever;
 //! - the same calls with the same seed give the same bytes.
 //!
-//! What it lacks: misdirected writes, reads that fail, and pages that a failed sync marks clean: a
-//! second sync after a failed one panics instead, as no process may try it.
+//! Under these, [`decay`] lets content go wrong without a word, where the world says so.
+//!
+//! What it lacks: pages that a failed sync marks clean: a second sync after a failed one panics
+//! instead, as no process may try it.
 
+mod decay;
 mod image;
 mod names;
 mod policy;
@@ -125,8 +128,12 @@ struct Platter {
     sync_failure: Option<u64>,
     /// Writes left until one fails, that one included.
     write_failure: Option<u64>,
+    /// Reads left until one fails, that one included.
+    read_failure: Option<u64>,
     /// An operation of this cycle was refused by an armed failure or for want of room.
     has_failed: bool,
+    /// A read was.
+    has_read_failed: bool,
     /// Every cost counts so many times.
     slowness: u64,
     /// What the next operation costs on top.
@@ -187,7 +194,9 @@ impl SimDisk {
             fuse: None,
             sync_failure: None,
             write_failure: None,
+            read_failure: None,
             has_failed: false,
+            has_read_failed: false,
             slowness: 1,
             stall_ns: 0,
             capacity_bytes: None,
@@ -255,11 +264,12 @@ impl SimDisk {
         lock(&self.platter).write_failure = Some(write_count);
     }
 
-    /// Takes armed failures of syncs and writes back, and gives room again.
+    /// Takes armed failures back, makes every sector readable, and gives room again.
     pub fn mend(&self) {
         let mut platter = lock(&self.platter);
-        (platter.sync_failure, platter.write_failure) = (None, None);
+        (platter.sync_failure, platter.write_failure, platter.read_failure) = (None, None, None);
         (platter.capacity_bytes, platter.slowness, platter.stall_ns) = (None, 1, 0);
+        platter.mend_sectors();
     }
 
     /// What is wrong with it for longer than one operation.
@@ -292,14 +302,6 @@ impl SimDisk {
     /// Growth beyond this many bytes in all files together is refused as [`DiskErrorKind::Full`].
     pub fn set_capacity(&self, capacity_bytes: Option<u64>) {
         lock(&self.platter).capacity_bytes = capacity_bytes;
-    }
-
-    /// Bit rot: flips the bits of `mask` in one byte, durably. False when there is no such byte.
-    pub fn damage(&self, path: &str, offset: u64, mask: u8) -> bool {
-        let mut platter = lock(&self.platter);
-        let Some(id) = platter.names.lookup(path) else { return false };
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        platter.files.get_mut(&id).is_some_and(|file| file.image.damage(offset, mask))
     }
 
     /// Virtual time spent in operations since the last call.
@@ -338,7 +340,7 @@ impl Platter {
         self.cycle += 1;
         self.powered = true;
         self.fuse = None;
-        (self.sync_failure, self.write_failure) = (None, None);
+        (self.sync_failure, self.write_failure, self.read_failure) = (None, None, None);
         self.has_failed = false;
         for file in self.files.values_mut() {
             file.open_count = 0;
@@ -475,6 +477,12 @@ impl Platter {
         self.stats.read_count += 1;
         self.stats.read_bytes += buffer.len() as u64;
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let fails_once = is_due(&mut self.read_failure);
+        if fails_once || !self.file(handle.file).image.is_readable(offset, buffer.len()) {
+            self.has_failed = true;
+            self.has_read_failed = true;
+            return Err(BROKEN);
+        }
         if self.file(handle.file).image.read_at(offset, buffer) {
             Ok(())
         } else {

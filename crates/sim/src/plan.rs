@@ -14,6 +14,7 @@
 mod client_text;
 mod clients;
 mod draw;
+mod fault_text;
 mod kinds;
 mod members;
 mod simpler;
@@ -156,8 +157,10 @@ pub enum Fault {
     },
     /// All partitions, blocks and clogs end.
     Heal,
-    /// Power is lost, and a bit of what was durable flips.
+    /// Power is lost, and what was durable is not what it was.
     Rot {
+        /// In which way.
+        decay: Decay,
         /// Whose disk.
         server: MemberId,
         /// Where on it.
@@ -165,6 +168,24 @@ pub enum Fault {
         /// Which file, byte and bit are drawn from this.
         draw: u64,
     },
+    /// The n-th read of the disk from now fails, once.
+    ReadError {
+        /// Whose disk.
+        target: Target,
+        /// Which read, from 1.
+        read_count: u64,
+    },
+    /// A sector cannot be read any more.
+    BadSector {
+        /// Whose disk.
+        server: MemberId,
+        /// Where on it.
+        part: Part,
+        /// Which file and sector are drawn from this.
+        draw: u64,
+    },
+    /// Every sector can be read again.
+    GoodSectors(Target),
     /// The operator wants other members: all of it or nothing.
     Change(Vec<Wish>),
     /// The operator wants another leader; whoever is nearest if it is not said who.
@@ -175,12 +196,23 @@ pub enum Fault {
     Stop(Target),
 }
 
+/// How content goes wrong without a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// A bit flips.
+    Flip,
+    /// Some sectors were written where others are.
+    Misdirect,
+    /// Some sectors that were synced were never written.
+    Lose,
+}
+
 /// Part of a server's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The settled state.
     Table,
-    /// The log, without its newest file.
+    /// The log, as far as something later attests it.
     Journal,
 }
 

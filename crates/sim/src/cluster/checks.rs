@@ -39,6 +39,9 @@ pub(crate) struct Agreed {
 struct Held {
     /// What was synced.
     durable: Mirror,
+    /// What was, before the disk was hit: it has been answered for, and losing a minority is what a
+    /// quorum is for. Until the server has everything again.
+    durable_once: Option<Mirror>,
     /// What consensus has asked to be written: the log that it decides by.
     written: Mirror,
     /// The configuration of a log that has none.
@@ -74,7 +77,7 @@ impl Checks {
     pub(crate) fn add_server(&mut self, id: MemberId, bootstrap: Members) {
         let (durable, written) = (Mirror::default(), Mirror::default());
         let (bootstrap, is_lost) = (Arc::new(bootstrap), false);
-        let held = Held { durable, written, bootstrap, is_lost };
+        let held = Held { durable, durable_once: None, written, bootstrap, is_lost };
         let before = self.held.insert(id, held);
         assert!(before.is_none(), "the simulator gives no id out twice");
     }
@@ -129,6 +132,9 @@ impl Checks {
     pub(crate) fn on_recovered(&mut self, server: MemberId, found: &Found, may_miss: bool) {
         let Found { hard_state, applied, tail, last, .. } = found;
         let held = self.held_mut(server);
+        if may_miss && held.durable_once.is_none() {
+            held.durable_once = Some(held.durable.clone());
+        }
         let recovered = held.durable.on_recovered(*hard_state, *applied, tail, *last, may_miss);
         held.written = held.durable.clone();
         if let Err(detail) = recovered {

@@ -56,6 +56,7 @@ impl World {
     /// Mends a majority for good and leaves the others broken.
     pub(crate) fn begin_core(&mut self, prng: &mut Prng) {
         self.dismiss_operators();
+        self.find_healed();
         let core = self.draw_core(prng);
         let members = self.members_in_use();
         self.end_plan();
@@ -93,7 +94,7 @@ impl World {
         }
         // A server whose disk was hit may need the others before it can help anybody.
         let majority = servers.len() / 2 + 1;
-        let sound = || servers.iter().filter(|id| !self.rotted.contains(id));
+        let sound = || servers.iter().filter(|id| !self.hurt.contains(id));
         for id in sound() {
             if majority <= sound().filter(|id| core.contains(id)).count() {
                 break;

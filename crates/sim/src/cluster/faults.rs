@@ -92,6 +92,9 @@ impl World {
             | Fault::Stall { .. }
             | Fault::SyncError { .. }
             | Fault::WriteError { .. }
+            | Fault::ReadError { .. }
+            | Fault::BadSector { .. }
+            | Fault::GoodSectors(_)
             | Fault::Full { .. }
             | Fault::Space(_) => self.inject_disk(fault),
             Fault::Disconnect(target) => self.each(*target, Self::disconnect),
@@ -121,7 +124,9 @@ impl World {
                 self.network.clog(*from, *to, self.now + *lasts);
             }
             Fault::Heal => self.heal_links(),
-            Fault::Rot { server, part, draw } => self.rot(*server, *part, *draw),
+            Fault::Rot { decay, server, part, draw } => {
+                self.rot(*server, *decay, *part, *draw);
+            }
             Fault::Change(wishes) => self.on_errand(item, Errand::Change(wishes.clone())),
             Fault::Transfer(to) => self.on_errand(item, Errand::Transfer(*to)),
             Fault::Replace(whom) => self.on_errand(item, Errand::Replace(*whom)),
@@ -150,6 +155,13 @@ impl World {
             }),
             Fault::WriteError { target, write_count } => self.each(*target, |world, id| {
                 world.servers[&id].disk.arm_write_failure(*write_count);
+            }),
+            Fault::ReadError { target, read_count } => self.each(*target, |world, id| {
+                world.servers[&id].disk.arm_read_failure(*read_count);
+            }),
+            Fault::BadSector { server, part, draw } => self.break_sector(*server, *part, *draw),
+            Fault::GoodSectors(target) => self.each(*target, |world, id| {
+                world.servers[&id].disk.mend_sectors();
             }),
             Fault::Full { target, left_bytes } => self.each(*target, |world, id| {
                 world.sometimes.full_disks += 1;

@@ -163,12 +163,20 @@ impl World {
             let promoted = members.learners().iter().filter(|learner| learner.promote);
             core.extend(promoted.map(|learner| learner.id).filter(is_there));
         }
+        // A server whose table was hit votes still: it goes on where there are not enough others.
+        let is_able = |id: &MemberId| {
+            self.servers.get(id).is_some_and(|server| server.standing == Standing::InUse)
+        };
         for members in &reachable {
-            for id in members.ids().into_iter().filter(is_there) {
-                if members.is_quorum(|id| core.contains(&id) && self.is_sound(id)) {
+            let ids = members.ids();
+            let sound = ids.iter().filter(|id| is_there(id));
+            for id in sound.chain(ids.iter().filter(|id| is_able(id) && !self.is_sound(**id))) {
+                let counts = |id: MemberId| core.contains(&id) && is_able(&id);
+                let has_sound = members.is_quorum(|id| counts(id) && self.is_sound(id));
+                if has_sound || !self.is_sound(*id) && members.is_quorum(counts) {
                     break;
                 }
-                core.insert(id);
+                core.insert(*id);
             }
             // Who has lost its table votes all the same, and is needed where too few are sound.
             let in_use = self.servers_in_use();

@@ -432,7 +432,7 @@ impl World {
     /// A server that can be counted on, now or as soon as it is set up.
     pub(crate) fn is_sound(&self, id: MemberId) -> bool {
         let is_in_use = |server: &Server| server.standing == Standing::InUse;
-        !self.rotted.contains(&id) && self.servers.get(&id).is_none_or(is_in_use)
+        !self.hurt.contains(&id) && self.servers.get(&id).is_none_or(is_in_use)
     }
 
     fn may_ask(&mut self, changes: &[Change]) -> bool {

@@ -249,6 +249,7 @@ impl World {
 
     pub(crate) fn on_tick(&mut self) {
         self.check_syncing();
+        self.find_healed();
         self.after(TICK, Happening::Tick);
     }
 

@@ -56,6 +56,18 @@ sometimes! {
     table_rotted: "table rotted",
     /// A bit of a journal flipped.
     journal_rotted: "journal rotted",
+    /// What was hit of a journal was in its newest segment.
+    newest_rotted: "newest segment rotted",
+    /// A write went elsewhere.
+    misdirected: "write misdirected",
+    /// A write that was synced was not there.
+    writes_lost: "synced write lost",
+    /// A server whose disk was hit was whole again.
+    healed: "damage healed",
+    /// A sector could not be read any more.
+    bad_sectors: "sector unreadable",
+    /// A read failed, and its process ended.
+    read_failures: "stop after a failed read",
     /// A damaged table was given up.
     table_set_aside: "table set aside",
     /// A server ended because it met damage while it ran.

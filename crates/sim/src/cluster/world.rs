@@ -164,10 +164,12 @@ pub(crate) struct World {
     pub(crate) id_given: MemberId,
     pub(crate) member_prng: Prng,
     pub(crate) disk_prng: Prng,
-    /// Servers that had a bit flipped on their disk.
+    /// Servers whose disk was hit.
     pub(crate) rotted: BTreeSet<MemberId>,
     /// What people will look at, if anybody does.
     pub(crate) recording: Option<Box<Recording>>,
+    /// Those of them that are not known to be whole again.
+    pub(crate) hurt: BTreeSet<MemberId>,
 }
 
 impl World {
@@ -217,6 +219,7 @@ impl World {
             disk_prng: root.fork("disk costs"),
             rotted: BTreeSet::new(),
             recording: None,
+            hurt: BTreeSet::new(),
             config,
         };
         let membership = members(world.config.servers);

@@ -9,7 +9,7 @@
 //! What it lacks: contents between two syncs. A sector comes back as it was at the last sync, as it
 //! was written last, or as a prefix of the one before a suffix of the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kvraft_base::Prng;
 
@@ -26,6 +26,12 @@ pub(super) struct Image {
     durable_size: usize,
     /// Durable content of each sector changed since the last sync; `None` is all zeroes.
     undo: BTreeMap<usize, Option<Box<Sector>>>,
+    /// What the last sync replaced: what is there if the disk lost that write.
+    previous: BTreeMap<usize, Option<Box<Sector>>>,
+    /// Sectors whose content is not what was written, until they are written whole.
+    damaged: BTreeSet<usize>,
+    /// Sectors that cannot be read until they are written whole.
+    unreadable: BTreeSet<usize>,
 }
 
 impl Image {
@@ -45,6 +51,9 @@ impl Image {
             return;
         }
         let end = offset + bytes.len();
+        let whole = offset.div_ceil(SECTOR_SIZE_BYTES)..end / SECTOR_SIZE_BYTES;
+        self.damaged.retain(|sector| !whole.contains(sector));
+        self.unreadable.retain(|sector| !whole.contains(sector));
         self.remember(offset, end);
         if self.live.len() < end {
             self.live.resize(end, 0);
@@ -58,6 +67,8 @@ impl Image {
             // Beyond both sizes the live content is zero again, as the durable one always was.
             let clean = size.max(self.durable_size).div_ceil(SECTOR_SIZE_BYTES);
             let _cut = self.undo.split_off(&clean);
+            let gone = size.div_ceil(SECTOR_SIZE_BYTES);
+            let _cut = (self.damaged.split_off(&gone), self.unreadable.split_off(&gone));
             // The border sector keeps its head: what is cut of it must be remembered as well.
             self.live.truncate(size);
         } else {
@@ -68,7 +79,9 @@ impl Image {
     /// Makes the live content durable; returns how many sectors that was.
     pub(super) fn sync(&mut self) -> usize {
         let dirty_count = self.undo.len();
-        self.undo.clear();
+        if 0 < dirty_count {
+            self.previous = std::mem::take(&mut self.undo);
+        }
         self.durable_size = self.live.len();
         dirty_count
     }
@@ -81,10 +94,69 @@ impl Image {
     pub(super) fn damage(&mut self, offset: usize, mask: u8) -> bool {
         let Some(byte) = self.live.get_mut(offset) else { return false };
         *byte ^= mask;
-        if let Some(Some(old)) = self.undo.get_mut(&(offset / SECTOR_SIZE_BYTES)) {
+        let sector = offset / SECTOR_SIZE_BYTES;
+        if let Some(Some(old)) = self.undo.get_mut(&sector) {
             old[offset % SECTOR_SIZE_BYTES] ^= mask;
         }
+        self.damaged.insert(sector);
         true
+    }
+
+    /// Puts the content of sector `from` where sector `to` is, live and durable, as if it had been
+    /// written there instead: `from` is what it was before the last sync, if that wrote it. False
+    /// when nothing changed.
+    pub(super) fn misdirect(&mut self, from: usize, to: usize) -> bool {
+        let bytes = self.live.get(from * SECTOR_SIZE_BYTES..(from + 1) * SECTOR_SIZE_BYTES);
+        let Some(bytes) = bytes.map(<[u8]>::to_vec) else { return false };
+        let has_landed = self.replace(to, &bytes);
+        self.lose_write(from) || has_landed
+    }
+
+    /// The last sync did not write this sector, and nobody knows. False when nothing changed.
+    pub(super) fn lose_write(&mut self, sector: usize) -> bool {
+        let Some(previous) = self.previous.get(&sector) else { return false };
+        let bytes = previous.as_ref().map_or([0; SECTOR_SIZE_BYTES], |bytes| **bytes);
+        self.replace(sector, &bytes)
+    }
+
+    /// Sectors that the last sync has written.
+    pub(super) fn written_last(&self) -> impl Iterator<Item = usize> {
+        self.previous.keys().copied()
+    }
+
+    fn replace(&mut self, sector: usize, bytes: &[u8]) -> bool {
+        let place = sector * SECTOR_SIZE_BYTES..(sector + 1) * SECTOR_SIZE_BYTES;
+        let Some(live) = self.live.get_mut(place) else { return false };
+        if live == bytes {
+            return false;
+        }
+        live.copy_from_slice(bytes);
+        if let Some(old) = self.undo.get_mut(&sector) {
+            *old = Some(Box::new(bytes.try_into().expect("a whole sector")));
+        }
+        self.damaged.insert(sector);
+        true
+    }
+
+    /// Content that is not what was written.
+    pub(super) fn has_damage(&self) -> bool {
+        !self.damaged.is_empty()
+    }
+
+    /// From now on the sector cannot be read.
+    pub(super) fn break_sector(&mut self, sector: usize) {
+        self.unreadable.insert(sector);
+    }
+
+    /// Every sector can be read again.
+    pub(super) fn mend_sectors(&mut self) {
+        self.unreadable.clear();
+    }
+
+    /// Every sector of these bytes can be read.
+    pub(super) fn is_readable(&self, offset: usize, size: usize) -> bool {
+        let end = offset.saturating_add(size).div_ceil(SECTOR_SIZE_BYTES);
+        self.unreadable.range(offset / SECTOR_SIZE_BYTES..end).next().is_none()
     }
 
     /// Power is lost: every changed sector meets its fate, and so does the size.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kvraft_base::{Instant, MemberId, Prng};
 
-use super::{Fault, FaultKind, Part, RATE_PPM, RunConfig, Target, TimedFault, Whom, Wish};
+use super::{Decay, Fault, FaultKind, Part, RATE_PPM, RunConfig, Target, TimedFault, Whom, Wish};
 use crate::network::{Endpoint, Partition};
 
 /// A fault and its repair, where it needs one of its own.
@@ -18,7 +18,8 @@ pub(super) fn draw_kind(
     faults: &mut Vec<TimedFault>,
 ) {
     let Some(breaker) = breaker_of(kind) else { return };
-    if kind == FaultKind::Rot && config.server_count < 2 {
+    let is_decay = matches!(kind, FaultKind::Rot | FaultKind::Misdirect | FaultKind::LostWrite);
+    if is_decay && config.server_count < 2 {
         return; // Nobody could repair it.
     }
     // How strong a kind is in a run: how often it comes.
@@ -65,7 +66,7 @@ pub(super) fn draw_kind(
 fn weight(kind: FaultKind) -> u32 {
     match kind {
         FaultKind::Power | FaultKind::Rolling => 8,
-        FaultKind::SyncError | FaultKind::WriteError | FaultKind::Full => 3,
+        FaultKind::SyncError | FaultKind::WriteError | FaultKind::Full | FaultKind::ReadError => 3,
         FaultKind::Members | FaultKind::Transfer | FaultKind::Stop => 2,
         FaultKind::Replace => 6,
         _ => 1,
@@ -92,7 +93,10 @@ fn breaker_of(kind: FaultKind) -> Option<fn(&RunConfig, &mut Prng) -> Broken> {
         FaultKind::Partition => break_partition,
         FaultKind::Block => break_block,
         FaultKind::Clog => break_clog,
-        FaultKind::Rot => break_rot,
+        FaultKind::Rot => |config, prng| break_rot(config, prng, Decay::Flip),
+        FaultKind::Misdirect => |config, prng| break_rot(config, prng, Decay::Misdirect),
+        FaultKind::LostWrite => |config, prng| break_rot(config, prng, Decay::Lose),
+        FaultKind::ReadError => break_read,
         FaultKind::Members | FaultKind::Regrow | FaultKind::Usurp => break_members,
         FaultKind::Transfer => break_transfer,
         FaultKind::Replace => break_replace,
@@ -245,14 +249,28 @@ fn break_full(config: &RunConfig, prng: &mut Prng) -> Broken {
     (Fault::Full { target, left_bytes }, Some(Fault::Space(repair_target(target))))
 }
 
-/// Always the same server, so that a majority is never hit. Without its journal a server does not
-/// vote, so two cannot do without it.
-fn break_rot(config: &RunConfig, prng: &mut Prng) -> Broken {
-    let server = MemberId(config.server_count);
-    let journal = prng.chance(1, 2) && 2 < config.server_count;
-    let part = if journal { Part::Journal } else { Part::Table };
-    let fault = Fault::Rot { server, part, draw: prng.next_u64() };
+/// Mostly the same server, which then is hit again and again. Whether the others can do without it
+/// is looked at when the time has come.
+fn break_rot(config: &RunConfig, prng: &mut Prng, decay: Decay) -> Broken {
+    let often = MemberId(config.server_count);
+    let server = if prng.chance(1, 2) { often } else { draw_server(config, prng) };
+    let part = draw_part(prng);
+    let fault = Fault::Rot { decay, server, part, draw: prng.next_u64() };
     (fault, Some(Fault::Restart(Target::Server(server))))
+}
+
+fn draw_part(prng: &mut Prng) -> Part {
+    if prng.chance(1, 2) { Part::Journal } else { Part::Table }
+}
+
+fn break_read(config: &RunConfig, prng: &mut Prng) -> Broken {
+    if prng.chance(1, 2) {
+        let target = draw_target(config, prng);
+        return (Fault::ReadError { target, read_count: prng.between(1, 10) }, None);
+    }
+    let (server, part) = (draw_server(config, prng), draw_part(prng));
+    let fault = Fault::BadSector { server, part, draw: prng.next_u64() };
+    (fault, Some(Fault::GoodSectors(Target::Server(server))))
 }
 
 /// Mostly one wish; sometimes several at once, which takes a joint step.

@@ -72,7 +72,7 @@ fault_kinds! {
     Reorder: "reorder",
     /// Bits of frames flip by chance, or a connection ends inside a frame.
     Corrupt: "corrupt",
-    /// Bits of one server's disk flip; its peers repair that.
+    /// Bits of a server's disk flip; its peers repair that.
     Rot: "rot",
     /// Servers are added, removed, promoted and demoted.
     Members: "members",
@@ -87,6 +87,12 @@ fault_kinds! {
     /// A leader on a slow clock is cut off from the other servers, whose clocks are fast, and not
     /// from its clients.
     Usurp: "usurp",
+    /// A read fails, once; or a sector cannot be read for a while.
+    ReadError: "read-error",
+    /// What was written went elsewhere on the disk.
+    Misdirect: "misdirect",
+    /// A write that was synced is not there.
+    LostWrite: "lost-write",
 }
 
 impl fmt::Display for FaultKind {
@@ -109,7 +115,7 @@ impl FromStr for FaultKind {
 
 /// A set of kinds of fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct FaultKinds(u32);
+pub struct FaultKinds(u64);
 
 impl FaultKinds {
     /// No fault at all.
@@ -224,6 +230,9 @@ impl Profile {
                 K::WriteError,
                 K::Full,
                 K::Rot,
+                K::ReadError,
+                K::Misdirect,
+                K::LostWrite,
             ],
             Self::Clock => &[K::Pause, K::Suspend, K::Jump, K::Drift, K::Usurp],
             Self::Membership => &[

@@ -60,6 +60,10 @@ impl Fault {
                 let with = |write_count| Self::WriteError { target: *target, write_count };
                 smaller(*write_count).map(with).collect()
             }
+            Self::ReadError { target, read_count } => {
+                let with = |read_count| Self::ReadError { target: *target, read_count };
+                smaller(*read_count).map(with).collect()
+            }
             Self::Slow { target, factor } if *factor != 1 => {
                 let with = |factor| Self::Slow { target: *target, factor };
                 smaller(*factor).filter(|factor| 1 < *factor).map(with).collect()

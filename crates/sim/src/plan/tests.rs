@@ -42,6 +42,12 @@ at 6.000s transfer any
 at 6.000s transfer nth-3
 at 6.000s replace 2
 at 6.000s stop leader
+at 6.000s rot 2 journal 17
+at 6.000s misdirect 2 table 18
+at 6.000s lost-write 2 table 19
+at 6.000s read-error leader 3
+at 6.000s bad-sector 3 table 20
+at 6.000s good-sectors all
 ";
 
 const CLIENTS: &str = "\

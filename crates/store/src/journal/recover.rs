@@ -4,7 +4,9 @@
 //! follows, and the log ends where it says it did. Where that breaks, either nothing later was
 //! durable (a torn tail, cut) or something later attests the missing part (damage): then the log is
 //! *frozen* there, while later batches still tell the hard state and up to where the log was
-//! durable. A later batch that follows a position the frozen log has makes it whole again.
+//! durable. A later batch that follows a position the frozen log has makes it whole again. Of a log
+//! that stays frozen the end is dropped which the missing part may have cut: else an entry that was
+//! replaced long ago could be taken for committed.
 //!
 //! A cut or frozen log goes on in a new segment, whose header says which of the earlier batches
 //! count. So nothing is overwritten, what was cut or damaged can never be believed later, and a
@@ -155,6 +157,18 @@ fn check_owner(
     })
 }
 
+/// Why a log stops before what is attested.
+struct Frozen {
+    path: String,
+    offset: u64,
+    detail: String,
+    /// What was known to be committed before the first batch that is missing.
+    commit: Index,
+    /// Up to here the log is what it was before the last batch that is missing. What comes after
+    /// may have been cut by those, and something else agreed on in its place.
+    trusted: Index,
+}
+
 /// The log as it comes out of replaying segments.
 #[derive(Default)]
 struct Replay {
@@ -174,7 +188,7 @@ struct Replay {
     /// Where the log ended after the last batch seen, whether or not all of it is here.
     logical_last: Index,
     /// Why the log stops before what is attested.
-    frozen: Option<(String, u64, String)>,
+    frozen: Option<Frozen>,
     /// Where the log ends in the newest segment.
     end: u64,
     needs_segment: bool,
@@ -216,7 +230,7 @@ impl Replay {
         } else {
             if self.seen < header.sequence {
                 let detail = format!("{} earlier batches are gone", header.sequence - self.seen);
-                self.freeze(path, 0, detail);
+                self.on_gap(path, 0, detail);
             }
             if self.follow(path, 0, header.prev) {
                 self.sequence = header.sequence;
@@ -278,7 +292,7 @@ impl Replay {
                         let (at, detail) = strange
                             .take()
                             .unwrap_or_else(|| (self.end, "batches are missing".to_owned()));
-                        self.freeze(&path, at, detail);
+                        self.on_gap(&path, at, detail);
                     }
                     strange = None;
                     self.batch(segment, &path, offset, header, &entries);
@@ -344,11 +358,13 @@ impl Replay {
         }
         if last.index < prev.index {
             self.freeze(path, offset, format!("follows {prev}, but the log ends at {last}"));
+            self.trust_term(prev.term);
             return false;
         }
         if self.term_at(prev.index) != prev.term {
             self.freeze(path, offset, format!("follows {prev}, which is not in the log"));
             self.truncate(prev.index.prev().max(self.released.index));
+            self.trust_term(prev.term);
             return false;
         }
         self.truncate(prev.index);
@@ -367,7 +383,7 @@ impl Replay {
 
     /// The log is whole again; the damage is worth a note.
     fn thaw(&mut self) {
-        if let Some((path, offset, detail)) = self.frozen.take() {
+        if let Some(Frozen { path, offset, detail, .. }) = self.frozen.take() {
             self.notes.push(Note::Damaged { path, offset, detail });
         }
     }
@@ -386,12 +402,36 @@ impl Replay {
     }
 
     fn freeze(&mut self, path: &str, offset: u64, detail: String) {
-        self.frozen.get_or_insert_with(|| (path.into(), offset, detail));
+        let commit = self.hard_state.commit;
+        let (path, trusted) = (path.into(), commit);
+        self.frozen.get_or_insert(Frozen { path, offset, detail, commit, trusted });
+    }
+
+    /// Batches are missing: they may have cut whatever was not committed.
+    fn on_gap(&mut self, path: &str, offset: u64, detail: String) {
+        self.freeze(path, offset, detail);
+        let commit = self.hard_state.commit;
+        let frozen = self.frozen.as_mut().expect("the log has just been frozen");
+        frozen.trusted = frozen.trusted.min(commit).max(frozen.commit);
+    }
+
+    /// The log went on after an entry of this term, beyond the end of the frozen one. A leader only
+    /// appends in its term, so that all it had appended before is there still (Raft §5.3).
+    fn trust_term(&mut self, term: Term) {
+        let after = self.terms.iter().rev().take_while(|other| term < **other).count();
+        let index = Index(self.released.index.0 + (self.terms.len() - after) as u64);
+        if self.released.index < index
+            && self.term_at(index) == term
+            && let Some(frozen) = &mut self.frozen
+        {
+            frozen.trusted = frozen.trusted.max(index);
+        }
     }
 
     /// Settles what the log owes.
     fn finish(&mut self) {
-        if let Some((path, offset, detail)) = self.frozen.take() {
+        if let Some(Frozen { path, offset, detail, trusted, .. }) = self.frozen.take() {
+            self.truncate(trusted.clamp(self.released.index, self.last().index));
             // The last batch seen may have been acknowledged as well.
             self.attested = self.attested.max(self.logical_last);
             self.needs_segment = true;

@@ -3,8 +3,9 @@
 //! Why over happens-before and not over the order of lines: records of different nodes are
 //! collected in any order, and "before" between them means something only along messages.
 //!
-//! Each rule is a few lines over what is known of a trace; a rule whose actions do not occur in a trace does not
-//! apply to it, which is said. So traces of other programs in this format can be judged too.
+//! Each rule is a few lines over what is known of a trace; a rule whose actions do not occur in a
+//! trace does not apply to it, which is said. So traces of other programs in this format can be
+//! judged too.
 //!
 //! What it lacks: rules over leases, watches and snapshots.
 

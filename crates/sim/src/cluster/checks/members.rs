@@ -87,6 +87,9 @@ impl Checks {
         term_at_commit: Option<Term>,
         writes: &[&Write],
     ) -> Vec<ConfigStep> {
+        if !status.muted {
+            self.held_mut(status.id).durable_once = None;
+        }
         let before = self.members_of(status.id);
         let mut appended = Vec::new();
         for write in writes {
@@ -143,7 +146,12 @@ impl Checks {
         self.counted = status.commit;
         let Some(term) = term_at_commit else { return };
         let position = Position::new(term, status.commit);
-        let holds = |id| self.held.get(&id).is_some_and(|held| held.durable.holds(position));
+        let holds = |id| {
+            self.held.get(&id).is_some_and(|held| {
+                let once = held.durable_once.as_ref();
+                held.durable.holds(position) || once.is_some_and(|once| once.holds(position))
+            })
+        };
         if !in_force.iter().any(|members| members.is_quorum(holds)) {
             let on: Vec<_> = self.held.keys().filter(|id| holds(**id)).collect();
             let detail = format!(

@@ -74,6 +74,8 @@ impl World {
         let node = Some(Endpoint::Server(id));
         self.trace.record(self.now, node, "stop", id.0, || "its disk has failed".to_owned());
         self.sometimes.disk_failures += 1;
+        let has_failed_to_read = self.servers[&id].disk.take_read_failure();
+        self.sometimes.read_failures += u64::from(has_failed_to_read);
         let was_up = self.servers[&id].is_up();
         if self.crash_prng.chance(1, 2) {
             self.lose_power(id);
