@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
+use crate::bugs::bugs_of_the_day;
 use crate::run::{Step, build_release, cargo, need, output, run, run_steps};
 use crate::{conformance, readme, tidy};
 
@@ -27,6 +28,7 @@ pub fn ci(root: &Path) -> Result<()> {
         Step::new("documentation", || documentation(root)),
         Step::new(test, || run(cargo(root).args(&set_up.test))),
         Step::new("simulation", || simulation(root)),
+        Step::new("planted bugs of the day", || bugs_of_the_day(root)),
         Step::new("conformance", || conformance(root, &[])),
         Step::new("the tree is as it was", || {
             ensure!(tree_before == tree_state(root)?, "ci changed the tree: see git status");

@@ -1,5 +1,5 @@
 //! Everything a maintainer runs, as one typed tool: `cargo xtask ci | tidy | conformance |
-//! power-loss | fail-over | grow-and-shrink | rejoin | planted-bugs | model-check | bench-etcd`.
+//! power-loss | fail-over | grow-and-shrink | rejoin | bugs | model-check | bench-etcd`.
 //!
 //! Why: no shell dialect, nothing to install, and the checks can be tested like any other code.
 //!
@@ -9,6 +9,7 @@
 //! - a step that cannot do its work fails. None is skipped.
 
 mod bench;
+mod bugs;
 mod ci;
 mod cluster;
 mod conformance;
@@ -31,12 +32,12 @@ pub mod tidy;
 use std::path::{Path, PathBuf};
 
 pub use bench::{BenchOptions, bench_etcd};
+pub use bugs::{BugOptions, bugs};
 pub use ci::{check_tidy, ci};
 pub use conformance::conformance;
 pub use fail_over::fail_over;
 pub use grow_and_shrink::grow_and_shrink;
 pub use model::{model_check, model_check_planted};
-pub use planted::planted_bugs;
 pub use power::power_loss;
 pub use rejoin::{RejoinOptions, rejoin};
 pub use rules::rules;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{BenchOptions, RejoinOptions};
+use xtask::{BenchOptions, BugOptions, RejoinOptions};
 
 /// Maintenance commands of kvraft.
 #[derive(Parser)]
@@ -68,11 +68,23 @@ enum Job {
         #[arg(long)]
         planted: bool,
     },
-    /// Each bug of bugs/*.patch, in a scratch copy, must be found by the simulator
-    PlantedBugs {
-        /// How many seeds the simulator may use for each bug
-        #[arg(long, default_value_t = 2000)]
-        seeds: u64,
+    /// Each bug of bugs/*.patch, in a scratch copy, must be found by the check that it names: a
+    /// markdown table on stdout
+    Bugs {
+        /// Only these [default: all]
+        names: Vec<String>,
+        /// Starting seeds for each bug
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+        /// Longest time for each starting seed
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Make the first run that was found smaller, for so many seconds at most [default: 30]
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30")]
+        shrink: Option<u64>,
+        /// What the starting seeds are made of [default: drawn and printed]
+        #[arg(long, value_name = "NUMBER")]
+        from: Option<u64>,
     },
     /// Each rule of crates/raft/testdata/RULES.md, taken out of a scratch copy, must make the
     /// scenario fail that shows it
@@ -114,7 +126,10 @@ fn main() -> Result<()> {
         Job::FailOver { kills } => xtask::fail_over(&root, kills as usize),
         Job::ModelCheck { planted: true, .. } => xtask::model_check_planted(&root),
         Job::ModelCheck { seconds, planted: false } => xtask::model_check(&root, seconds),
-        Job::PlantedBugs { seeds } => xtask::planted_bugs(&root, seeds),
+        Job::Bugs { names, runs, seconds, shrink, from } => {
+            let shrink_seconds = shrink.unwrap_or(0);
+            xtask::bugs(&root, &BugOptions { names, runs, seconds, shrink_seconds, from })
+        }
         Job::Rules { names } => xtask::rules(&root, &names),
         Job::BenchEtcd { seconds, rounds, clients, value_size, data_dir } => {
             let options =

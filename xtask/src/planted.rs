@@ -1,4 +1,4 @@
-//! Plants each bug of `bugs/*.patch` in a scratch copy and demands that the simulator finds it.
+//! Planted bugs: `bugs/*.patch`, what their headers say, and the scratch copy that they go into.
 //!
 //! Why: a sweep that finds nothing shows something only when it would have found something.
 //!
@@ -6,58 +6,16 @@
 //!
 //! Invariants:
 //! - the tree itself is never touched: the copy lies in the target folder;
-//! - the unchanged copy must be clean under the same seeds, so that a find is due to the bug.
+//! - a patch says in its header who must find it, and applies to the tree as it is: a test of this
+//!   file holds that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::run::{cargo, line, output, run, target_folder};
-
-/// The exit code of `kvraft sim` when a check was violated.
-const VIOLATION: i32 = 100;
-
-/// Runs every planted bug through the simulator with seeds `0..seed_count`.
-///
-/// # Errors
-/// When there is no bug to plant, a patch does not apply, or a bug was not found.
-pub fn planted_bugs(root: &Path, seed_count: u64) -> Result<()> {
-    let patches = patches(root)?;
-    let scratch = Scratch::new(root)?;
-    scratch.restore()?;
-    ensure!(sweep(&scratch, seed_count)?.code == 0, "the tree without a bug is not clean");
-    let mut missed = Vec::new();
-    let mut table = String::from("| bug | check | seeds | seconds |\n| --- | --- | --- | --- |\n");
-    for patch in &patches {
-        let name = bug_name(patch);
-        let text = fs::read_to_string(patch).with_context(|| name.clone())?;
-        let check = match (header(&text, "check"), header(&text, "model")) {
-            (Some(check), _) => check,
-            // Judged by `model-check --planted` alone.
-            (None, Some(_)) => continue,
-            (None, None) => bail!("{name}: neither a line 'check:' nor a line 'model:'"),
-        };
-        println!("\n── {name}, which {check} must find");
-        scratch.plant(patch)?;
-        let swept = sweep(&scratch, seed_count).with_context(|| name.clone())?;
-        match &swept.found {
-            Some((seed, found)) if found == check => {
-                let row = format!("| {name} | {check} | {} | {:.1} |", seed + 1, swept.seconds);
-                table.push_str(&row);
-                table.push('\n');
-            }
-            Some((seed, found)) => missed.push(format!("{name} (seed {seed}, but by {found})")),
-            None => missed.push(format!("{name} (exit code {})", swept.code)),
-        }
-    }
-    println!("\n{table}");
-    ensure!(missed.is_empty(), "not found in {seed_count} seeds: {}", missed.join(", "));
-    println!("all planted bugs were found");
-    Ok(())
-}
+use crate::run::{cargo, output, run, target_folder};
 
 /// A copy of the tree in the target folder, which bugs are planted in.
 pub(crate) struct Scratch {
@@ -99,19 +57,19 @@ impl Scratch {
     pub(crate) fn plant(&self, patch: &Path) -> Result<()> {
         self.restore()?;
         let mut command = Command::new("git");
-        command.args(["apply", "--verbose"]).arg(patch).current_dir(self.tree());
+        command.arg("apply").arg(patch).current_dir(self.tree());
         // The copy lies inside the repository; without the ceiling git would look for the files
         // there.
-        run(command.env("GIT_CEILING_DIRECTORIES", &self.folder))
+        output(command.env("GIT_CEILING_DIRECTORIES", &self.folder)).map(drop)
     }
 
-    /// Builds the copy with a profile of its own workspace and gives the path of the binary.
-    pub(crate) fn build(&self, profile: &str) -> Result<PathBuf> {
+    /// Builds a program of the copy with a profile of its own workspace and gives its path.
+    pub(crate) fn build(&self, package: &str, profile: &str, binary: &str) -> Result<PathBuf> {
         let build = self.target();
         let mut command = cargo(&self.tree());
-        command.args(["build", "--quiet", "--profile", profile, "--locked", "--package", "kvraft"]);
+        command.args(["build", "--quiet", "--profile", profile, "--locked", "--package", package]);
         run(command.env("CARGO_TARGET_DIR", &build))?;
-        Ok(build.join(profile).join("kvraft"))
+        Ok(build.join(profile).join(binary))
     }
 }
 
@@ -149,52 +107,68 @@ pub(crate) fn patches(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(patches)
 }
 
-/// What a sweep of a copy came to.
-struct Swept {
-    code: i32,
-    /// The first seed that broke a rule, and the name of the check that said so.
-    found: Option<(u64, String)>,
-    seconds: f64,
+/// Who must find a bug.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Judge {
+    /// The simulator, by this check.
+    Check(String),
+    /// These arguments of `cargo test`, since no simulated cluster does what it needs.
+    Test(Vec<String>),
+    /// The model checker alone.
+    Model,
 }
 
-/// Builds the copy and sweeps the seeds in order until the first find.
-fn sweep(scratch: &Scratch, seed_count: u64) -> Result<Swept> {
-    let mut command = Command::new(scratch.build("sim")?);
-    let seeds = format!("0..{seed_count}");
-    command.args(["sim", "--seeds", &seeds, "--jobs", "1", "--max-fail", "1"]);
-    println!("$ {}", line(&command));
-    let start = Instant::now();
-    let output = command.output().context("starting the simulator")?;
-    let seconds = start.elapsed().as_secs_f64();
-    let report = String::from_utf8_lossy(&output.stdout);
-    let found = report.lines().find_map(first_find);
-    for line in report.lines().filter(|line| line.starts_with("FAIL")) {
-        println!("  {line}");
+/// One patch.
+#[derive(Clone, Debug)]
+pub(crate) struct Bug {
+    pub(crate) name: String,
+    pub(crate) patch: PathBuf,
+    pub(crate) judge: Judge,
+}
+
+impl Bug {
+    /// Reads the header of a patch.
+    ///
+    /// # Errors
+    /// When it names nobody who must find it.
+    pub(crate) fn read(patch: &Path) -> Result<Self> {
+        let name = bug_name(patch);
+        let text = fs::read_to_string(patch).with_context(|| name.clone())?;
+        let of = |key| header(&text, key);
+        let judge = match (of("check"), of("test"), of("model")) {
+            (Some(check), None, _) => Judge::Check(check.to_owned()),
+            (None, Some(test), None) => {
+                Judge::Test(test.split_whitespace().map(str::to_owned).collect())
+            }
+            (None, None, Some(_)) => Judge::Model,
+            _ => bail!("{name}: there must be a line 'check:' or 'test:', or 'model:' alone"),
+        };
+        Ok(Self { name, patch: patch.to_path_buf(), judge })
     }
-    println!("  {seconds:.1} s, {}", output.status);
-    let code = output.status.code().context("the simulator was killed by a signal")?;
-    ensure!(code == 0 || code == VIOLATION, "the simulator did not run: exit code {code}");
-    Ok(Swept { code, found, seconds })
 }
 
-/// Seed and check of a line `FAIL seed 17: one-vote-per-term: …`.
-fn first_find(line: &str) -> Option<(u64, String)> {
-    let (seed, rest) = line.strip_prefix("FAIL seed ")?.split_once(": ")?;
-    let check = rest.split_once(':')?.0;
-    Some((seed.parse().ok()?, check.to_owned()))
+/// Demands that every patch says who must find it and applies to the tree as it is.
+///
+/// # Errors
+/// All that do not.
+pub(crate) fn check_patches(root: &Path) -> Result<usize> {
+    let patches = patches(root)?;
+    let mut wrong = Vec::new();
+    for patch in &patches {
+        let mut command = Command::new("git");
+        command.args(["apply", "--check"]).arg(patch).current_dir(root);
+        let applies = output(&mut command).map(drop);
+        if let Err(error) = Bug::read(patch).and(applies) {
+            wrong.push(format!("{}: {error:#}", bug_name(patch)));
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(patches.len())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{first_find, header};
-
-    /// The report names seed and check in one line.
-    #[test]
-    fn a_find_is_read_from_the_report() {
-        let line = "FAIL seed 17: one-vote-per-term: server 1 voted for 2 and 3 in term 4";
-        assert_eq!(first_find(line), Some((17, "one-vote-per-term".to_owned())));
-        assert_eq!(first_find("clean"), None);
-    }
+    use super::{check_patches, header};
 
     /// Only lines above the diff are the header.
     #[test]
@@ -202,5 +176,11 @@ mod tests {
         let patch = "Votes leave early.\ncheck: a-check\n\ndiff --git a b\ncheck: not this";
         assert_eq!(header(patch, "check"), Some("a-check"));
         assert_eq!(header("diff --git a b\ncheck: not this", "check"), None);
+    }
+
+    /// Code that moved under a patch is seen at once.
+    #[test]
+    fn every_patch_applies_and_says_who_must_find_it() {
+        check_patches(&crate::workspace_root()).unwrap();
     }
 }

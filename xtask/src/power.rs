@@ -64,7 +64,7 @@ pub fn power_loss(root: &Path, round_count: u32, planted: &[String]) -> Result<(
     for (name, patch) in planted.iter().zip(&patches) {
         println!("\n── {name}, with which a power loss must show");
         scratch.plant(patch)?;
-        let binary = scratch.build("release")?;
+        let binary = scratch.build("kvraft", "release", "kvraft")?;
         match lose_power(&binary, round_count).with_context(|| name.clone())? {
             Verdict::Kept => missed.push(name.as_str()),
             Verdict::Lost { round, how } => println!("{name} shows in round {round}: {how:#}"),

@@ -19,8 +19,8 @@ use super::source::CORES;
 pub(super) type Graph = BTreeMap<String, BTreeSet<String>>;
 
 /// What a core may know of this workspace. `client`, `server` and `kvraft` are the edge: they may
-/// know any of these. `raft-model` is a test of `raft` that nobody ships.
-const KNOWS: [(&str, &[&str]); 9] = [
+/// know any of these. `raft-model` and `hunt` are tests that nobody ships.
+const KNOWS: [(&str, &[&str]); 10] = [
     ("base", &[]),
     ("raft", &["base"]),
     ("raft-model", &["base", "raft"]),
@@ -30,6 +30,7 @@ const KNOWS: [(&str, &[&str]); 9] = [
     ("replica", &["base", "raft", "kv", "store"]),
     ("trace", &["base"]),
     ("sim", &["base", "raft", "kv", "store", "replica", "session", "trace"]),
+    ("hunt", &["base", "raft", "kv", "store", "replica", "session", "trace", "sim"]),
 ];
 
 /// Libraries that bring a clock, a socket, a thread or randomness of their own.
