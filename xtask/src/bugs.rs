@@ -69,8 +69,12 @@ pub fn bugs(root: &Path, options: &BugOptions) -> Result<()> {
             continue; // `model-check --planted` looks for it.
         }
         println!("\n── {number}/{} {}: {}", bugs.len(), bug.name, table::judge(bug));
+        // What is wrong with one bug says nothing of the others.
         let score = look_for(&scratch, bug, &starts, options, &mut sought);
-        scores.push(score.with_context(|| bug.name.clone())?);
+        scores.push(score.unwrap_or_else(|error| {
+            println!("  {error:#}");
+            Score { bug: bug.clone(), runs: Vec::new(), build_seconds: 0.0, shrunk: None }
+        }));
     }
     scratch.restore()?;
     println!("\nseeds made of {from}\n\n{}", table::table(&scores));
@@ -117,7 +121,7 @@ struct Run {
 
 impl Score {
     fn is_caught(&self) -> bool {
-        self.runs.iter().all(|run| run.is_found)
+        !self.runs.is_empty() && self.runs.iter().all(|run| run.is_found)
     }
 }
 
