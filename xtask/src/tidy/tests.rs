@@ -139,7 +139,7 @@ fn text_speaks_of_the_project_alone() {
 /// Every crate with arrows of its own, each knowing base only.
 fn graph() -> Graph {
     let mut graph = Graph::new();
-    for name in super::source::CORES.into_iter().chain(["raft-model"]) {
+    for name in super::source::CORES.into_iter().chain(["raft-model", "hunt"]) {
         graph.insert(format!("kvraft-{name}"), ["bytes".to_owned()].into());
     }
     graph
