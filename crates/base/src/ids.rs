@@ -34,6 +34,13 @@ macro_rules! id {
                 self.0.fmt(f)
             }
         }
+
+        /// As commands show ids of members and clusters, like etcd's.
+        impl fmt::LowerHex for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
     };
 }
 

@@ -7,7 +7,7 @@
 //! - no voter is a learner, except one that a joint configuration is about to demote: it stands
 //!   among the outgoing voters and among the learners;
 //! - `id_max` is at least every id, and never goes back from one configuration to the next, so that
-//!   an id once used is never used again;
+//!   an id that a committed configuration has named is never given again;
 //! - only members have an info.
 //!
 //! What it lacks: any rule about which configuration may follow which; that is consensus.
@@ -34,9 +34,9 @@ use crate::{
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Members {
-    /// Voters; while joint, those to come. Sorted.
+    /// Voters; while joint, those of the new half, who vote already. Sorted.
     voters: Vec<MemberId>,
-    /// While joint, the voters so far; else empty. Sorted.
+    /// While joint, those of the old half; else empty. Sorted.
     voters_outgoing: Vec<MemberId>,
     /// Sorted by id.
     learners: Vec<Learner>,
@@ -93,19 +93,19 @@ pub enum MembersError {
     #[error("member id 0 names nobody")]
     NoId,
     /// Nobody both votes and learns.
-    #[error("member {0} is voter and learner")]
+    #[error("member {0:x} is voter and learner")]
     VoterAndLearner(MemberId),
     /// There is no id for another member.
     #[error("no member id is left")]
     NoIdLeft,
     /// An id is above the greatest that is said to be used.
-    #[error("member {0} is above the greatest id in use")]
+    #[error("member {0:x} is above the greatest id in use")]
     IdAboveMax(MemberId),
     /// Only members have an info.
-    #[error("member {0} has an info and is no member")]
+    #[error("member {0:x} has an info and is no member")]
     InfoOfNobody(MemberId),
     /// A name or an address is too long, or there are too many addresses.
-    #[error("the info of member {0} is too large")]
+    #[error("the info of member {0:x} is too large")]
     InfoTooLarge(MemberId),
 }
 
@@ -272,6 +272,13 @@ impl Members {
     #[must_use]
     pub fn contains(&self, id: MemberId) -> bool {
         self.is_voter(id) || self.learner(id).is_some()
+    }
+
+    /// Whether `id` was given to a member and nobody has it now. If this configuration is
+    /// committed, that member was removed for good.
+    #[must_use]
+    pub fn has_removed(&self, id: MemberId) -> bool {
+        !self.contains(id) && id <= self.id_max
     }
 
     /// Everyone, in order of id.

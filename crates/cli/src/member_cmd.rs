@@ -3,7 +3,10 @@
 //! Invariants:
 //! - results are printed as etcdctl prints them, ids in hexadecimal;
 //! - a member may be named by its id, its name, or a peer address; what names two is refused;
-//! - nothing is sent that a plain etcd server does not know, but for the mark of `--promote`.
+//! - nothing is sent that a plain etcd server does not know, but for the mark of a learner that is
+//!   to vote by itself, which etcd ignores;
+//! - nobody is added who votes before it has caught up: until then it would count as a server that
+//!   has failed, and if it has lost its disk meanwhile nobody could tell.
 
 mod find;
 mod render;
@@ -25,7 +28,7 @@ use crate::connection::{Connection, Output, WriteOut, parse_address, print, quot
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   kvraft member list
-  kvraft member add d --promote --peer 10.0.0.4:2380     then start it as is printed
+  kvraft member add d --peer 10.0.0.4:2380               then start it as is printed
   kvraft member add d --learner --peer 10.0.0.4:2380     receives everything and does not vote
   kvraft member promote d
   kvraft member update d --peer 10.0.0.14:2380
@@ -45,7 +48,7 @@ enum Action {
     #[command(after_help = "Example:
   kvraft member promote d")]
     Promote(TargetArgs),
-    /// Remove a member for ever: its server ends, and its id is never used again
+    /// Remove a member for ever: its server ends, and its id is never given again
     #[command(after_help = "Examples:
   kvraft member remove d
   kvraft member remove 8e9e05c52164694d
@@ -68,12 +71,11 @@ struct ListArgs {
 
 /// Add a member; prints the command that starts it
 ///
-/// Without --learner and --promote it votes at once, and counts as a server that has failed until
-/// it was started and has caught up: in a cluster of one, nothing is served meanwhile. `kvraft
-/// server --join` has a new member take its place, under another id.
+/// It begins as a learner, and votes by itself as soon as it has caught up; with --learner it stays
+/// one until `kvraft member promote`, as it also does when the servers are etcd's.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  kvraft member add d --promote --peer 10.0.0.4:2380
+  kvraft member add d --peer 10.0.0.4:2380
   kvraft member add d --learner --peer d.example:2380 --client d.example:2379")]
 struct AddArgs {
     /// The new server's name, for people
@@ -84,12 +86,9 @@ struct AddArgs {
     /// Where clients will reach it [default: the peer's host, and the port before]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     client: Option<String>,
-    /// It receives everything and does not vote
+    /// It stays a learner, which receives everything and does not vote
     #[arg(long)]
     learner: bool,
-    /// It begins as a learner, and votes by itself as soon as it has caught up
-    #[arg(long)]
-    promote: bool,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -140,11 +139,7 @@ async fn list(args: ListArgs) -> Result<()> {
 }
 
 async fn add(args: AddArgs) -> Result<()> {
-    let kind = match (args.promote, args.learner) {
-        (true, _) => NewMember::LearnerToPromote,
-        (false, true) => NewMember::Learner,
-        (false, false) => NewMember::Voter,
-    };
+    let kind = if args.learner { NewMember::Learner } else { NewMember::LearnerToPromote };
     let added = args.connection.client()?.member_add([&args.peer], kind).await;
     let MemberAddResponse { header, member, members } = added
         .map_err(in_doubt)
@@ -226,7 +221,7 @@ fn start_command(args: &AddArgs) -> Result<String> {
             words.extend([format!("--advertise-{role}"), address.clone()]);
         }
     }
-    if args.learner && !args.promote {
+    if args.learner {
         words.push("--learner".to_owned());
     }
     let words: Vec<String> = words.iter().map(|word| quote(word)).collect();

@@ -17,7 +17,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Hand leadership to another server
 ///
 /// Finds the leader by itself, through any endpoint. Without a name or an id the leader chooses the
-/// voter that is nearest to it.
+/// voter that is the most up to date.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   kvraft move-leader

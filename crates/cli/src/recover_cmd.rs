@@ -1,8 +1,9 @@
 //! `kvraft recover`: when a majority is lost for good, one server goes on alone.
 //!
 //! Invariants:
-//! - nothing is changed before the directory's lock is held, the other servers were looked for, and
-//!   a person, or `--yes`, has agreed;
+//! - the cluster that the directory belongs to is not changed before the directory's lock is held,
+//!   the other servers were looked for, and a person, or `--yes`, has agreed. Opening it repairs it
+//!   as every start does: a torn end is cut, an interrupted step is ended;
 //! - as long as a quorum answers, it is refused: the cluster can go on by itself;
 //! - whatever interrupts it, the directory is the old one or the new one, and the same command ends
 //!   it.
@@ -23,7 +24,7 @@ use kvraft_replica::{Survey, force_new_cluster, survey};
 use kvraft_server::{RealDisk, probe_peer};
 use kvraft_store::Options;
 
-use crate::{cluster::new_cluster_id, connection::print};
+use crate::{cluster::new_cluster_id, connection::print, server_cmd::parse_id};
 
 /// How long one server may take to answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
@@ -39,7 +40,8 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
   - what this server has and was not committed may count as committed from now on
   - the other servers' data directories must never be started with this one again
 
-Choose the server whose log is the longest: `kvraft log DIR | tail -n 1` shows the end of each.
+Choose the server whose last entry has the highest Term and, among equals, the highest Index:
+`kvraft log DIR | tail -n 1` shows the last entry of each.
 
 Examples:
   kvraft recover --force-new-cluster --data-dir ./data/server-1/data
@@ -56,7 +58,7 @@ pub(crate) struct RecoverArgs {
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
     endpoints: Vec<String>,
     /// The new cluster's id [default: drawn]
-    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..1 << 63))]
+    #[arg(long, value_name = "ID", value_parser = parse_id)]
     cluster_id: Option<u64>,
     /// Do not ask
     #[arg(long)]
@@ -79,12 +81,15 @@ pub(crate) async fn run(args: RecoverArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let cluster = ClusterId(args.cluster_id.unwrap_or_else(new_cluster_id));
-    ensure!(cluster != found.cluster, "--cluster-id {cluster} is the old cluster's: take another");
+    ensure!(
+        cluster != found.cluster,
+        "--cluster-id {cluster:#x} is the old cluster's: take another"
+    );
     let reached = reach(&found, &args.endpoints).await?;
     refuse_if_quorum(&found, &reached)?;
     print(plan(directory, &found, &reached).as_bytes())?;
     if !args.yes && !confirmed()? {
-        bail!("nothing was changed");
+        bail!("the cluster was not changed");
     }
     let done = force_new_cluster(&disk, &options, cluster).with_context(named)?;
     let text = format!(
@@ -188,15 +193,19 @@ fn plan(directory: &Path, found: &Survey, reached: &BTreeSet<MemberId>) -> Strin
 /// Who belonged to the old cluster beside this server, and who of them answers.
 fn others(found: &Survey, reached: &BTreeSet<MemberId>) -> String {
     if found.is_alone() {
-        return "It was alone.\n".to_owned();
+        return "It was the only member already, and has lost a part of its log.\n".to_owned();
     }
     let others = found.members.ids().into_iter().filter(|id| *id != found.member);
     let were = format!("The other members were {}.\n", names(found, others));
     if reached.is_empty() {
         return format!("{were}None of them answers.\n");
     }
+    let (answer, them) = if reached.len() == 1 { ("answers", "it") } else { ("answer", "them") };
     let reached = names(found, reached.iter().copied());
-    format!("{were}Of them only {reached} can be reached, and no quorum: stop it.\n")
+    format!(
+        "{were}Still {answer}: {reached}. That is no quorum. Stop {them} before you go on, or clients \
+         will find two clusters.\n"
+    )
 }
 
 /// `1 (a), 2 (b)`.
@@ -212,7 +221,7 @@ fn names(found: &Survey, ids: impl Iterator<Item = MemberId>) -> String {
 fn confirmed() -> Result<bool> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        bail!("nothing was changed: say --yes if that is what you want");
+        bail!("the cluster was not changed: say --yes if that is what you want");
     }
     print!("\nType yes to do it: ");
     std::io::stdout().flush().context("asking")?;
@@ -225,7 +234,7 @@ fn next_steps(found: &Survey) -> String {
     let (cluster, member) = (found.cluster.0, found.member.0);
     format!(
         "It is member {member:x} of cluster {cluster:x}.\n\nStart it as before, with \
-         --cluster-id {cluster} (in its configuration file: cluster = {cluster}).\nAdd servers \
+         --cluster-id {cluster:#x} (in its settings file: cluster = {cluster:#x}).\nAdd servers \
          with empty data directories with `kvraft server --join ENDPOINTS`.\n"
     )
 }

@@ -278,10 +278,15 @@ fn parse_member(text: &str) -> Result<MemberEntry, String> {
     Ok(MemberEntry { id, name, peer: peer.to_owned(), client: String::new() })
 }
 
-/// From 1, and below 2^63 as in a file.
-fn parse_id(text: &str) -> Result<u64, String> {
-    let id = text.parse::<i64>().ok().and_then(|id| u64::try_from(id).ok());
-    id.filter(|id| *id != 0).ok_or_else(|| "an id is a number from 1 up".to_owned())
+/// From 1, and below 2^63 as in a file; with `0x` in hexadecimal, as commands show ids.
+pub(crate) fn parse_id(text: &str) -> Result<u64, String> {
+    let id = match text.strip_prefix("0x") {
+        Some(digits) => i64::from_str_radix(digits, 16),
+        None => text.parse::<i64>(),
+    };
+    let id = id.ok().and_then(|id| u64::try_from(id).ok());
+    id.filter(|id| *id != 0)
+        .ok_or_else(|| "an id is a number from 1 up, or 0x and digits".to_owned())
 }
 
 impl From<crate::cluster::LogFormat> for LogFormat {

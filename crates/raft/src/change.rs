@@ -75,13 +75,13 @@ pub enum ChangeError {
     #[error("{0} changes at once are too many")]
     TooMany(usize),
     /// Two wishes about one member.
-    #[error("member {0} is named twice")]
+    #[error("member {0:x} is named twice")]
     Repeated(MemberId),
     /// It is a member already.
-    #[error("member {0} is a member already")]
+    #[error("member {0:x} is a member already")]
     AlreadyMember(MemberId),
     /// The id was used before, or may have been: new ids are above all earlier ones.
-    #[error("member id {id} was used before; the next is above {id_max}")]
+    #[error("member id {id:x} was used before; the next is above {id_max:x}")]
     IdReused {
         /// The wanted id.
         id: MemberId,
@@ -89,16 +89,16 @@ pub enum ChangeError {
         id_max: MemberId,
     },
     /// It is no member.
-    #[error("member {0} is unknown")]
+    #[error("member {0:x} is unknown")]
     UnknownMember(MemberId),
     /// Only a learner can be promoted.
-    #[error("member {0} is no learner")]
+    #[error("member {0:x} is no learner")]
     NotALearner(MemberId),
     /// Only a voter can be demoted.
-    #[error("member {0} is no voter")]
+    #[error("member {0:x} is no voter")]
     NotAVoter(MemberId),
     /// The learner is too far behind the leader to vote.
-    #[error("learner {0} is not in step with the leader")]
+    #[error("learner {0:x} is not in step: it is behind the leader, or not connected")]
     NotInStep(MemberId),
     /// What would result cannot be a configuration.
     #[error(transparent)]

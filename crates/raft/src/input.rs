@@ -104,7 +104,7 @@ pub enum Input {
     Transfer {
         /// Names the request in the answer.
         ticket: Ticket,
-        /// Who; the nearest voter if `None`.
+        /// Who; the most up-to-date voter that is reachable if `None`.
         to: Option<MemberId>,
     },
 }

@@ -42,8 +42,8 @@ pub(crate) struct Leader {
     pub(crate) step_mark: Index,
     /// End of the log at the last regular heartbeat.
     step_mark_next: Index,
-    /// It has committed that it does not vote any more, and has tried to hand over.
-    pub(crate) dismissed: bool,
+    /// It has been dismissed, and has begun to hand over once: it does not try again.
+    pub(crate) handover_tried: bool,
     /// Bytes of entries after the commit index.
     uncommitted_size_bytes: usize,
 }
@@ -65,7 +65,7 @@ impl Leader {
             round: 0,
             reads: LeaderReads::default(),
             lease: Lease::default(),
-            dismissed: false,
+            handover_tried: false,
             first_of_term: last.index.next(),
             step_mark: last.index.next(),
             step_mark_next: last.index.next(),
@@ -325,7 +325,7 @@ impl Leader {
     pub(crate) fn on_connected(&mut self, core: &Core, peer: MemberId) {
         let Some(progress) = self.progress.get_mut(&peer) else { return };
         match &mut progress.state {
-            State::Probe(search) => search.on_heartbeat_answer(u64::MAX),
+            State::Probe(search) => search.on_probe_lost(),
             State::Replicate { inflight, .. } if !inflight.is_empty() => progress.become_probing(),
             State::Snapshot { retry_at: Some(at) } => *at = (*at).min(core.now),
             State::Replicate { .. } | State::Snapshot { retry_at: None } => {}

@@ -97,8 +97,9 @@ impl Leader {
         }
     }
 
-    /// Whether `id` holds durably all that this leader's log held one heartbeat ago, and so can
-    /// vote without slowing anyone down.
+    /// Whether `id` is sent ahead to, is not known to be cut off, and holds durably all that this
+    /// leader's log held at its last regular heartbeat but one, and so can vote without slowing
+    /// anyone down.
     fn is_in_step(&self, core: &Core, id: MemberId) -> bool {
         self.progress.get(&id).is_some_and(|progress| {
             matches!(progress.state, State::Replicate { .. })
@@ -112,8 +113,7 @@ impl Leader {
     /// and is sent the log until it knows.
     pub(crate) fn tell_removed(&mut self, core: &Core, id: MemberId) {
         let farewells = self.progress.values().filter(|progress| progress.farewell_until.is_some());
-        let removed = !core.members().contains(id) && id <= core.members().id_max();
-        if removed && farewells.count() < limits::VOTERS_MAX {
+        if core.members().has_removed(id) && farewells.count() < limits::VOTERS_MAX {
             let mut progress = Progress::new(core.log.last(), core.now);
             progress.farewell_until = Some(core.now + core.config.election_timeout * 2);
             self.progress.entry(id).or_insert(progress);

@@ -105,7 +105,7 @@ pub enum Refusal {
     #[error(transparent)]
     Change(ChangeError),
     /// Leadership is being handed over; whoever leads in a moment can be asked.
-    #[error("leadership is being handed over to member {to}")]
+    #[error("leadership is being handed over to member {to:x}")]
     Transferring {
         /// To whom.
         to: MemberId,

@@ -162,7 +162,13 @@ impl Search {
     /// The follower answers heartbeat `round`. If the probe was sent before, it may be lost.
     pub(crate) fn on_heartbeat_answer(&mut self, round: u64) {
         if self.waiting_since.is_some_and(|since| since < round) {
-            self.waiting_since = None;
+            self.on_probe_lost();
+        }
+    }
+
+    /// The probe that was waited for, if any, is not answered any more: the next may leave.
+    pub(crate) fn on_probe_lost(&mut self) {
+        if self.waiting_since.take().is_some() {
             self.lossy = true;
         }
     }

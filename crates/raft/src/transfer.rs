@@ -9,7 +9,8 @@
 //!   up;
 //! - the successor's campaign is an ordinary one but for the pre-vote and for loyalty, which the
 //!   present leader has waived; safety does not depend on either;
-//! - a transfer ends: by another leader, or after one election timeout, when the leader resumes.
+//! - a transfer ends: by another leader, or after one election timeout, when the leader resumes;
+//!   one that has removed itself stops then.
 //!
 //! What it lacks: cancelling by hand.
 
@@ -39,25 +40,25 @@ pub(crate) struct Transfer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum TransferError {
     /// The successor must be another server.
-    #[error("member {0} leads already")]
+    #[error("member {0:x} leads already")]
     AlreadyLeads(MemberId),
     /// Only a voter can lead, and one that stays.
-    #[error("member {0} is no voter")]
+    #[error("member {0:x} has no vote, or is about to lose it")]
     NotAVoter(MemberId),
     /// Its connection is closed.
-    #[error("member {0} cannot be reached")]
+    #[error("member {0:x} cannot be reached")]
     Unreachable(MemberId),
     /// It has to find its place in the log, or needs a snapshot first.
-    #[error("member {0} is too far behind")]
+    #[error("member {0:x} is too far behind")]
     Behind(MemberId),
     /// There is no other voter that could lead.
     #[error("nobody else can lead")]
     Nobody,
     /// One at a time.
-    #[error("leadership is being handed over to member {0}")]
+    #[error("leadership is being handed over to member {0:x}")]
     Pending(MemberId),
     /// The successor does not lead after an election timeout, or somebody else does.
-    #[error("member {0} has not taken over")]
+    #[error("member {0:x} has not taken over")]
     Failed(MemberId),
 }
 
@@ -104,7 +105,7 @@ impl Leader {
 }
 
 impl Raft {
-    /// Begins to hand over to `to`, or to whoever is nearest.
+    /// Begins to hand over to `to`, or to the most up-to-date voter that is reachable.
     pub(crate) fn on_transfer(&mut self, ticket: Ticket, to: Option<MemberId>) {
         if let Err(refusal) = self.begin_transfer(Some(ticket), to) {
             self.core.outbox.transfers.push((ticket, Err(refusal)));
@@ -151,7 +152,7 @@ impl Raft {
         if !leader.is_dismissed(&self.core) || self.core.transfer.is_some() {
             return;
         }
-        let first = !std::mem::replace(&mut leader.dismissed, true);
+        let first = !std::mem::replace(&mut leader.handover_tried, true);
         if first && self.begin_transfer(None, None).is_ok() {
             self.push_transfer(false);
             return;

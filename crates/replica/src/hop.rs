@@ -78,7 +78,7 @@ pub enum ClientRequest {
     ChangeMembers(Vec<Change>),
     /// Another leader; only this server's own leadership is handed over.
     Transfer {
-        /// Who; the nearest voter if `None`.
+        /// Who; the most up-to-date voter that is reachable if `None`.
         to: Option<MemberId>,
     },
 }
@@ -347,9 +347,10 @@ pub enum Failure {
     /// The command is over the size limit.
     #[error("the request is too large")]
     TooLarge,
-    /// This server is missing log entries it once had and takes no part until it is repaired.
-    #[error("this server is being repaired")]
-    Muted,
+    /// This server lacks the state before its log, and serves nothing of its own until a peer has
+    /// sent that.
+    #[error("this server waits for a peer to send it the state that it has lost")]
+    Hollow,
 }
 
 /// Why this server must stop. Never retried: what a disk says after an error cannot be believed.
@@ -366,7 +367,7 @@ pub enum Fatal {
     Table(#[from] TableError),
     /// Another process runs as this member, has started later, and is connected to this peer.
     #[error(
-        "member {peer} is connected to a later process with this server's id: only one may run"
+        "member {peer:x} is connected to a later process with this server's id: only one may run"
     )]
     Superseded {
         /// Who said so.

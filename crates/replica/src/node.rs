@@ -17,7 +17,7 @@ use crate::{
     frame::Frame,
     hop::{Hop, JournalIn, MachineIn, NodeIn, Now, PeerLane, TableIn},
     outgoing::{send, send_messages},
-    snapshots::{Pace, Transfers},
+    snapshots::{OutgoingSnapshots, Pace},
 };
 
 use members::MemberIo;
@@ -82,7 +82,7 @@ pub struct Node {
     pub(crate) unreachable: BTreeSet<MemberId>,
     parked_retry_at: Instant,
     member_io: MemberIo,
-    transfers: Transfers,
+    outgoing_snapshots: OutgoingSnapshots,
     pace: Pace,
     /// The snapshot that is replacing this server's state right now.
     installing: Option<Position>,
@@ -122,7 +122,7 @@ impl Node {
             unreachable: BTreeSet::new(),
             parked_retry_at: Instant::ZERO,
             member_io: MemberIo::default(),
-            transfers: Transfers::default(),
+            outgoing_snapshots: OutgoingSnapshots::default(),
             pace: Pace::new(options.snapshot_rate),
             installing: None,
             installed: None,
@@ -162,7 +162,7 @@ impl Node {
     pub fn deadline(&self) -> Instant {
         let parked = if self.waiting.has_parked() { self.parked_retry_at } else { Instant::NEVER };
         let removed = self.member_io.removal_deadline(self.is_leading());
-        let snapshots = self.transfers.deadline().min(self.pace.deadline());
+        let snapshots = self.outgoing_snapshots.deadline().min(self.pace.deadline());
         self.raft.deadline().min(parked).min(snapshots).min(removed)
     }
 
@@ -196,7 +196,7 @@ impl Node {
             }
             NodeIn::Connected(peer) => {
                 self.unreachable.remove(&peer);
-                self.transfers.on_connected(peer, instant);
+                self.outgoing_snapshots.on_connected(peer, instant);
                 self.raft.step(instant, Input::Connected { peer });
             }
             NodeIn::Disconnected(peer) => self.on_disconnected(instant, peer, out),
@@ -216,7 +216,9 @@ impl Node {
             }
             NodeIn::Settled(position) => self.on_settled(position),
             NodeIn::SnapshotChunk { to, chunk } => self.pace.push(to, chunk),
-            NodeIn::ExportOpened { to, position } => self.transfers.on_opened(to, position),
+            NodeIn::ExportOpened { to, position } => {
+                self.outgoing_snapshots.on_opened(to, position)
+            }
             NodeIn::ImportTaken { from, position, seq } => {
                 send(from, PeerLane::Bulk, &Frame::SnapshotTaken { position, seq }, out);
             }
@@ -292,11 +294,11 @@ impl Node {
             }
             Frame::SnapshotChunk(chunk) => self.on_chunk(now, from, chunk, out),
             Frame::SnapshotTaken { position, seq } => {
-                self.transfers.on_taken(from, position, seq, now.instant);
+                self.outgoing_snapshots.on_taken(from, position, seq, now.instant);
                 out.push(Hop::Table(TableIn::ExportTaken { to: from, position, seq }));
             }
             Frame::SnapshotUnknown { position } => {
-                if self.transfers.restart(from, position, now.instant) {
+                if self.outgoing_snapshots.restart(from, position, now.instant) {
                     let term = self.raft.hard_state().term;
                     self.pace.forget(from);
                     out.push(Hop::Table(TableIn::ExportClose { to: from }));
@@ -311,9 +313,9 @@ impl Node {
     fn emit(&mut self, now: Now, output: &mut Output, out: &mut Vec<Hop>) {
         // The write goes first: nothing that waits for it can overtake it.
         if let Some(write) = output.write.take() {
-            if self.transfers.are_any() {
+            if self.outgoing_snapshots.are_any() {
                 let size_bytes = write.entries.iter().map(Entry::size_bytes).sum::<usize>();
-                self.transfers.on_written(size_bytes as u64);
+                self.outgoing_snapshots.on_written(size_bytes as u64);
             }
             out.push(Hop::Journal(JournalIn::Write(write)));
         }
@@ -355,8 +357,8 @@ impl Node {
         }
         for request in output.snapshots.drain(..) {
             if self.unreachable.contains(&request.to) {
-                self.transfers.refuse(request.to, now.instant);
-            } else if self.transfers.begin(request.to, request.state_only, now.instant) {
+                self.outgoing_snapshots.refuse(request.to, now.instant);
+            } else if self.outgoing_snapshots.begin(request.to, request.state_only, now.instant) {
                 out.push(Hop::Table(TableIn::Export { to: request.to, term: request.term }));
             }
         }
@@ -385,7 +387,7 @@ impl Node {
         self.tend_tails(now);
         let retained = self.checkpoint.index.0.saturating_sub(self.options.retain_count);
         let mut upto = self.checkpoint_previous.index.min(Index(retained));
-        if let Some(pin) = self.transfers.pin() {
+        if let Some(pin) = self.outgoing_snapshots.pin() {
             upto = upto.min(pin);
         }
         if self.released_upto < upto {

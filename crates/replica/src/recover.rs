@@ -82,7 +82,7 @@ pub enum RecoverError {
         error: DecodeError,
     },
     /// There is no configuration of this server alone.
-    #[error("a configuration of member {member} alone: {error}")]
+    #[error("a configuration of member {member:x} alone: {error}")]
     Members {
         /// This server.
         member: MemberId,

@@ -12,9 +12,9 @@
 //! - a transfer of which all was taken lasts as long as its receiver says that it installs: given
 //!   up then, the journal after it would go, and the next snapshot would end like it;
 //! - the journal does not stay for one that makes no progress ([`TAIL_PATIENCE`], and the bound on
-//!   repeats during the transfer), nor when it has grown by more than [`HELD_SIZE_BYTES_MIN`] and
-//!   twice the snapshot since that was begun: then another snapshot costs less than to read all
-//!   that.
+//!   repeats during the transfer), nor when it has grown by more than [`HELD_GROWTH_BYTES_BASE`]
+//!   and twice the snapshot since that was begun: then another snapshot costs less than to read
+//!   all that.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -42,11 +42,11 @@ const TAIL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The journal may grow by this much, and twice the snapshot, for one follower: some seconds of all
 /// that a disk can write, so that small snapshots get through any load.
-const HELD_SIZE_BYTES_MIN: u64 = 1 << 30;
+const HELD_GROWTH_BYTES_BASE: u64 = 1 << 30;
 
 /// One outgoing transfer.
 #[derive(Debug)]
-struct Transfer {
+struct OutgoingSnapshot {
     /// The follower has the log, so what it matches does not say that it has the snapshot.
     state_only: bool,
     /// What the snapshot contains, once its view is open. The journal after it stays.
@@ -70,7 +70,7 @@ struct Growth {
 
 impl Growth {
     fn is_excessive(self) -> bool {
-        HELD_SIZE_BYTES_MIN + 2 * self.snapshot_bytes < self.journal_bytes
+        HELD_GROWTH_BYTES_BASE + 2 * self.snapshot_bytes < self.journal_bytes
     }
 }
 
@@ -84,7 +84,7 @@ struct Tail {
     growth: Growth,
 }
 
-impl Transfer {
+impl OutgoingSnapshot {
     fn new(state_only: bool, now: Instant) -> Self {
         Self {
             state_only,
@@ -126,19 +126,19 @@ pub(crate) enum Due {
 
 /// All outgoing transfers, and those who have just received one.
 #[derive(Debug, Default)]
-pub(crate) struct Transfers {
-    by_peer: BTreeMap<MemberId, Transfer>,
+pub(crate) struct OutgoingSnapshots {
+    by_peer: BTreeMap<MemberId, OutgoingSnapshot>,
     tails: BTreeMap<MemberId, Tail>,
 }
 
-impl Transfers {
+impl OutgoingSnapshots {
     /// A transfer begins; false when one to this follower is already under way.
     pub(crate) fn begin(&mut self, to: MemberId, state_only: bool, now: Instant) -> bool {
         if self.by_peer.contains_key(&to) {
             return false;
         }
         self.tails.remove(&to);
-        self.by_peer.insert(to, Transfer::new(state_only, now));
+        self.by_peer.insert(to, OutgoingSnapshot::new(state_only, now));
         true
     }
 
@@ -146,10 +146,12 @@ impl Transfers {
     /// shows would be old when the follower is back, and the view and the journal after it would be
     /// held until then.
     pub(crate) fn refuse(&mut self, to: MemberId, now: Instant) {
-        let refused = || Transfer {
+        // As one whose last repeat is overdue: it ends like any that makes no progress, and raft
+        // hears of that in one way only.
+        let refused = || OutgoingSnapshot {
             resend_at: now,
             resend_count: RESEND_COUNT_MAX,
-            ..Transfer::new(false, now)
+            ..OutgoingSnapshot::new(false, now)
         };
         self.by_peer.entry(to).or_insert_with(refused);
     }
@@ -162,7 +164,7 @@ impl Transfers {
         if !fits || now.since(transfer.begun_at) < RESEND_INTERVAL {
             return false;
         }
-        *transfer = Transfer::new(transfer.state_only, now);
+        *transfer = OutgoingSnapshot::new(transfer.state_only, now);
         true
     }
 
@@ -252,13 +254,14 @@ impl Transfers {
     /// Followers, each with the position at which the log alone shows that it has the snapshot; a
     /// transfer without one ends when nothing is taken any more.
     pub(crate) fn peers(&self) -> Vec<(MemberId, Option<Position>)> {
-        let position = |transfer: &Transfer| transfer.position.filter(|_| !transfer.state_only);
+        let position =
+            |transfer: &OutgoingSnapshot| transfer.position.filter(|_| !transfer.state_only);
         self.by_peer.iter().map(|(peer, transfer)| (*peer, position(transfer))).collect()
     }
 
     /// The journal after this index must stay: a follower will need it next.
     pub(crate) fn pin(&self) -> Option<Index> {
-        let transfers = self.by_peer.values().filter_map(Transfer::pin);
+        let transfers = self.by_peer.values().filter_map(OutgoingSnapshot::pin);
         transfers.chain(self.tails.values().map(|tail| tail.matched)).min()
     }
 

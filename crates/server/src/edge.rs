@@ -125,8 +125,7 @@ impl Edge for ServerEdge {
     fn on_members(&self, membership: &Membership) {
         let Membership { index, members, committed } = membership;
         tracing::info!(%index, committed, "members are {members}");
-        let removed =
-            !membership.is_pending() && !members.contains(self.me) && self.me <= members.id_max();
+        let removed = !membership.is_pending() && members.has_removed(self.me);
         self.board.set_members(membership, removed);
         self.tell_peers();
     }
@@ -146,7 +145,8 @@ impl Edge for ServerEdge {
     }
 }
 
-/// Whether `me` is known to be a member at `index`, or later and so at `index` too.
+/// Whether `me` is known to be a member at `index`, or at a later index: an id is never given
+/// again, so that it was not removed before.
 fn is_member(settled: Option<&Membership>, me: MemberId, index: Index) -> bool {
     settled.is_some_and(|known| index <= known.index && known.members.contains(me))
 }

@@ -22,8 +22,8 @@ pub enum OpenError {
     },
     /// The directory belongs to another cluster or member than was expected.
     #[error(
-        "{path}: belongs to member {member} of cluster {cluster}, not to member {expected_member} \
-         of cluster {expected_cluster}"
+        "{path}: belongs to member {member:x} of cluster {cluster:x}, not to member \
+         {expected_member:x} of cluster {expected_cluster:x}"
     )]
     Foreign {
         /// The file that says so.

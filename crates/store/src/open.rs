@@ -171,12 +171,12 @@ impl std::fmt::Display for Note {
             Self::TableSetAside { path, detail, released } => {
                 let source = match released.index {
                     Index::ZERO => "the journal fills a new one",
-                    _ => "a peer has to fill a new one; without any, restore a backup",
+                    _ => "a peer has to fill a new one",
                 };
                 write!(f, "the table is damaged ({detail}); it is kept as {path}, and {source}")
             }
             Self::Refounded { cluster } => {
-                write!(f, "recovery completed: this is a server of cluster {cluster} now")
+                write!(f, "recovery completed: this is a server of cluster {cluster:x} now")
             }
             Self::LeftoverRemoved { path } => write!(f, "{path}: leftover removed"),
         }

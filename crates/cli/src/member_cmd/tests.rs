@@ -89,7 +89,7 @@ fn answers_look_like_etcdctls() {
 /// What starts a new server is printed whole, for addresses and for names of hosts.
 #[test]
 fn the_start_of_a_new_server_is_printed() {
-    let args = add("d --peer http://10.0.0.4:2380 --promote --endpoints 10.0.0.1:2379,b:2379");
+    let args = add("d --peer http://10.0.0.4:2380 --endpoints 10.0.0.1:2379,b:2379");
     assert_eq!(
         start_command(&args).unwrap(),
         "kvraft server --join 10.0.0.1:2379,b:2379 --name d --data-dir d \

@@ -54,7 +54,7 @@ impl Node {
                 self.raft.step(now.instant, Input::Transfer { ticket, to });
             }
             ClientRequest::Query { linearizable: false, .. } if self.raft.is_hollow() => {
-                reply(ticket, Outcome::Failed(Failure::Muted), out);
+                reply(ticket, Outcome::Failed(Failure::Hollow), out);
             }
             ClientRequest::Query { query, linearizable: false } => {
                 out.push(Hop::Machine(MachineIn::Query { ticket, at: Index::ZERO, query }));

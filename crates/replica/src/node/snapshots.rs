@@ -16,8 +16,8 @@ impl Node {
 
     /// Ends what is over, repeats what is overdue, and sends what may leave by now.
     pub(super) fn tend_snapshots(&mut self, now: Instant, out: &mut Vec<Hop>) {
-        self.end_finished_transfers(now, out);
-        for due in self.transfers.due(now, |peer| self.pace.is_waiting(peer)) {
+        self.end_finished_snapshots(now, out);
+        for due in self.outgoing_snapshots.due(now, |peer| self.pace.is_waiting(peer)) {
             match due {
                 Due::Resend(to) => out.push(Hop::Table(TableIn::ExportResend { to })),
                 Due::GiveUp(to) => {
@@ -27,24 +27,24 @@ impl Node {
             }
         }
         while let Some((to, chunk)) = self.pace.pop(now) {
-            self.transfers.on_sent(to, &chunk, now);
+            self.outgoing_snapshots.on_sent(to, &chunk, now);
             send(to, PeerLane::Bulk, &Frame::SnapshotChunk(chunk), out);
         }
     }
 
     /// A transfer ends when raft no longer waits for it: the follower has caught up, or this server
     /// is not its leader any more.
-    fn end_finished_transfers(&mut self, now: Instant, out: &mut Vec<Hop>) {
-        if self.transfers.deadline() == Instant::NEVER {
+    fn end_finished_snapshots(&mut self, now: Instant, out: &mut Vec<Hop>) {
+        if self.outgoing_snapshots.deadline() == Instant::NEVER {
             return;
         }
         let status = self.raft.status();
-        for (to, position) in self.transfers.peers() {
+        for (to, position) in self.outgoing_snapshots.peers() {
             let progress = status.peers.iter().find(|peer| peer.id == to);
             let caught_up = position.zip(progress).is_some_and(|(p, peer)| p.index <= peer.matched);
             if caught_up || progress.is_none() {
                 let position = position.filter(|_| caught_up);
-                self.transfers.end(to, position, now);
+                self.outgoing_snapshots.end(to, position, now);
                 self.pace.forget(to);
                 out.push(Hop::Table(TableIn::ExportClose { to }));
                 self.raft.step(now, Input::SnapshotReport { to, position });
@@ -54,11 +54,11 @@ impl Node {
 
     /// Lets go of the journal after the snapshots of those who read from it no more.
     pub(super) fn tend_tails(&mut self, now: Instant) {
-        if !self.transfers.has_tails() {
+        if !self.outgoing_snapshots.has_tails() {
             return;
         }
         let status = self.raft.status();
-        self.transfers.tend_tails(now, |peer| {
+        self.outgoing_snapshots.tend_tails(now, |peer| {
             let progress = status.peers.iter().find(|progress| progress.id == peer)?;
             let from_memory =
                 progress.state == PeerState::Replicate && !self.raft.is_catching_up(peer);

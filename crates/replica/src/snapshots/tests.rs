@@ -9,15 +9,18 @@ fn position(index: u64) -> Position {
     Position::new(Term(1), Index(index))
 }
 
-fn opened(now: Instant) -> Transfers {
-    let mut transfers = Transfers::default();
+fn opened(now: Instant) -> OutgoingSnapshots {
+    let mut transfers = OutgoingSnapshots::default();
     assert!(transfers.begin(C, false, now));
     transfers.on_opened(C, position(9));
     transfers
 }
 
 /// Time passes until the transfer is due; what the follower says meanwhile is `say`'s.
-fn ends_after(mut transfers: Transfers, say: impl Fn(&mut Transfers, Instant)) -> Option<u32> {
+fn ends_after(
+    mut transfers: OutgoingSnapshots,
+    say: impl Fn(&mut OutgoingSnapshots, Instant),
+) -> Option<u32> {
     for count in 1..100 {
         let now = transfers.deadline();
         let due = transfers.due(now, |_| false);
@@ -127,7 +130,7 @@ fn a_dead_follower_lets_the_journal_go() {
 #[test]
 fn the_journal_does_not_grow_for_ever() {
     let size_bytes = 1 << 20;
-    let bound = HELD_SIZE_BYTES_MIN + 2 * size_bytes as u64;
+    let bound = HELD_GROWTH_BYTES_BASE + 2 * size_bytes as u64;
     for arrived in [false, true] {
         let mut transfers = opened(Instant(1));
         transfers.on_sent(C, &chunk(0, size_bytes), Instant(1));

@@ -3,7 +3,7 @@
 //! Ids may be left out where names stand. An id is then a function of the cluster's token and the
 //! member's name alone (see [`derived_id`]), so that every server computes the same ids from the
 //! same list, nobody numbers servers by hand, and another cluster's token gives other ids. A
-//! member that lost its disk comes back under a new name, since ids are never used again.
+//! member that lost its disk comes back under a new name, since an id is never given again.
 
 use std::{
     net::SocketAddr,

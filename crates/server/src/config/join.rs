@@ -21,8 +21,8 @@ pub struct JoinInfo {
 
 impl JoinInfo {
     /// From the answer to `MemberList` or `MemberAdd`. Peer addresses stand there as URLs. In the
-    /// middle of a change the list may name more voters than a configuration has; as many as fit
-    /// are kept, the latest, which are those that stay: they know the others.
+    /// middle of a change the list may name more voters than a configuration has; those with the
+    /// highest ids are kept. Any would do: the rest is learnt from the log.
     ///
     /// # Errors
     /// [`ConfigError::Join`] when that is no configuration.

@@ -40,8 +40,8 @@ pub(crate) fn failed(failure: Failure) -> Status {
         Failure::LeaderChanged => Status::unavailable("etcdserver: leader changed"),
         Failure::Busy => Status::resource_exhausted("etcdserver: too many requests"),
         Failure::TooLarge => refused(&Refused::TooLarge),
-        Failure::Muted => Status::unavailable(
-            "kvraft: this member is missing log entries and waits for its peers to repair it",
+        Failure::Hollow => Status::unavailable(
+            "kvraft: this member has lost its state and waits for a peer to send it",
         ),
     };
     with_certainty(status, Certainty::Failed)

@@ -56,17 +56,19 @@ impl View<'_> {
         Ok(())
     }
 
-    /// A new member does not make a cluster that already limps worse.
+    /// All voters are connected. For a voter, moreover, those that have started are a majority of
+    /// all voters with the new one, which has not.
     pub(super) fn check_add(&self, is_learner: bool) -> Result<(), Status> {
         let (voters, started) = self.count(|_| true);
-        // The first member of a second one's cluster: that is how a cluster of two begins.
+        // The first voter beside a single one: a cluster of two could not begin otherwise.
         if !is_learner && started < quorum(voters + 1) && (voters, started) != (1, 1) {
             return Err(not_enough_started());
         }
         self.voters().all(|id| (self.reaches)(id)).then_some(()).ok_or_else(unhealthy)
     }
 
-    /// Without it there must be a majority that has started, and if it runs, one that runs.
+    /// Of the voters that remain a majority has started and, unless this one is down itself, is
+    /// connected.
     pub(super) fn check_remove(&self, id: MemberId) -> Result<(), Status> {
         match self.members.role(id) {
             None => return Err(not_found()),
@@ -84,7 +86,8 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Only a learner, and only if the majority with it has started.
+    /// Only a learner, and only if those that have started, itself among them, are a majority of
+    /// all voters with it.
     pub(super) fn check_promote(&self, id: MemberId) -> Result<(), Status> {
         match self.members.role(id) {
             None => return Err(not_found()),

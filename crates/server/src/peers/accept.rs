@@ -66,12 +66,12 @@ enum AcceptError {
     Replaced,
     #[error("no peer any more")]
     Gone,
-    #[error("member {member} was removed from the cluster by the change at {index}")]
+    #[error("member {member:x} was removed from the cluster by the change at {index}")]
     Removed { member: MemberId, index: Index },
-    #[error("cut")]
+    #[error("cut by this server on purpose")]
     Kicked,
     #[error(
-        "two processes run as member {member}: this one is earlier than {incarnation}, and refused"
+        "two processes run as member {member:x}: this one is earlier than {incarnation}, and refused"
     )]
     Superseded { member: MemberId, incarnation: u64 },
 }
@@ -201,15 +201,12 @@ fn check(net: &Net, hello: &Hello) -> Result<(), String> {
     let config = &net.config;
     if hello.cluster != config.cluster {
         return Err(format!(
-            "member {:016x} is of cluster {:016x}, this is cluster {:016x}",
-            hello.from.0, hello.cluster.0, config.cluster.0
+            "member {:x} is of cluster {:x}, this is cluster {:x}",
+            hello.from, hello.cluster, config.cluster
         ));
     }
     if hello.to != config.me {
-        return Err(format!(
-            "member {:016x} was asked for, this is member {:016x}",
-            hello.to.0, config.me.0
-        ));
+        return Err(format!("member {:x} was asked for, this is member {:x}", hello.to, config.me));
     }
     Ok(())
 }
@@ -224,8 +221,8 @@ fn check_terms(net: &Net, hello: &Hello) -> Result<(), String> {
         older => format!("protocol {older}, which says nothing of lease-reads"),
     };
     let own = LeaseTerms::describe(net.config.lease);
-    let from = hello.from.0;
-    Err(format!("member {from:016x} has {theirs}; this server has {own}: they must be the same"))
+    let from = hello.from;
+    Err(format!("member {from:x} has {theirs}; this server has {own}: they must be the same"))
 }
 
 /// Reads frames until the connection ends or the server stops.

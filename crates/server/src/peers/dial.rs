@@ -62,7 +62,7 @@ enum DialError {
     Moved,
     #[error("no address of it is known")]
     Homeless,
-    #[error("cut")]
+    #[error("cut by this server on purpose")]
     Kicked,
     #[error(
         "another process runs as this member and has started later ({incarnation}): only one may"

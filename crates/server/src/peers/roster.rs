@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use kvraft_base::{Index, MemberId};
+use kvraft_base::{Index, MemberId, limits};
 use tokio::time::Instant;
 
 use super::{
@@ -63,7 +63,7 @@ pub(super) enum Admission {
 }
 
 /// Most guests at once: as many as one change of members can bring.
-const GUEST_COUNT_MAX: usize = 16;
+const GUEST_COUNT_MAX: usize = limits::VOTERS_MAX + limits::LEARNERS_MAX;
 
 impl Net {
     pub(super) fn roster(&self) -> RwLockReadGuard<'_, Roster> {
@@ -132,9 +132,11 @@ impl Net {
     /// What to answer to a greeting that is for this server.
     pub(super) fn admit(self: &Arc<Self>, hello: &Hello) -> Admission {
         let id = hello.from;
-        let stranger = || format!("member {:016x} is not a peer in this server's cluster", id.0);
-        if id == self.config.me || id == MemberId::ZERO {
-            return Admission::Refused(stranger());
+        if id == self.config.me {
+            return Admission::Refused(format!("member {id:x} is this server itself"));
+        }
+        if id == MemberId::ZERO {
+            return Admission::Refused("a greeting without a member id".to_owned());
         }
         // Looked at once and as a whole: who becomes a member right now is not taken for one that
         // was removed.
@@ -151,8 +153,16 @@ impl Net {
             return Admission::Removed(settled);
         }
         let guests = roster.peers.values().filter(|peer| peer.is_guest()).count();
-        if hello.addresses.is_empty() || GUEST_COUNT_MAX <= guests {
-            return Admission::Refused(stranger());
+        if hello.addresses.is_empty() {
+            let text =
+                format!("member {id:x} is unknown here and does not say where it is reached");
+            return Admission::Refused(text);
+        }
+        if GUEST_COUNT_MAX <= guests {
+            let text = format!(
+                "member {id:x} is unknown here, as are {guests} others: no more are let in"
+            );
+            return Admission::Refused(text);
         }
         let standing = Standing::Guest { until: Instant::now() + self.config.linger };
         Admission::Welcome(self.begin(&mut roster, id, hello.addresses.clone(), standing))

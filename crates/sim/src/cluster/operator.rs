@@ -304,7 +304,7 @@ impl World {
     /// Switches a server off for good, if it really is no member any more.
     pub(crate) fn on_retire(&mut self, id: MemberId) {
         let (_, members) = self.checks.agreed_members();
-        let is_left = !members.contains(id) && id <= members.id_max();
+        let is_left = members.has_removed(id);
         let is_in_use = |server: &Server| server.standing == Standing::InUse;
         if is_left && self.servers.get(&id).is_some_and(is_in_use) {
             self.kill(id);
@@ -473,7 +473,7 @@ impl World {
     /// Sets up a server that is a member by now, unless it has left again.
     pub(crate) fn on_set_up(&mut self, id: MemberId) {
         let (_, members) = self.checks.agreed_members();
-        let has_left = !members.contains(id) && id <= members.id_max();
+        let has_left = members.has_removed(id);
         if !has_left {
             self.set_up(id, &members);
         }

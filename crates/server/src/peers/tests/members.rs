@@ -139,7 +139,7 @@ async fn removal_is_said_as_it_is_understood_and_when_it_is_certain() {
     a.net.set_peers(Peers { settled: None, ..peers });
     let (_, answer) = greet(at, seal(0, &newer.encode())).await;
     let Some(Answer::Refused { reason }) = answer else { panic!("{answer:?}") };
-    assert!(reason.contains("is not a peer"), "{reason}");
+    assert!(reason.contains("is unknown here"), "{reason}");
     // It may be the one that leads, and has to say that this server's configuration is undone.
     let reachable = Hello { addresses: vec!["127.0.0.1:1".to_owned()], ..newer };
     let (_, answer) = greet(at, seal(0, &reachable.encode())).await;

@@ -159,7 +159,7 @@ impl World {
         self.checks.on_message(message);
         if matches!(message.body, Body::PreVoteRequest { .. } | Body::VoteRequest { .. }) {
             let (_, members) = self.checks.agreed_members();
-            let is_removed = !members.contains(from) && from <= members.id_max();
+            let is_removed = members.has_removed(from);
             self.sometimes.removed_disturbed += u64::from(is_removed);
         }
         let node = Some(Endpoint::Server(from));
