@@ -137,8 +137,8 @@ impl Maintenance for Service {
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Service {
-    /// Has another server lead, the most up-to-date voter that is reachable if none is named, in the
-    /// time that a request has.
+    /// Has another server lead, the most up-to-date voter that is reachable if none is named, in
+    /// the time that a request has.
     async fn transfer(&self, to: Option<MemberId>) -> Result<(), Status> {
         let deadline = Instant::now() + self.0.request_timeout;
         loop {
