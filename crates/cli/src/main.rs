@@ -17,6 +17,7 @@ mod server_cmd;
 mod signals;
 mod sim_cmd;
 mod trace_cmd;
+mod tracing_server_cmd;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,7 @@ enum Command {
     Sim(sim_cmd::SimArgs),
     Check(check_cmd::CheckArgs),
     Trace(trace_cmd::TraceArgs),
+    TracingServer(tracing_server_cmd::TracingServerArgs),
     Completion(CompletionArgs),
     #[command(hide = true)]
     NoopServer(noop_server::NoopServerArgs),
@@ -95,6 +97,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Sim(args) => Ok(sim_cmd::main(&args)),
         Command::Check(args) => check_cmd::run(&args),
         Command::Trace(args) => trace_cmd::run(&args),
+        Command::TracingServer(args) => block_on(tracing_server_cmd::run(args)),
         Command::NoopServer(args) => block_on(noop_server::run(args)),
         Command::Completion(args) => completion(&args),
     }

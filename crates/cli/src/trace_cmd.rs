@@ -193,9 +193,7 @@ fn check(path: &Path) -> Result<ExitCode> {
     for (rule, verdict) in judged {
         match verdict {
             Verdict::Held => println!("kept            {}: {}", rule.name, rule.says),
-            Verdict::NotApplicable { missing } => {
-                println!("not applicable  {}: no {missing} in this trace", rule.name);
-            }
+            Verdict::NotApplicable { why } => println!("not applicable  {}: {why}", rule.name),
             Verdict::Broken(findings) => {
                 broken += 1;
                 println!("BROKEN          {}: {}", rule.name, rule.says);

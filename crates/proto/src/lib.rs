@@ -54,5 +54,9 @@ pub const METADATA_PROMOTE: &str = "kvraft-promote";
 /// has had no effect and never will, "unknown" when it may have one.
 pub const METADATA_OUTCOME: &str = "kvraft-outcome";
 
+/// A client that traces puts the token of its trace here, in base64, and finds the server's in the
+/// metadata of the answer.
+pub const METADATA_TRACE: &str = "kvraft-trace";
+
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use std::{
 
 use kvraft_base::{ClusterId, MemberId, MemberInfo, Members, MembersDraft, MembersError};
 use kvraft_raft::LeaseReads;
+use kvraft_trace::clock::{IDENTITY_SIZE_BYTES_MAX, is_identity};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -61,6 +62,10 @@ pub struct ServerConfig {
     pub log_format: LogFormat,
     /// Which events are logged: a level, or a filter as `tracing` has them.
     pub log_level: String,
+    /// `host:port` of the tracing server; none: nothing is recorded.
+    pub tracing_server: Option<String>,
+    /// This server's name in traces; see [`ServerConfig::tracing_identity`].
+    pub tracing_identity: Option<String>,
     /// Bounds.
     pub limits: Limits,
     /// The servers of the cluster. Only a new data directory takes them as the membership, and then
@@ -213,6 +218,12 @@ pub enum ConfigError {
     /// A request could not wait at all.
     #[error("request-timeout = 0ms leaves no time for any request")]
     NoRequestTime,
+    /// The tracing server cannot be found.
+    #[error("tracing-server: it is written as host:port")]
+    TracingServer,
+    /// This server cannot be called that in traces.
+    #[error("tracing-identity: it is one word of at most {IDENTITY_SIZE_BYTES_MAX} bytes")]
+    TracingIdentity,
     /// Consensus refuses it.
     #[error(transparent)]
     Raft(kvraft_raft::ConfigError),
@@ -253,6 +264,8 @@ impl ServerConfig {
             volatile_disk: false,
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
+            tracing_server: None,
+            tracing_identity: None,
             limits: Limits::default(),
             members: vec![MemberConfig {
                 id: MemberId(1),
@@ -279,6 +292,12 @@ impl ServerConfig {
         }
         if self.request_timeout.is_some_and(|time| time.is_zero()) {
             return Err(ConfigError::NoRequestTime);
+        }
+        if self.tracing_server.as_ref().is_some_and(|address| !address.contains(':')) {
+            return Err(ConfigError::TracingServer);
+        }
+        if !is_identity(&self.tracing_identity()) {
+            return Err(ConfigError::TracingIdentity);
         }
         self.limits.validate()?;
         self.raft().validate().map_err(|error| match error {
@@ -364,6 +383,12 @@ impl ServerConfig {
     #[must_use]
     pub fn peer_addresses(&self) -> BTreeMap<MemberId, String> {
         self.members.iter().map(|member| (member.id, member.peer.clone())).collect()
+    }
+
+    /// This server's name in traces: `server` and its id, if nothing else is configured.
+    #[must_use]
+    pub fn tracing_identity(&self) -> String {
+        self.tracing_identity.clone().unwrap_or_else(|| format!("server{}", self.member))
     }
 
     /// How long a request may wait.

@@ -15,6 +15,7 @@ use crate::{
     config::ServerConfig,
     driver::{Edge, Snapshot},
     peers::{Lane, PeerNet, Peers, SendError},
+    recorder::Recorder,
 };
 
 /// Called once with what has made it impossible to go on; ends the process, or tells a test.
@@ -27,6 +28,8 @@ pub(crate) struct ServerEdge {
     /// moments between are lost, like any other frame may be.
     pub(crate) peers: OnceLock<PeerNet>,
     pub(crate) on_fatal: FatalHandler,
+    /// There when this server traces.
+    pub(crate) recorder: Option<Arc<Recorder>>,
     me: MemberId,
     /// Where the configuration says that members listen for peers, this one included.
     configured: BTreeMap<MemberId, String>,
@@ -35,7 +38,11 @@ pub(crate) struct ServerEdge {
 }
 
 impl ServerEdge {
-    pub(crate) fn new(config: &ServerConfig, on_fatal: FatalHandler) -> Self {
+    pub(crate) fn new(
+        config: &ServerConfig,
+        recorder: Option<Arc<Recorder>>,
+        on_fatal: FatalHandler,
+    ) -> Self {
         let mut configured = config.peer_addresses();
         if let Some(own) = config.own_info().peer_addresses.into_iter().next() {
             configured.insert(config.member, own);
@@ -44,6 +51,7 @@ impl ServerEdge {
             board: Arc::new(Board::new()),
             peers: OnceLock::new(),
             on_fatal,
+            recorder,
             me: config.member,
             configured,
             telling: Mutex::default(),
@@ -110,6 +118,10 @@ impl Edge for ServerEdge {
             PeerLane::Control => Lane::Control,
             PeerLane::Bulk => Lane::Bulk,
         };
+        let frame = match &self.recorder {
+            Some(recorder) => recorder.on_frame_sent(to, frame),
+            None => frame,
+        };
         // Dropped and counted there if there is no way; the lanes expect losses.
         let peers = self.peers.get().ok_or(NotSent::Closed)?;
         peers.send(to, lane, frame).map_err(|error| match error {
@@ -120,12 +132,18 @@ impl Edge for ServerEdge {
 
     fn on_event(&self, event: &Event) {
         log_event(event);
+        if let Some(recorder) = &self.recorder {
+            recorder.on_event(event);
+        }
     }
 
     fn on_members(&self, membership: &Membership) {
         let Membership { index, members, committed } = membership;
         tracing::info!(%index, committed, "members are {members}");
         let removed = !membership.is_pending() && members.has_removed(self.me);
+        if let Some(recorder) = &self.recorder {
+            recorder.on_members(membership);
+        }
         self.board.set_members(membership, removed);
         self.tell_peers();
     }

@@ -30,7 +30,7 @@ fn membership(index: u64, voters: &[u64], committed: bool) -> Membership {
 fn edge() -> ServerEdge {
     let at: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let config = ServerConfig { member: ME, ..ServerConfig::alone(PathBuf::new(), at, at) };
-    ServerEdge::new(&config, Arc::new(|_| {}))
+    ServerEdge::new(&config, None, Arc::new(|_| {}))
 }
 
 /// Who leaves by a change that is not committed stays a peer, and who comes by it is one already.

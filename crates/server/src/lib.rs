@@ -11,6 +11,7 @@
 
 mod authority;
 mod board;
+mod collector;
 mod config;
 mod disk;
 mod driver;
@@ -19,9 +20,11 @@ mod grpc;
 mod logs;
 mod peers;
 mod publish;
+mod recorder;
 mod server;
 mod volatile;
 
+pub use collector::{Collector, CollectorConfig, CollectorError};
 pub use config::{
     ConfigError, ConfigFile, JoinInfo, Limits, LogFormat, MemberConfig, MemberEntry, ServerConfig,
     UnitError, derived_id, parse_size, parse_time,

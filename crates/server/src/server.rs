@@ -38,6 +38,7 @@ use crate::{
     grpc,
     peers::{Lane, LeaseTerms, PeerConfig, PeerError, PeerEvent, PeerNet},
     publish::publish,
+    recorder::{self, Recorder},
     volatile::VolatileDisk,
 };
 
@@ -93,6 +94,14 @@ pub struct Server {
     hand_over_time_max: Duration,
     stopping: watch::Sender<bool>,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    /// There when this server traces.
+    recording: Option<Recording>,
+}
+
+/// The task that carries records to the tracing server. Goes on when all else has stopped.
+struct Recording {
+    stopping: watch::Sender<bool>,
+    task: JoinHandle<()>,
 }
 
 impl Server {
@@ -125,7 +134,11 @@ impl Server {
         for note in &replica.notes {
             tracing::warn!("recovery: {note}");
         }
-        let edge = Arc::new(ServerEdge::new(&config, on_fatal));
+        let recorder = config.tracing_server.is_some().then(|| {
+            let trace_id = draw() >> 1;
+            Recorder::new(&config.tracing_identity(), config.member, trace_id)
+        });
+        let edge = Arc::new(ServerEdge::new(&config, recorder, on_fatal));
         let driver = start_driver(replica, &config, incarnation, &edge)?;
         if let Err(error) = start_peers(&config, incarnation, peers, &driver, &edge) {
             driver.stop();
@@ -162,8 +175,9 @@ impl Server {
             Arc::clone(&edge.board),
             stopping.subscribe(),
         ));
+        let recording = start_recording(&config, &edge);
         let hand_over_time_max = config.election_timeout;
-        Ok(Self { client_address, driver, edge, hand_over_time_max, stopping, serving })
+        Ok(Self { client_address, driver, edge, hand_over_time_max, stopping, serving, recording })
     }
 
     /// Where clients are served.
@@ -195,8 +209,22 @@ impl Server {
         let driver = Arc::clone(&self.driver);
         let stopped = tokio::task::spawn_blocking(move || driver.stop()).await;
         stopped.expect("stopping joins threads and does nothing else");
+        if let Some(recording) = self.recording {
+            recording.stopping.send_replace(true);
+            // It gives up by itself; one that panicked has ended the process.
+            drop(recording.task.await);
+        }
         tracing::info!("stopped");
     }
+}
+
+/// Carries what is recorded to the tracing server from now on.
+fn start_recording(config: &ServerConfig, edge: &ServerEdge) -> Option<Recording> {
+    let (recorder, address) = (edge.recorder.as_ref()?, config.tracing_server.as_ref()?);
+    let stopping = watch::Sender::new(false);
+    let (recorder, address) = (Arc::clone(recorder), address.clone());
+    let task = tokio::spawn(recorder::send_records(recorder, address, stopping.subscribe()));
+    Some(Recording { stopping, task })
 }
 
 /// A removed server receives no log any more: what its clients wait for happens elsewhere, or not
@@ -363,6 +391,12 @@ fn start_peers(
                 }
             }
             PeerEvent::Frame { peer, lane, payload } => {
+                let (token, payload) = recorder::unwrap(payload);
+                if let Some(edge) = answers.upgrade()
+                    && let Some(recorder) = &edge.recorder
+                {
+                    recorder.on_frame_received(peer, token, &payload);
+                }
                 // A bulk frame without room is offered again: it is not refused yet.
                 let refusable = lane == Lane::Control && Frame::is_forward(&payload);
                 let forward = refusable.then(|| payload.clone());

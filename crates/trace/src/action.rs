@@ -116,7 +116,14 @@ pub enum Action {
     /// A client's put has come.
     PutRecvd { client_id: String, op_id: u64, key: String, value: String },
     /// It is committed and applied.
-    PutCommitted { client_id: String, op_id: u64, key: String, value: String },
+    PutCommitted {
+        client_id: String,
+        op_id: u64,
+        key: String,
+        value: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        revision: Option<i64>,
+    },
     /// A client's get has come.
     GetRecvd { client_id: String, op_id: u64, key: String },
     /// It is answered.

@@ -74,9 +74,12 @@ impl Tracer {
         self.stamp(token.trace_id, &action)
     }
 
-    /// Knows from now on what the other knows, without a record.
+    /// Knows from now on what the other knows, without a record. Of itself nobody knows better than
+    /// this node: what others say of it is of an earlier life, or wrong.
     pub fn merge(&mut self, clock: &VectorClock) {
+        let own = self.clock.get(&self.identity);
         self.clock.merge(clock);
+        self.clock.set(&self.identity, own);
     }
 
     /// One more record, which the caller makes by itself; its clock.

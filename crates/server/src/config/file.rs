@@ -66,6 +66,12 @@ pub struct ConfigFile {
     /// Which events are logged.
     #[serde(default = "default_log_level")]
     pub log_level: String,
+    /// `host:port` of the tracing server; nothing is recorded if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing_server: Option<String>,
+    /// This server's name in traces; `server` and its id by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing_identity: Option<String>,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
@@ -192,6 +198,8 @@ impl ConfigFile {
             volatile_disk: self.volatile_disk,
             log_format: self.log_format,
             log_level: self.log_level,
+            tracing_server: self.tracing_server,
+            tracing_identity: self.tracing_identity,
             limits: self.limits,
             members,
             join: None,
@@ -226,6 +234,8 @@ impl From<&ServerConfig> for ConfigFile {
             volatile_disk: config.volatile_disk,
             log_format: config.log_format,
             log_level: config.log_level.clone(),
+            tracing_server: config.tracing_server.clone(),
+            tracing_identity: config.tracing_identity.clone(),
             limits: config.limits.clone(),
             members: config.members.iter().map(entry).collect(),
         }

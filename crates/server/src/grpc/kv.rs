@@ -3,13 +3,14 @@
 use kvraft_base::{ClientId, OpId, limits};
 use kvraft_kv::{Answer, CompactRequest, Query, Refused, Request, Response, SessionOp};
 use kvraft_proto::{
-    METADATA_ACKED, METADATA_CLIENT, METADATA_OP,
+    METADATA_ACKED, METADATA_CLIENT, METADATA_OP, METADATA_TRACE,
     etcdserverpb::{self as pb, kv_server::Kv},
 };
 use prost::Message;
 use tonic::{Status, metadata::MetadataMap};
 
 use super::{Service, convert, errors};
+use crate::recorder::{GetSeen, PutSeen};
 
 type GrpcRequest<T> = tonic::Request<T>;
 type GrpcResult<T> = Result<tonic::Response<T>, Status>;
@@ -17,14 +18,25 @@ type GrpcResult<T> = Result<tonic::Response<T>, Status>;
 #[tonic::async_trait]
 impl Kv for Service {
     async fn range(&self, request: GrpcRequest<pb::RangeRequest>) -> GrpcResult<pb::RangeResponse> {
-        let range = convert::range_request(request.into_inner());
+        let (metadata, _, range) = request.into_parts();
+        let seen = self.0.edge.recorder.as_deref().filter(|_| range.range_end.is_empty());
+        let seen = seen.map(|recorder| {
+            let seen = GetSeen::new(&range.key);
+            (recorder, recorder.on_request(trace_token(&metadata), &seen.received()), seen)
+        });
+        let range = convert::range_request(range);
         let range = range.map_err(|refused| errors::refused(&refused))?;
         range.check().map_err(|refused| errors::refused(&refused))?;
         let linearizable = !range.serializable;
         match self.query(Query::Range(range), linearizable).await? {
             Answer::Range(response) => {
                 let header = self.header(response.revision);
-                Ok(tonic::Response::new(convert::range_response(response, header)))
+                let token = seen.and_then(|(recorder, trace, seen)| {
+                    let value = response.kvs.first().map(|kv| kv.value.as_ref());
+                    recorder.on_answer(trace, &seen.answered(value))
+                });
+                let response = convert::range_response(response, header);
+                Ok(with_token(tonic::Response::new(response), token))
             }
             other => unreachable!("a range is answered by a range, not {other:?}"),
         }
@@ -32,13 +44,21 @@ impl Kv for Service {
 
     async fn put(&self, request: GrpcRequest<pb::PutRequest>) -> GrpcResult<pb::PutResponse> {
         let session = session_of(request.metadata())?;
-        let put = request.into_inner();
+        let (metadata, _, put) = request.into_parts();
         let size_bytes = checked_size(&put)?;
+        let seen = self.0.edge.recorder.as_deref().map(|recorder| {
+            let seen = PutSeen::new(session, &put.key, &put.value);
+            (recorder, recorder.on_request(trace_token(&metadata), &seen.received()), seen)
+        });
         let put = Request::Put(convert::put_request(put));
         match self.propose(put, size_bytes, session).await? {
             Response::Put(response) => {
                 let header = self.header(response.revision);
-                Ok(tonic::Response::new(convert::put_response(response, header)))
+                let token = seen.and_then(|(recorder, trace, seen)| {
+                    recorder.on_answer(trace, &seen.committed(response.revision.0))
+                });
+                let response = convert::put_response(response, header);
+                Ok(with_token(tonic::Response::new(response), token))
             }
             other => Err(mismatch(&other)),
         }
@@ -99,6 +119,19 @@ impl Kv for Service {
             other => Err(mismatch(&other)),
         }
     }
+}
+
+/// The token of a client that traces.
+fn trace_token(metadata: &MetadataMap) -> Option<&str> {
+    metadata.get(METADATA_TRACE)?.to_str().ok()
+}
+
+/// The answer to a client that traces has a token, too.
+fn with_token<T>(mut response: tonic::Response<T>, token: Option<String>) -> tonic::Response<T> {
+    if let Some(token) = token.and_then(|token| token.parse().ok()) {
+        response.metadata_mut().insert(METADATA_TRACE, token);
+    }
+    response
 }
 
 fn checked_size(message: &impl Message) -> Result<usize, Status> {

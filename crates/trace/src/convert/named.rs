@@ -176,26 +176,35 @@ impl<'a> Names<'a> {
     }
 }
 
-/// An entry from the line that people see.
+/// An entry from the line that people see: `Put(k,v) session=3 op=4`.
 fn entry_of(entry: &LogEntry) -> Entry {
-    let call = |name: &str| entry.text.strip_prefix(name)?.strip_suffix(')');
+    let (line, client_info) = match entry.text.rsplit_once(" session=") {
+        Some((line, session)) => (line, client_in(session)),
+        None => (entry.text.as_ref(), ClientInfo::default()),
+    };
+    let call = |name: &str| line.strip_prefix(name)?.strip_suffix(')');
     let (kind, val) = if let Some(put) = call("Put(") {
         let value = put.strip_prefix(entry.key.as_ref()).and_then(|it| it.strip_prefix(','));
         (1, value.unwrap_or_default())
     } else if call("Get(").is_some() {
         (2, "")
-    } else if call("Delete(").is_some() {
+    } else if call("DeleteRange(").is_some() {
         (3, "")
-    } else if entry.text.eq_ignore_ascii_case("no-op") {
+    } else if line.eq_ignore_ascii_case("no-op") {
         (0, "")
-    } else if entry.text.starts_with("members") {
-        (5, entry.text.as_ref())
+    } else if line.starts_with("members") {
+        (5, line)
     } else {
-        (4, entry.text.as_ref())
+        (4, line)
     };
-    let client_info = ClientInfo::default();
     let command = Command { kind, key: entry.key.to_string(), val: val.to_owned(), client_info };
     Entry { term: entry.term, command, index: entry.index }
+}
+
+/// `3 op=4`
+fn client_in(session: &str) -> ClientInfo {
+    let (client, op) = session.split_once(" op=").unwrap_or((session, ""));
+    ClientInfo { client_id: client.to_owned(), op_id: op.parse().unwrap_or_default() }
 }
 
 fn number(event: &Event, name: &str) -> Option<u64> {

@@ -17,7 +17,7 @@ fn trace() -> Log {
     let (id, key, value) = ("1".to_owned(), "k".to_owned(), "v".to_owned());
     let put = Action::Put { client_id: id, op_id: 1, key, value };
     let (id, key, value) = ("1".to_owned(), "k".to_owned(), "v".to_owned());
-    let committed = Action::PutCommitted { client_id: id, op_id: 1, key, value };
+    let committed = Action::PutCommitted { client_id: id, op_id: 1, key, value, revision: None };
     let client_info = ClientInfo { client_id: "1".into(), op_id: 1 };
     let command = Command { kind: 1, key: "k".into(), val: "v".into(), client_info };
     let request = AppendRequest {
@@ -89,11 +89,9 @@ fn clocks_alone_give_causes() {
 fn broken_rules_become_violations() {
     let mut log = trace();
     let twice = log.records.iter().find(|it| it.tag.as_ref() == "PutCommitted").unwrap().clone();
-    let mut other = Tracer::new("server2");
     let own = log.records.iter().rfind(|it| it.identity.as_ref() == "server2");
-    other.merge(&own.unwrap().clock);
-    let mut again = other.record(9, &twice.action().unwrap());
-    again.identity = other.identity().clone();
+    let mut other = Tracer::resume("server2", own.unwrap().clock.clone());
+    let again = other.record(9, &twice.action().unwrap());
     log = Log::from_records(log.records.into_iter().chain([again]).collect());
     let run = run_of_log(&log, "").unwrap();
     assert_eq!(run.violations.len(), 1);

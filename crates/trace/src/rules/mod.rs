@@ -32,6 +32,8 @@ pub struct Rule {
     pub says: &'static str,
     /// It applies to traces that have all of these actions.
     pub needs: &'static [&'static str],
+    /// It does not apply to traces that have this action.
+    pub unless: Option<&'static str>,
     judge: fn(&Facts<'_>, &mut Vec<Finding>),
 }
 
@@ -49,10 +51,10 @@ pub struct Finding {
 pub enum Verdict {
     /// It keeps it.
     Held,
-    /// It has none of the actions of this name, which the rule is about.
+    /// It lacks what the rule is about, or has what the rule does not understand.
     NotApplicable {
-        /// The action.
-        missing: &'static str,
+        /// Which action it has or has not.
+        why: String,
     },
     /// It breaks it.
     Broken(Vec<Finding>),
@@ -104,7 +106,10 @@ impl Rule {
     fn verdict(&self, facts: &Facts<'_>) -> Verdict {
         let has = |tag: &str| facts.log().records.iter().any(|record| *record.tag == *tag);
         if let Some(missing) = self.needs.iter().find(|tag| !has(tag)) {
-            return Verdict::NotApplicable { missing };
+            return Verdict::NotApplicable { why: format!("no {missing} in this trace") };
+        }
+        if let Some(found) = self.unless.filter(|tag| has(tag)) {
+            return Verdict::NotApplicable { why: format!("{found} in this trace") };
         }
         let mut findings = Vec::new();
         (self.judge)(facts, &mut findings);

@@ -13,6 +13,7 @@ pub(super) const RESULT_AFTER_COMMIT: Rule = Rule {
     name: "result-after-commit",
     says: "a client has the result of an operation only after it was committed",
     needs: &["PutResultRecvd", "PutCommitted"],
+    unless: None,
     judge: |facts, findings| {
         let mut committed = BTreeMap::<Id, Vec<u32>>::new();
         for (place, action) in facts.each() {
@@ -58,20 +59,23 @@ fn asked(facts: &Facts<'_>) -> BTreeMap<(u16, u64), (u32, Id)> {
     questions.collect()
 }
 
-/// Exactly once.
+/// Exactly once. A retry that is answered with the first one's result has its revision.
 pub(super) const COMMITTED_ONCE: Rule = Rule {
     name: "committed-once",
     says: "a put takes effect once, however often it is tried",
     needs: &["PutCommitted"],
+    unless: None,
     judge: |facts, findings| {
-        let mut known = BTreeMap::<Id, u32>::new();
+        let mut known = BTreeMap::<Id, (u32, Option<i64>)>::new();
         for (place, action) in facts.each() {
-            let Action::PutCommitted { client_id, op_id, .. } = action else { continue };
+            let Action::PutCommitted { client_id, op_id, revision, .. } = action else { continue };
             // Without a session nothing names the operation.
             if client_id.is_empty() {
                 continue;
             }
-            if let Some(first) = known.insert((client_id.clone(), *op_id), place) {
+            let id = (client_id.clone(), *op_id);
+            let (first, known) = *known.entry(id).or_insert((place, *revision));
+            if first != place && (revision.is_none() || known != *revision) {
                 let what = format!("operation {op_id} of client {client_id} is committed twice");
                 findings.push(facts.finding(&[first, place], what));
             }
@@ -84,6 +88,7 @@ pub(super) const READ_OF_A_PUT: Rule = Rule {
     name: "read-of-a-put",
     says: "a value that is read was put before, and no missing key has one",
     needs: &["Put", "GetResultRecvd"],
+    unless: None,
     judge: |facts, findings| {
         let mut puts = BTreeMap::<(&str, &str), Vec<u32>>::new();
         for (place, action) in facts.each() {

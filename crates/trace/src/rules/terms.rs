@@ -10,6 +10,7 @@ pub(super) const ONE_LEADER_PER_TERM: Rule = Rule {
     name: "one-leader-per-term",
     says: "in a term at most one server leads",
     needs: &["AppendEntriesRequestSent"],
+    unless: None,
     judge: |facts, findings| {
         let mut leaders = BTreeMap::new();
         for (place, action) in facts.each() {
@@ -48,6 +49,7 @@ pub(super) const TERM_MONOTONIC: Rule = Rule {
     name: "term-monotonic",
     says: "a server's term never goes back",
     needs: &["AppendEntriesRequestSent"],
+    unless: None,
     judge: |facts, findings| {
         let mut terms = BTreeMap::new();
         for (place, action) in facts.each() {
@@ -67,6 +69,7 @@ pub(super) const COMMIT_MONOTONIC: Rule = Rule {
     name: "commit-monotonic",
     says: "a leader's commit index never goes back within its term",
     needs: &["AppendEntriesRequestSent"],
+    unless: None,
     judge: |facts, findings| {
         let mut commits = BTreeMap::new();
         for (place, action) in facts.each() {
@@ -91,6 +94,7 @@ pub(super) const TOKEN_WAS_SENT: Rule = Rule {
     name: "token-was-sent",
     says: "a token that is received was made before, by its sender",
     needs: &["ReceiveTokenTrace"],
+    unless: None,
     judge: |facts, findings| {
         let mut made = BTreeMap::new();
         let mut strangers = BTreeSet::new();

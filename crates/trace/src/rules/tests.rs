@@ -102,7 +102,7 @@ fn put(op_id: u64, value: &str) -> Action {
 
 fn committed(op_id: u64, value: &str) -> Action {
     let (client_id, key) = ("1".to_owned(), "k".to_owned());
-    Action::PutCommitted { client_id, op_id, key, value: value.into() }
+    Action::PutCommitted { client_id, op_id, key, value: value.into(), revision: None }
 }
 
 fn put_result(op_id: u64) -> Action {
@@ -136,7 +136,8 @@ fn right_traces_keep_every_rule() {
     let mut lone = Tracer::new("a");
     let log = Log::from_records(vec![lone.create_trace(1)]);
     for (rule, verdict) in judge(&log).unwrap() {
-        assert_eq!(verdict, Verdict::NotApplicable { missing: rule.needs[0] });
+        let why = format!("no {} in this trace", rule.needs[0]);
+        assert_eq!(verdict, Verdict::NotApplicable { why });
     }
 }
 
@@ -216,6 +217,22 @@ fn a_put_that_is_committed_twice_is_found() {
     let mut scene = right();
     scene.at(1, &committed(1, "v"));
     scene.breaks(operations::COMMITTED_ONCE, "operation 1 of client 1 is committed twice");
+}
+
+/// Who answers a retry with the result of the first try has committed nothing; who has another
+/// revision has.
+#[test]
+fn a_retry_is_told_from_a_second_effect() {
+    let commit = |revision| {
+        let (client_id, key, value) = ("1".to_owned(), "k".to_owned(), "w".to_owned());
+        Action::PutCommitted { client_id, op_id: 5, key, value, revision: Some(revision) }
+    };
+    let mut scene = right();
+    scene.at(0, &commit(7));
+    scene.at(1, &commit(7));
+    assert_eq!(scene.verdict(operations::COMMITTED_ONCE), Verdict::Held);
+    scene.at(2, &commit(8));
+    scene.breaks(operations::COMMITTED_ONCE, "operation 5 of client 1 is committed twice");
 }
 
 #[test]
