@@ -95,6 +95,10 @@ pub(crate) struct SimArgs {
     /// Write a page that shows one run to this file: open it with a browser
     #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
     html: Option<PathBuf>,
+    /// Write the traces of one run into this folder: trace_output.log and shiviz_output.log, as
+    /// `kvraft tracing-server` does
+    #[arg(long, value_name = "DIR", conflicts_with = "seeds")]
+    trace_dir: Option<PathBuf>,
     /// Run what this file says, instead of drawing a run
     #[arg(
         long,
@@ -230,13 +234,7 @@ fn run_one_scenario(args: &SimArgs) -> Result<ExitCode, String> {
         println!("seed {}", scenario.seed);
     }
     let began = Instant::now();
-    let report = if let Some(path) = &args.html {
-        let (report, recorded) = record_scenario(scenario);
-        plan_files::write_page(path, recorded, origin.replay())?;
-        report
-    } else {
-        run_scenario(scenario, &|| true)
-    };
+    let report = run_as_asked(args, scenario, &origin)?;
     if let Some(path) = &args.history {
         std::fs::write(path, report.history.to_jsonl())
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
@@ -255,6 +253,22 @@ fn run_one_scenario(args: &SimArgs) -> Result<ExitCode, String> {
     print_summary(&report, took);
     print_violation(&origin.replay(), &report, !args.trace);
     Ok(exit_code(report.violation.is_some()))
+}
+
+/// Runs it, and writes what shows it: a page, its traces.
+fn run_as_asked(args: &SimArgs, scenario: Scenario, origin: &Origin) -> Result<Report, String> {
+    if args.html.is_none() && args.trace_dir.is_none() {
+        return Ok(run_scenario(scenario, &|| true));
+    }
+    let (report, recorded) = record_scenario(scenario);
+    let recorded = plan_files::titled(recorded, origin.replay())?;
+    if let Some(path) = &args.html {
+        plan_files::write_page(path, &recorded)?;
+    }
+    if let Some(folder) = &args.trace_dir {
+        plan_files::write_traces(folder, &recorded)?;
+    }
+    Ok(report)
 }
 
 /// Shrinks a run that broke a rule, and shows what is left of it.

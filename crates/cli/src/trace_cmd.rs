@@ -49,6 +49,7 @@ enum Command {
       ShiViz takes few events at a time: a long trace becomes shiviz.1.log, shiviz.2.log …
   kvraft trace convert --to perfetto trace_output.log -o run.json
       Open it at https://ui.perfetto.dev
+  kvraft trace convert --to html shiviz_output.log -o run.html
   kvraft trace convert --to text trace_output.log | less")]
 struct ConvertArgs {
     /// Into what
@@ -72,6 +73,8 @@ enum Format {
     Shiviz,
     /// JSON for Perfetto and Chrome
     Perfetto,
+    /// A page that shows it, in one file
+    Html,
     /// A line for each event
     Text,
     /// JSON lines, as in trace_output.log
@@ -141,6 +144,7 @@ fn convert(args: &ConvertArgs) -> Result<ExitCode> {
             return write_windows(args.output.as_deref(), &windows);
         }
         Format::Perfetto => perfetto::write(&as_run()?),
+        Format::Html => kvraft_trace::run::page(&[&as_run()?]),
         Format::Text => text::write(&as_run()?),
         Format::Json => log.to_json_lines(),
     };

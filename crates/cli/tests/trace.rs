@@ -65,6 +65,8 @@ fn traces_are_converted() {
     assert!(!trace(&["convert", "--to", "shiviz", "--window", "3", file]).status.success());
     let text = out(&trace(&["convert", "--to", "text", file]));
     assert!(text.contains("server2 NoOpRequest trace=9223372036854775808"), "{text}");
+    let html = out(&trace(&["convert", "--to", "html", file]));
+    assert!(html.starts_with("<!doctype html>"));
     let perfetto = out(&trace(&["convert", "--to", "perfetto", file]));
     let json: serde_json::Value = serde_json::from_str(&perfetto).unwrap();
     assert!(10 < json["traceEvents"].as_array().unwrap().len());
@@ -93,4 +95,26 @@ fn errors_say_where() {
     let checked = trace(&["check", file.to_str().unwrap()]);
     assert_eq!(checked.status.code(), Some(0));
     assert!(out(&checked).contains("not applicable  one-leader-per-term"));
+}
+
+/// What a simulated run has recorded keeps Raft's rules, and its clocks are right.
+#[test]
+fn simulated_runs_write_traces() {
+    let dir = folder("sim");
+    let folder = dir.to_str().unwrap();
+    let arguments = ["sim", "--seed", "7", "--trace-dir", folder];
+    let run = Command::new(KVRAFT).args(arguments).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let file = dir.join("trace_output.log");
+    let verified = trace(&["verify", file.to_str().unwrap()]);
+    assert_eq!(verified.status.code(), Some(0), "{}", out(&verified));
+    let checked = trace(&["check", file.to_str().unwrap()]);
+    let said = out(&checked);
+    assert_eq!(checked.status.code(), Some(0), "{said}");
+    for rule in ["one-leader-per-term", "log-matching", "leader-completeness"] {
+        assert!(said.contains(&format!("kept            {rule}")), "{said}");
+    }
+    let shiviz = dir.join("shiviz_output.log");
+    let back = trace(&["convert", "--to", "json", shiviz.to_str().unwrap()]);
+    assert_eq!(out(&back), fs::read_to_string(&file).unwrap());
 }

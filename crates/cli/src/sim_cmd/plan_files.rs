@@ -1,4 +1,5 @@
-//! Files of one run: what `--plan` reads, and what `--write-plan` and `--html` write.
+//! Files of one run: what `--plan` reads, and what `--write-plan`, `--html` and
+//! `--trace-dir` write.
 
 use std::{
     fmt::Write as _,
@@ -51,17 +52,44 @@ pub(super) fn write(path: &Path, scenario: &Scenario, origin: &Origin) -> Result
     ) else {
         unreachable!("text takes everything");
     };
-    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+    write_text(path, &text)
+}
+
+/// What was recorded of a run, with the command and the version that make it again.
+///
+/// # Errors
+/// In words: nothing was recorded.
+pub(super) fn titled(recorded: Option<Run>, replay: String) -> Result<Run, String> {
+    let mut recorded = recorded.ok_or("the cluster could not be set up: nothing to show")?;
+    recorded.command = replay;
+    recorded.version = format!("kvraft {}", env!("CARGO_PKG_VERSION"));
+    Ok(recorded)
 }
 
 /// Writes a page that shows a run.
 ///
 /// # Errors
-/// In words: there is nothing to show, or the file cannot be written.
-pub(super) fn write_page(path: &Path, recorded: Option<Run>, replay: String) -> Result<(), String> {
-    let mut recorded = recorded.ok_or("the cluster could not be set up: nothing to show")?;
-    recorded.command = replay;
-    recorded.version = format!("kvraft {}", env!("CARGO_PKG_VERSION"));
-    std::fs::write(path, kvraft_trace::run::page(&[&recorded]))
-        .map_err(|error| format!("cannot write {}: {error}", path.display()))
+/// In words: the file cannot be written.
+pub(super) fn write_page(path: &Path, recorded: &Run) -> Result<(), String> {
+    write_text(path, &kvraft_trace::run::page(&[recorded]))
+}
+
+/// Writes what shows a recorded run as `kvraft tracing-server` would have written it.
+///
+/// # Errors
+/// In words: the folder cannot be made, or a file in it cannot be written.
+pub(super) fn write_traces(folder: &Path, recorded: &Run) -> Result<(), String> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    let log = kvraft_trace::convert::log_of_run(recorded);
+    write_text(&folder.join("trace_output.log"), &log.to_json_lines())?;
+    write_text(&folder.join("shiviz_output.log"), &kvraft_trace::shiviz::write_log(&log))
+}
+
+/// Writes a file.
+///
+/// # Errors
+/// In words: which file, and why it cannot be written.
+fn write_text(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }

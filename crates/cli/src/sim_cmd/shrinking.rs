@@ -156,7 +156,8 @@ pub(super) fn write_bundle(
     write("history.jsonl", found.report.history.to_jsonl())?;
     write("about.txt", about(folder, whole, found, origin))?;
     let replay = Origin::File(plan_path(folder)).replay();
-    plan_files::write_page(&folder.join("run.html"), found.recorded.take(), replay)
+    let recorded = plan_files::titled(found.recorded.take(), replay)?;
+    plan_files::write_page(&folder.join("run.html"), &recorded)
 }
 
 /// The plan of a bundle.
