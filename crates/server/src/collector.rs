@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use kvraft_trace::{clock, record::Log};
+use kvraft_trace::{clock, record::Record};
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
@@ -242,12 +242,12 @@ async fn converse(
             Frame::Bye => return Ok(()),
             _ => return Err(rubbish("a frame that nodes do not send")),
         };
-        let taken = Log::read(lines.as_bytes()).map_err(|error| rubbish(&error.to_string()));
+        let taken = records_in(&lines);
         // Room first: what is taken is then certain to get to the files, in order.
         let room = files.reserve().await.map_err(|_| io::Error::other("the files are closed"))?;
-        let taken = taken.and_then(|log| {
+        let taken = taken.and_then(|records| {
             let mut nodes = shared.nodes();
-            let (batch, own) = nodes.take(identity, session, log.records)?;
+            let (batch, own) = nodes.take(identity, session, records)?;
             room.send(batch);
             Ok(own)
         });
@@ -260,6 +260,12 @@ async fn converse(
         }
     }
     Ok(())
+}
+
+/// A record a line, and nothing else.
+fn records_in(lines: &str) -> io::Result<Vec<Record>> {
+    let records = (1..).zip(lines.lines()).map(|(number, line)| Record::from_json(line, number));
+    records.collect::<Result<_, _>>().map_err(|error| rubbish(&error.to_string()))
 }
 
 /// The name of whoever has come.

@@ -248,6 +248,8 @@ impl State {
             record.clock.merge(clock);
             record.clock.set(&identity, own);
         }
+        // Their clocks have grown.
+        self.waiting_size_bytes = self.waiting.iter().map(size_bytes).sum();
         self.tracer = Tracer::resume(identity, last);
     }
 

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use kvraft_trace::{
-    action::Action, clock::VectorClock, record::Record, tracer::Tracer, verify::verify,
+    action::Action, clock::VectorClock, record::Log, tracer::Tracer, verify::verify,
 };
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;

@@ -50,6 +50,17 @@ fn numbers_of_an_earlier_life_are_not_used_again() {
     assert_eq!(state.waiting[3].clock.get("server2"), 3);
 }
 
+/// Records that learn where the clock stands take more room than before, and give as much back.
+#[test]
+fn room_is_given_back_whatever_was_learned_meanwhile() {
+    let recorder = recorder();
+    let clock = (1..=40).map(|number| (format!("server{number}").into(), 50));
+    recorder.state().start(&clock.collect());
+    let mut state = recorder.state();
+    state.taken(u64::MAX);
+    assert_eq!((state.waiting.len(), state.waiting_size_bytes), (0, 0));
+}
+
 /// A full buffer counts what it does not take, and its trace has no hole.
 #[test]
 fn a_full_buffer_leaves_no_hole() {

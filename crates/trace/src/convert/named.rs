@@ -159,7 +159,8 @@ impl<'a> Names<'a> {
         let last = prev_log_index.saturating_add(count);
         let entries = log
             .into_iter()
-            .flat_map(|log| log.range(prev_log_index.saturating_add(1)..=last))
+            .flat_map(|log| log.range(prev_log_index.saturating_add(1)..))
+            .take_while(|(index, _)| **index <= last)
             .map(|(_, entry)| entry_of(entry))
             .collect();
         let to = Some(to);
