@@ -16,6 +16,7 @@ use std::{
 use bytes::Bytes;
 use kvraft_base::{Entry, EntryKind, Index, MemberId, Members, Position, Term, Write};
 use kvraft_raft::{AppendOutcome, Body, Message};
+use kvraft_store::Note;
 
 use super::{
     mirror::Mirror,
@@ -50,6 +51,18 @@ struct Held {
     is_lost: bool,
 }
 
+/// How often checks have compared something: one that never does finds nothing either.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Looks {
+    pub(crate) acknowledgements: u64,
+    pub(crate) votes: u64,
+    pub(crate) elections: u64,
+    pub(crate) quorums: u64,
+    pub(crate) commits: u64,
+    pub(crate) recoveries: u64,
+    pub(crate) configurations: u64,
+}
+
 /// What has been seen of the whole cluster since the run began.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
@@ -69,6 +82,7 @@ pub(crate) struct Checks {
     settled_terms: BTreeSet<Term>,
     /// How often a configuration was taken back.
     pub(crate) cut_count: u64,
+    pub(crate) looks: Looks,
     violations: Vec<Violation>,
 }
 
@@ -137,8 +151,28 @@ impl Checks {
         }
         let recovered = held.durable.on_recovered(*hard_state, *applied, tail, *last, may_miss);
         held.written = held.durable.clone();
+        self.looks.recoveries += 1;
         if let Err(detail) = recovered {
             self.fail(Check::SyncedSurvives, format!("server {server}: {detail}"));
+        }
+    }
+
+    /// A server whose disk was never hit has lost nothing, and does not say that it has.
+    pub(crate) fn on_notes(&mut self, server: MemberId, notes: &[Note]) {
+        let is_loss = |note: &&Note| match note {
+            Note::TableSetAside { .. }
+            | Note::Hollow { .. }
+            | Note::Muted { .. }
+            | Note::JournalCut { .. }
+            | Note::Damaged { .. } => true,
+            Note::TornTail { .. }
+            | Note::InstallRolledForward { .. }
+            | Note::Refounded { .. }
+            | Note::LeftoverRemoved { .. } => false,
+        };
+        if let Some(note) = notes.iter().find(is_loss) {
+            let detail = format!("server {server}, whose disk is sound, has found: {note}");
+            self.fail(Check::SyncedSurvives, detail);
         }
     }
 
@@ -188,6 +222,7 @@ impl Checks {
             Body::AppendAnswer { outcome: AppendOutcome::Accepted { matched } }
             | Body::HeartbeatAnswer { matched, .. } => {
                 let matched = *matched;
+                self.looks.acknowledgements += 1;
                 if !self.mirror(from).holds(matched) {
                     let durable = self.mirror(from).last();
                     self.fail(
@@ -219,6 +254,7 @@ impl Checks {
                 format!("server {voter} voted for {first} and {candidate} in term {term}"),
             );
         }
+        self.looks.votes += 1;
         let durable = self.mirror(voter).hard_state();
         let kept = durable.term == term && durable.vote == Some(candidate);
         if durable.term <= term && !kept {
@@ -232,9 +268,10 @@ impl Checks {
     /// A server takes entries as committed.
     pub(crate) fn on_committed(&mut self, server: MemberId, term: Term, entries: &[Entry]) {
         for entry in entries {
-            if let Some(agreed) = self.agreed_at(entry.index) {
-                if agreed.term != entry.term || agreed.checksum != entry.checksum {
-                    let was = agreed.term;
+            let agreed = self.agreed_at(entry.index).map(|agreed| (agreed.term, agreed.checksum));
+            if let Some((was, checksum)) = agreed {
+                self.looks.commits += 1;
+                if was != entry.term || checksum != entry.checksum {
                     self.fail(
                         Check::CommittedNeverChanges,
                         format!(

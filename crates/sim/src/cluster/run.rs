@@ -300,6 +300,7 @@ impl World {
     fn judge(&mut self) -> Result<(), Violation> {
         self.sometimes.on_history(&self.evidence.history);
         self.sometimes.members_cut += self.checks.cut_count;
+        self.sometimes.on_looks(self.checks.looks);
         let judged = verdict::check(self.checks.agreed(), &mut self.evidence, self.now)?;
         self.sometimes.duplicates += judged.duplicate_count;
         self.sometimes.expired += judged.expired_count;

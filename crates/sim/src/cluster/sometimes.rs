@@ -5,6 +5,7 @@ use std::ops::AddAssign;
 
 use kvraft_raft::Event;
 
+use super::checks::Looks;
 use crate::history::{History, HistoryEvent, Outcome};
 
 macro_rules! sometimes {
@@ -50,6 +51,8 @@ sometimes! {
     crashes: "crash",
     /// A server lost power in the middle of a write.
     fuse_blown: "crash inside a write",
+    /// A process was killed in the middle of a write.
+    killed_inside_write: "kill inside a write",
     /// A server lost power during its recovery.
     crash_in_recovery: "crash during recovery",
     /// A bit of a table flipped.
@@ -166,6 +169,20 @@ sometimes! {
     expired: "session expired",
     /// The black-box search took the history.
     searched: "history searched",
+    /// An acknowledgement was compared with the disk of whoever gave it.
+    acknowledgements_checked: "acknowledgement checked",
+    /// A vote was.
+    votes_checked: "vote checked",
+    /// A leader's votes were counted.
+    elections_checked: "election checked",
+    /// The disks that hold what is taken as committed were counted.
+    quorums_checked: "quorum checked",
+    /// A commit was compared with what was committed before.
+    commits_checked: "commit checked",
+    /// What recovery found was compared with what had been synced.
+    recoveries_checked: "recovery checked",
+    /// The configuration that a server decides by was compared with its log.
+    configurations_checked: "configuration checked",
 }
 
 impl Sometimes {
@@ -194,6 +211,17 @@ impl Sometimes {
             | Event::Unmuted { .. }
             | Event::Ignored { .. } => {}
         }
+    }
+
+    /// Counts what the checks of a finished run have looked at.
+    pub(crate) fn on_looks(&mut self, looks: Looks) {
+        self.acknowledgements_checked += looks.acknowledgements;
+        self.votes_checked += looks.votes;
+        self.elections_checked += looks.elections;
+        self.quorums_checked += looks.quorums;
+        self.commits_checked += looks.commits;
+        self.recoveries_checked += looks.recoveries;
+        self.configurations_checked += looks.configurations;
     }
 
     /// Counts how the operations of a finished run ended.

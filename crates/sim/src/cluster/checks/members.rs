@@ -146,6 +146,7 @@ impl Checks {
         self.counted = status.commit;
         let Some(term) = term_at_commit else { return };
         let position = Position::new(term, status.commit);
+        self.looks.quorums += 1;
         let holds = |id| {
             self.held.get(&id).is_some_and(|held| {
                 let once = held.durable_once.as_ref();
@@ -194,6 +195,7 @@ impl Checks {
         if status.hollow || status.last != held.written.last() {
             return;
         }
+        self.looks.configurations += 1;
         if *status.membership.members != **members {
             let detail = format!(
                 "server {} counts by {}, its log has {members} at {index}",
@@ -236,6 +238,7 @@ impl Checks {
     /// Who leads has the votes of a quorum, and may not know that it has no vote itself any more.
     pub(super) fn check_election(&mut self, server: MemberId, term: Term) {
         let (_, members) = self.members_of(server);
+        self.looks.elections += 1;
         let votes = |id| id == server || self.votes.get(&(id, term)) == Some(&server);
         if !members.is_quorum(votes) {
             let voters: Vec<_> = members.ids().into_iter().filter(|id| votes(*id)).collect();

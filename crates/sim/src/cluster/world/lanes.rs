@@ -94,7 +94,7 @@ impl World {
             hops.clear();
             self.hops = hops;
             self.sometimes.fuse_blown += 1;
-            self.crash(id);
+            self.end_inside_write(id);
             return;
         }
         self.check_turn(id, lane, clock, &hops);

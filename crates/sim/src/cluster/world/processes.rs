@@ -44,6 +44,9 @@ impl World {
         match started {
             Ok(found) => {
                 self.checks.on_recovered(id, &found, found.muted && rotted);
+                if !rotted {
+                    self.checks.on_notes(id, &found.notes);
+                }
                 self.sometimes.on_notes(&found.notes);
                 self.connect_all();
                 self.schedule_wake(id, LaneId::Node);
@@ -104,6 +107,21 @@ impl World {
         self.lose_power(id);
         self.checks.on_crash(id);
         self.on_links_broken(id);
+    }
+
+    /// A fuse has blown. At times it ends the process alone: what that had written and not synced is
+    /// there when the next one starts, and goes if the power does soon after.
+    pub(super) fn end_inside_write(&mut self, id: MemberId) {
+        if !self.crash_prng.chance(1, 3) {
+            return self.crash(id);
+        }
+        self.sometimes.killed_inside_write += 1;
+        self.kill(id);
+        let pause = self.crash_prng.duration(RESTART_MIN, RESTART_MIN * 5);
+        self.after(pause, Happening::Restart { server: id });
+        let life = self.crash_prng.duration(Duration::from_nanos(1), RESTART_MIN * 2);
+        let boot = self.servers[&id].boot + 1;
+        self.after(pause + life, Happening::Blow { server: id, boot });
     }
 
     /// Ends a server's process; the machine keeps its power, so nothing written is lost.
