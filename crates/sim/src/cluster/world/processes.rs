@@ -109,8 +109,8 @@ impl World {
         self.on_links_broken(id);
     }
 
-    /// A fuse has blown. At times it ends the process alone: what that had written and not synced is
-    /// there when the next one starts, and goes if the power does soon after.
+    /// A fuse has blown. At times it ends the process alone: what that had written and not synced
+    /// is there when the next one starts, and goes if the power does soon after.
     pub(super) fn end_inside_write(&mut self, id: MemberId) {
         if !self.crash_prng.chance(1, 3) {
             return self.crash(id);
