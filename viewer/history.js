@@ -104,6 +104,20 @@ class ServerHistory {
   }
 }
 
+/** Intervals that are sorted by their begin, as the times that they cover together. */
+function union(intervals, end) {
+  const [from, to] = [[], []];
+  for (const one of intervals) {
+    const until = one.to ?? end;
+    if (to.length > 0 && one.from <= to.at(-1)) to[to.length - 1] = Math.max(to.at(-1), until);
+    else {
+      from.push(one.from);
+      to.push(until);
+    }
+  }
+  return { from: Float64Array.from(from), to: Float64Array.from(to) };
+}
+
 /** Rare events that stay visible at every zoom. */
 const MARKS = new Map([
   ["BecameLeader", "leader"], ["BecameCandidate", "election"], ["QuorumLost", "election"],
@@ -140,8 +154,21 @@ export class History {
     this.#indexMessages();
     this.#indexChanges();
     this.#indexOperations();
-    this.bandsOf = run.nodes.map((_, node) => run.bands.filter((band) =>
-      band.nodes.length === 0 || band.nodes.includes(node)));
+    this.bandsOf = run.nodes.map((_, node) => this.#bandsOf(node));
+  }
+
+  /** The bands of a node by kind, each list sorted by begin. */
+  #bandsOf(node) {
+    const kinds = new Map();
+    for (const band of this.run.bands) {
+      if (band.nodes.length > 0 && !band.nodes.includes(node)) continue;
+      if (!kinds.has(band.kind)) kinds.set(band.kind, []);
+      kinds.get(band.kind).push(band);
+    }
+    return new Map([...kinds].map(([kind, bands]) => {
+      bands.sort((left, right) => left.from - right.from);
+      return [kind, { bands, spans: union(bands, this.end) }];
+    }));
   }
 
   /** The events of each node, and their times. */
@@ -160,6 +187,17 @@ export class History {
       if (this.markOfShape[run.shape[event]] && run.cause[event] < 0) this.marks.push(event);
     }
     this.markTimes = Float64Array.from(this.marks, (event) => run.at[event]);
+    const kinds = [...new Set(this.markOfShape)].filter((mark) => mark !== null);
+    this.marksOf = kinds.map((mark) => ({ mark, ofNode: this.#byNode(
+      this.marks.filter((event) => this.markOfShape[run.shape[event]] === mark)) }));
+  }
+
+  /** Events of a list, with their times, for each node. */
+  #byNode(list) {
+    const { run } = this;
+    const events = run.nodes.map(() => []);
+    for (const event of list) events[run.node[event]].push(event);
+    return events.map((of) => ({ events: of, times: Float64Array.from(of, (event) => run.at[event]) }));
   }
 
   /** Arrivals by class, lost sends, and where each send arrived first. */
@@ -188,11 +226,14 @@ export class History {
     }
     this.lost = Uint32Array.from(lost);
     this.lostTimes = Float64Array.from(lost, (event) => run.at[event]);
+    this.lostOf = this.#byNode(lost);
     this.arrivals = arrivals.map((events) => {
       const times = Float64Array.from(events, (event) => run.at[event]);
       const flights = Float64Array.from(events, (event) => run.at[event] - run.at[run.cause[event]]);
-      // Few take much longer than the others: they are looked at one by one.
-      const sorted = Float64Array.from(flights).sort();
+      // Few take much longer than the others: they are looked at one by one. A sample says what is
+      // long.
+      const every = Math.ceil(events.length / 2000);
+      const sorted = flights.filter((_, place) => place % every === 0).sort();
       const usual = sorted.length ? sorted[Math.floor((sorted.length - 1) * 0.995)] : 0;
       const slow = events.filter((_, place) => flights[place] > usual);
       return { events: Uint32Array.from(events), times, usual, slow };
@@ -259,6 +300,10 @@ export class History {
     for (const operation of run.operations) this.operationsOf[operation.client].push(operation);
     this.operationTimesOf = this.operationsOf.map((operations) =>
       Float64Array.from(operations, (operation) => operation.from));
+    this.operationSpansOf = this.operationsOf.map((operations) => ({
+      all: union(operations, this.end),
+      bad: union(operations.filter((operation) => operation.outcome !== "ok"), this.end),
+    }));
     this.keys = [...new Set(run.operations.flatMap((operation) => operation.keys))].sort();
   }
 

@@ -16,6 +16,8 @@ import { Pointer } from "viewer/pointer.js";
 import { tableView } from "viewer/table.js";
 
 const LOG_ROWS = 60;
+/** What times are of. */
+const CLOCKS = { virtual: "virtual time", wall: "real time", logical: "in causal order" };
 const PLAY_SHARE_PER_SECOND = 0.08;
 
 /** One run on the page, with where it is looked at. */
@@ -31,7 +33,8 @@ class Stage {
     this.cone = null;
     this.canvas = make("canvas", { role: "img", "aria-label": `Space-time diagram of ${run.title}; the table view (t) says the same in words` });
     this.strip = make("canvas", { class: "minimap", "aria-hidden": "true" });
-    this.scroll = make("div", { class: "scroll" }, this.canvas);
+    this.whole = make("div", { class: "whole" }, this.canvas);
+    this.scroll = make("div", { class: "scroll" }, this.whole);
     this.element = make("div", { class: "stage" },
       make("div", { class: "name" }, run.title), this.scroll, this.strip);
     this.painter = new Painter(this.canvas, this);
@@ -78,6 +81,7 @@ export class App {
     for (const [number, stage] of this.stages.entries()) {
       stage.minimap = new Minimap(stage.strip, stage, (time) => this.center(time));
       stage.pointer = new Pointer(this, stage, number);
+      stage.scroll.addEventListener("scroll", () => this.changed("view"));
     }
     this.view.from = this.begin;
     this.view.to = this.end + (this.end - this.begin) * 0.02;
@@ -167,7 +171,7 @@ export class App {
     byId("about").replaceChildren(
       `${run.nodes.filter((node) => node.kind === "server").length} servers, `,
       `${run.nodes.filter((node) => node.kind === "client").length} clients, `,
-      `${formatCount(run.count)} events`,
+      `${formatCount(run.count)} events, ${CLOCKS[run.clock]}`,
       ...(run.command ? [" · ", make("code", { title: "makes this run again" }, run.command)] : []),
       run.version ? ` · ${run.version}` : "");
     const truncated = this.stages.map((stage) => stage.run.truncated).filter(Boolean);
@@ -177,7 +181,7 @@ export class App {
     const verdict = byId("verdict");
     verdict.hidden = false;
     verdict.className = broken.length ? "broken" : "clean";
-    verdict.textContent = broken.length ? `⚠ ${broken[0].violation.check} — jump to it` : "✓ no rule was broken";
+    verdict.textContent = broken.length ? `⚠ ${broken[0].violation.check}: jump` : "✓ no rule was broken";
     verdict.title = broken.length ? broken[0].violation.text : "";
     const kinds = [...new Set(this.stages.flatMap(({ run: { shapes } }) => shapes.map((shape) => shape.kind)))];
     byId("suggestions").replaceChildren(...kinds.sort().map((kind) =>

@@ -5,13 +5,18 @@
 
 import { formatSpan, formatTime, lowerBound, upperBound } from "viewer/base.js";
 import { CLASSES, } from "viewer/history.js";
-import { isReceive } from "viewer/decode.js";
+import { BANDS, isReceive } from "viewer/decode.js";
 
 export const GUTTER = 148;
 const AXIS = 30;
-const ARROWS_MAX = 3000;
-const DOTS_MAX = 6000;
-const SPANS_MAX = 3000;
+const ARROWS_MAX = 1500;
+const DOTS_MAX = 3000;
+const SPANS_MAX = 1000;
+const OPERATIONS_MAX = 60;
+const MARKS_MAX = 300;
+const BANDS_MAX = 40;
+const LOST_MAX = 400;
+const TICKS = { leader: [-20, 8], down: [-11, 7], start: [4, 7], other: [-3, 6] };
 
 /** Colours and patterns, read from the style sheet. */
 export class Theme {
@@ -48,10 +53,7 @@ function patterns(theme) {
     context.stroke();
   };
   return {
-    crash: tile(4, (context, size) => {
-      context.globalAlpha = 0.75;
-      context.fillRect(0, 0, size, size);
-    }),
+    crash: theme.fault,
     pause: tile(8, (context, size) => stroke(context, [0, size, size, 0], [-1, 1, 1, -1],
       [size - 1, size + 1, size + 1, size - 1])),
     partition: tile(8, (context, size) => stroke(context, [0, 0, size, size], [0, size, size, 0])),
@@ -78,7 +80,7 @@ export function layout(run, hidden, height) {
   let top = AXIS;
   for (const lane of shown) {
     const size = { world: 30, coordinator: 30, server: serverHeight, client: clientHeight };
-    lanes.push({ ...lane, top, height: size[lane.kind], middle: top + size[lane.kind] / 2 });
+    lanes.push({ ...lane, place: lanes.length, top, height: size[lane.kind], middle: top + size[lane.kind] / 2 });
     top += size[lane.kind];
   }
   return { lanes, byNode: new Map(lanes.map((lane) => [lane.node, lane])), height: top + 12 };
@@ -99,13 +101,15 @@ export class Painter {
     this.layout = layout(this.stage.run, hidden, height);
     this.width = width;
     this.height = Math.max(height, this.layout.height);
-    const [wide, high] = [Math.round(width * ratio), Math.round(this.height * ratio)];
+    this.stage.whole.style.height = `${this.height}px`;
+    // The canvas is as large as what is seen of it, and what is seen is painted on it.
+    const [wide, high] = [Math.round(width * ratio), Math.round(height * ratio)];
     if (this.canvas.width !== wide || this.canvas.height !== high) {
       this.canvas.width = wide;
       this.canvas.height = high;
-      this.canvas.style.height = `${this.height}px`;
+      this.canvas.style.height = `${height}px`;
     }
-    this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    this.ratio = ratio;
   }
 
   x(time) {
@@ -125,17 +129,23 @@ export class Painter {
     this.view = view;
     this.span = { from: view.from + offset, to: view.to + offset };
     this.arrows.length = 0;
+    // What is scrolled out of sight is not painted.
+    const { scrollTop, clientHeight } = this.stage.scroll;
+    this.lanes = this.layout.lanes.filter((lane) =>
+      lane.top + lane.height >= scrollTop && lane.top <= scrollTop + clientHeight);
+    this.top = scrollTop;
+    context.setTransform(this.ratio, 0, 0, this.ratio, 0, -scrollTop * this.ratio);
     context.fillStyle = theme.paper;
-    context.fillRect(0, 0, this.width, this.height);
+    context.fillRect(0, scrollTop, this.width, clientHeight);
     this.#lanes();
     context.save();
     context.beginPath();
-    context.rect(GUTTER, 0, this.width - GUTTER, this.height);
+    context.rect(GUTTER, this.top, this.width - GUTTER, clientHeight);
     context.clip();
     this.#axis();
     this.#cone();
-    for (const lane of this.layout.lanes) this.#bands(lane);
-    for (const lane of this.layout.lanes) {
+    for (const lane of this.lanes) this.#bands(lane);
+    for (const lane of this.lanes) {
       if (lane.kind === "server") this.#spans(lane);
       if (lane.kind === "client") this.#operations(lane);
     }
@@ -152,14 +162,14 @@ export class Painter {
 
   #lanes() {
     const { context, theme } = this;
-    this.layout.lanes.forEach((lane, place) => {
-      context.fillStyle = place % 2 ? theme.paper : theme.lane;
+    for (const lane of this.lanes) {
+      context.fillStyle = lane.place % 2 ? theme.paper : theme.lane;
       context.fillRect(0, lane.top, this.width, lane.height);
-    });
+    }
     context.strokeStyle = theme.line;
     context.lineWidth = 1;
     context.beginPath();
-    for (const lane of this.layout.lanes) {
+    for (const lane of this.lanes) {
       if (lane.kind === "client") continue;
       context.moveTo(GUTTER, lane.middle);
       context.lineTo(this.width, lane.middle);
@@ -177,12 +187,17 @@ export class Painter {
     context.textBaseline = "middle";
     context.fillStyle = theme.soft;
     context.strokeStyle = theme.line;
+    if (this.top > 0) {
+      context.fillStyle = theme.paper;
+      context.fillRect(GUTTER, this.top, this.width, AXIS);
+      context.fillStyle = theme.soft;
+    }
     context.beginPath();
     for (let tick = Math.ceil(from / step) * step; tick <= to; tick += step) {
       const x = Math.round(this.x(tick + offset)) + 0.5;
-      context.moveTo(x, AXIS - 6);
+      context.moveTo(x, this.top + AXIS - 6);
       context.lineTo(x, this.height);
-      context.fillText(formatTime(tick + offset, clock, step), x + 4, AXIS / 2);
+      context.fillText(formatTime(tick + offset, clock, step), x + 4, this.top + AXIS / 2);
     }
     context.globalAlpha = 0.5;
     context.stroke();
@@ -194,7 +209,7 @@ export class Painter {
     const { cone, run } = this.stage;
     if (!cone || !this.view.cone) return;
     const { context, theme } = this;
-    for (const lane of this.layout.lanes) {
+    for (const lane of this.lanes) {
       const before = cone.before[lane.node];
       const after = cone.after[lane.node];
       context.globalAlpha = 0.13;
@@ -211,28 +226,91 @@ export class Painter {
     }
   }
 
+  /** What was wrong: of each kind one shade, however much of it there is. */
   #bands(lane) {
     const { context, theme } = this;
-    const { from, to } = this.span;
-    let row = 0;
-    context.font = `italic 11px ${theme.font}`;
-    context.textBaseline = "top";
-    for (const band of this.stage.history.bandsOf[lane.node]) {
-      if (band.to < from || band.from > to) continue;
-      const x = Math.max(this.x(band.from), GUTTER - 2);
-      const width = Math.max(Math.min(this.x(band.to), this.width + 2) - x, 2);
-      context.globalAlpha = band.kind === "crash" ? 0.3 : 0.22;
-      context.fillStyle = theme.patterns[band.kind];
-      context.fillRect(x, lane.top + 1, width, lane.height - 2);
-      context.globalAlpha = 0.5;
-      context.fillStyle = theme.fault;
-      context.fillRect(x, lane.top + 1, width, 1.5);
-      context.globalAlpha = 1;
-      if (width > 48) {
-        const y = lane.top + 4 + (row++ % 2) * (lane.height - 20);
-        this.#text(band.text, Math.max(x, GUTTER) + 4, y, width - 8, theme.fault);
+    const labels = [];
+    for (const [kind, { bands, spans }] of this.stage.history.bandsOf[lane.node]) {
+      const covered = this.#covered(spans);
+      if (covered.length > BANDS_MAX) {
+        this.#strip(lane, kind, covered);
+        continue;
+      }
+      const merged = this.#merged(bands);
+      for (const { x1, x2, first, count } of merged) {
+        const x = Math.max(x1, GUTTER - 2);
+        const width = Math.max(Math.min(x2, this.width + 2) - x, 2);
+        context.globalAlpha = 0.22;
+        context.fillStyle = theme.patterns[kind];
+        context.fillRect(x, lane.top + 1, width, lane.height - 2);
+        context.globalAlpha = 0.5;
+        context.fillStyle = theme.fault;
+        context.fillRect(x, lane.top + 1, width, 1.5);
+        if (width > 48) labels.push({ x, width, text: count > 1 ? `${first.text}, …` : first.text });
       }
     }
+    context.globalAlpha = 1;
+    context.font = `italic 11px ${theme.font}`;
+    context.textBaseline = "top";
+    labels.slice(0, 40).forEach(({ x, width, text }, row) => {
+      const y = lane.top + 4 + (row % 2) * (lane.height - 20);
+      this.#text(text, Math.max(x, GUTTER) + 4, y, width - 8, theme.fault);
+    });
+  }
+
+  /** Times that are covered, as pixels in view: those that touch are one. */
+  #covered({ from, to }) {
+    const covered = [];
+    let place = lowerBound(to, this.span.from);
+    while (place < from.length && from[place] <= this.span.to) {
+      const x1 = this.x(from[place]);
+      let x2 = Math.max(this.x(to[place]), x1 + 1);
+      place += 1;
+      // What begins before the next pixel belongs to it, and may reach further.
+      for (;;) {
+        const next = upperBound(from, this.timeAt(x2 + 1), place);
+        if (next === place) break;
+        place = next;
+        x2 = Math.max(x2, this.x(to[place - 1]));
+      }
+      covered.push({ x1, x2 });
+    }
+    return covered;
+  }
+
+  /** Much of one kind: a line of its own within the lane. */
+  #strip(lane, kind, merged) {
+    const { context, theme } = this;
+    const row = BANDS.indexOf(kind);
+    const height = Math.max(Math.min(lane.height / 12, 5), 2);
+    const top = lane.top + 2 + row * (height + 1);
+    context.fillStyle = theme.fault;
+    context.globalAlpha = 0.55;
+    for (const { x1, x2 } of merged) {
+      const x = Math.max(x1, GUTTER);
+      context.fillRect(x, top, Math.max(Math.min(x2, this.width) - x, 1), height);
+    }
+    context.globalAlpha = 1;
+  }
+
+  /** Intervals in view, sorted by their begin, as pixels: those that touch are one. */
+  #merged(intervals, end = Infinity) {
+    const { from, to } = this.span;
+    const merged = [];
+    let last = null;
+    for (const one of intervals) {
+      if (one.from > to) break;
+      if ((one.to ?? end) < from) continue;
+      const [x1, x2] = [this.x(one.from), this.x(one.to ?? end)];
+      if (last && x1 <= last.x2 + 1) {
+        last.x2 = Math.max(last.x2, x2);
+        last.count += 1;
+      } else {
+        last = { x1, x2: Math.max(x2, x1 + 1), first: one, count: 1 };
+        merged.push(last);
+      }
+    }
+    return merged;
   }
 
   #text(text, x, y, width, color) {
@@ -304,6 +382,10 @@ export class Painter {
     // A client asks one thing after another, so the one before the first visible may reach in.
     const first = Math.max(lowerBound(times, this.span.from) - 1, 0);
     const last = upperBound(times, this.span.to);
+    if (last - first > OPERATIONS_MAX) {
+      this.#crowd(lane, () => operations.slice(first, last));
+      return;
+    }
     const key = this.view.key;
     let painted = -1;
     context.font = `11px ${theme.font}`;
@@ -322,11 +404,38 @@ export class Painter {
     }
   }
 
+  /** Operations that cannot be told apart: when there was one, and which did not end well. */
+  #crowd(lane, operations) {
+    const { context, theme } = this;
+    const { key, operation: chosen } = this.view;
+    const pixels = (list) => this.#merged(list, this.stage.history.end);
+    const paint = (list, color, alpha, least) => {
+      context.fillStyle = color;
+      context.globalAlpha = alpha;
+      for (const { x1, x2 } of list) {
+        context.fillRect(Math.round(x1), lane.top + 5, Math.max(x2 - x1, least), lane.height - 10);
+      }
+    };
+    const { all, bad } = this.stage.history.operationSpansOf[lane.node];
+    const isMeant = (one) => one.keys.includes(key);
+    paint(this.#covered(all), theme.client, key ? 0.12 : 0.4, 1);
+    if (key) {
+      const meant = operations().filter(isMeant);
+      paint(pixels(meant), theme.client, 0.6, 2);
+      paint(pixels(meant.filter((one) => one.outcome !== "ok")), theme.fault, 0.5, 2);
+    } else {
+      paint(this.#covered(bad), theme.fault, 0.5, 2);
+    }
+    if (chosen?.client === lane.node) paint(pixels([chosen]), theme.select, 0.8, 3);
+    context.globalAlpha = 1;
+  }
+
   #operation(lane, operation, x1, x2) {
     const { context, theme } = this;
     const [top, height] = [lane.top + 4, lane.height - 8];
     context.fillStyle = operation.outcome === "ok" ? theme.client : theme.fault;
-    context.globalAlpha *= operation.outcome === "ok" ? 0.3 : 0.25;
+    // A narrow one has no border to be seen by.
+    context.globalAlpha *= x2 - x1 <= 3 ? 0.9 : operation.outcome === "ok" ? 0.3 : 0.25;
     context.fillRect(x1, top, x2 - x1, height);
     context.globalAlpha = Math.min(context.globalAlpha * 4, 1);
     context.strokeStyle = context.fillStyle;
@@ -380,7 +489,8 @@ export class Painter {
     const { byNode } = this.layout;
     context.strokeStyle = context.fillStyle = color;
     context.globalAlpha = alpha;
-    context.lineWidth = 1.1;
+    // Lines of one pixel are painted one by one; wider ones of one path are slow together.
+    context.lineWidth = 1;
     context.beginPath();
     const heads = events.length < 500;
     const tips = [];
@@ -405,9 +515,10 @@ export class Painter {
     const { byNode } = this.layout;
     const first = lowerBound(history.lostTimes, this.span.from);
     const last = upperBound(history.lostTimes, this.span.to);
-    const isCrowded = last - first > 600;
-    const reach = isCrowded ? 5 : 18;
-    let painted = new Map();
+    if (last - first > LOST_MAX) {
+      for (const lane of this.lanes) this.#lostOf(lane);
+      return;
+    }
     context.strokeStyle = theme.fault;
     context.lineWidth = 1.2;
     context.beginPath();
@@ -418,37 +529,54 @@ export class Painter {
       const to = byNode.get(history.target[send]);
       if (!from) continue;
       const x = this.x(run.at[send]);
-      if (isCrowded && painted.get(from) === Math.round(x)) continue;
-      painted.set(from, Math.round(x));
       const down = to && to.middle < from.middle ? -1 : 1;
+      const reach = 18;
       const y = from.middle + down * (reach + 3);
       // Broken: a dash, a gap, a dash, and a cross where it ends.
       context.moveTo(x, from.middle + down * 3);
       context.lineTo(x + reach * 0.15, from.middle + down * reach * 0.4);
       context.moveTo(x + reach * 0.22, from.middle + down * reach * 0.6);
       context.lineTo(x + reach * 0.36, y);
-      if (!isCrowded) {
-        const end = x + reach * 0.36;
-        context.moveTo(end - 3, y - 3);
-        context.lineTo(end + 3, y + 3);
-        context.moveTo(end - 3, y + 3);
-        context.lineTo(end + 3, y - 3);
-        this.arrows.push({ x1: x, y1: from.middle, x2: end, y2: y, event: send });
-      }
+      const end = x + reach * 0.36;
+      context.moveTo(end - 3, y - 3);
+      context.lineTo(end + 3, y + 3);
+      context.moveTo(end - 3, y + 3);
+      context.lineTo(end + 3, y - 3);
+      this.arrows.push({ x1: x, y1: from.middle, x2: end, y2: y, event: send });
     }
     context.stroke();
+  }
+
+  /** Lost sends of one node that cannot be told apart: one tick where there are any. */
+  #lostOf(lane) {
+    const { history, found } = this.stage;
+    const { context, theme, view } = this;
+    const { events, times } = history.lostOf[lane.node];
+    const isMeant = (event) => !found || !view.only || found.mask[event];
+    context.fillStyle = theme.fault;
+    let place = lowerBound(times, this.span.from);
+    while (place < times.length && times[place] <= this.span.to) {
+      if (!isMeant(events[place])) {
+        place += 1;
+        continue;
+      }
+      const x = Math.floor(this.x(times[place]) / 2) * 2;
+      const to = this.layout.byNode.get(history.target[events[place]]);
+      context.fillRect(x, lane.middle + (to && to.middle < lane.middle ? -9 : 3), 1, 6);
+      place = Math.max(lowerBound(times, this.timeAt(x + 2), place), place + 1);
+    }
   }
 
   /** Every event as a dot while they can be told apart, else how many there are. */
   #events() {
     const { history } = this.stage;
-    const visible = this.layout.lanes.map((lane) => {
+    const visible = this.lanes.map((lane) => {
       const times = history.timesOf[lane.node];
       return [lowerBound(times, this.span.from), upperBound(times, this.span.to)];
     });
     const count = visible.reduce((sum, [first, last]) => sum + last - first, 0);
     this.isDense = count > DOTS_MAX;
-    this.layout.lanes.forEach((lane, place) => {
+    this.lanes.forEach((lane, place) => {
       const [first, last] = visible[place];
       if (lane.kind === "world") return;
       if (this.isDense) this.#density(lane, first, last);
@@ -461,7 +589,7 @@ export class Painter {
     const { context, theme, view } = this;
     const events = history.eventsOf[lane.node];
     const isFew = last - first < 400;
-    const radius = isFew ? 2.6 : 1.6;
+    const radius = 2.6;
     const groups = new Map();
     for (let place = first; place < last; place++) {
       const event = events[place];
@@ -476,11 +604,21 @@ export class Painter {
     }
     for (const [color, list] of groups) {
       context.fillStyle = color;
+      if (!isFew) {
+        let painted = -1;
+        for (const event of list) {
+          const x = Math.round(this.x(run.at[event]));
+          if (x === painted) continue;
+          painted = x;
+          context.fillRect(x - 1, lane.middle - 1.5, 3, 3);
+        }
+        continue;
+      }
       context.beginPath();
       for (const event of list) {
         const x = this.x(run.at[event]);
         const isArrival = isReceive(run, event);
-        if (isFew && !isArrival) context.rect(x - 2, lane.middle - 2, 4, 4);
+        if (!isArrival) context.rect(x - 2, lane.middle - 2, 4, 4);
         else {
           context.moveTo(x + radius, lane.middle);
           context.arc(x, lane.middle, radius, 0, 7);
@@ -500,17 +638,15 @@ export class Painter {
     const perPixel = (this.span.to - this.span.from) / (this.width - GUTTER);
     context.fillStyle = theme.answer;
     context.globalAlpha = 0.55;
-    context.beginPath();
     let from = first;
     for (let x = GUTTER; x < this.width && from < last; x += step) {
       const to = upperBound(times, this.span.from + (x + step - GUTTER) * perPixel, from, last);
       if (to > from) {
         const height = Math.min(room, 2 + Math.log2(to - from) * 2.4);
-        context.rect(x, bottom - height, step, height);
+        context.fillRect(x, bottom - height, step, height);
       }
       from = to;
     }
-    context.fill();
     context.globalAlpha = 1;
   }
 
@@ -522,6 +658,10 @@ export class Painter {
     const last = upperBound(history.markTimes, this.span.to);
     const painted = new Map();
     const labelled = new Map();
+    if (last - first > MARKS_MAX) {
+      this.#ticks();
+      return;
+    }
     context.font = `11px ${theme.font}`;
     for (let place = first; place < last; place++) {
       const event = history.marks[place];
@@ -529,9 +669,9 @@ export class Painter {
       if (!lane) continue;
       const x = this.x(run.at[event]);
       const mark = history.markOfShape[run.shape[event]];
-      const spot = `${lane.node} ${mark} ${Math.round(x)}`;
-      if (painted.has(spot)) continue;
-      painted.set(spot, true);
+      const of = `${lane.node} ${mark}`;
+      if (painted.get(of) === Math.round(x)) continue;
+      painted.set(of, Math.round(x));
       this.#mark(lane, x, mark);
       if (lane.kind !== "world" || x < (labelled.get(lane) ?? -Infinity)) continue;
       const next = place + 1 < last ? this.x(history.markTimes[place + 1]) : this.width;
@@ -545,13 +685,37 @@ export class Painter {
     }
   }
 
-  #mark(lane, x, mark) {
-    const { context, theme } = this;
-    const y = lane.middle;
-    const color = {
+  /** Rare events that cannot be told apart: a tick where there are any, for each kind at a height
+   * of its own, so that none covers another. */
+  #ticks() {
+    const { context } = this;
+    for (const { mark, ofNode } of this.stage.history.marksOf) {
+      const [top, height] = TICKS[mark] ?? TICKS.other;
+      context.fillStyle = this.#markColor(mark);
+      for (const lane of this.lanes) {
+        const { times } = ofNode[lane.node];
+        let place = lowerBound(times, this.span.from);
+        while (place < times.length && times[place] <= this.span.to) {
+          const x = Math.round(this.x(times[place]));
+          context.fillRect(x - 1, lane.middle + top, 2, height);
+          place = Math.max(lowerBound(times, this.timeAt(x + 1)), place + 1);
+        }
+      }
+    }
+  }
+
+  #markColor(mark) {
+    const { theme } = this;
+    return {
       leader: theme.leader, election: theme.election, trouble: theme.ink, down: theme.ink,
       start: theme.client, snapshot: theme.snapshot, fault: theme.fault, members: theme.members,
     }[mark];
+  }
+
+  #mark(lane, x, mark) {
+    const { context } = this;
+    const y = lane.middle;
+    const color = this.#markColor(mark);
     context.strokeStyle = context.fillStyle = color;
     context.lineWidth = 2;
     context.beginPath();
@@ -614,14 +778,15 @@ export class Painter {
     context.strokeStyle = theme.select;
     context.lineWidth = 1;
     context.beginPath();
-    context.moveTo(x, AXIS - 8);
+    const top = this.top + AXIS;
+    context.moveTo(x, top - 8);
     context.lineTo(x, this.height);
     context.stroke();
     context.fillStyle = theme.select;
     context.beginPath();
-    context.moveTo(x - 5, AXIS - 10);
-    context.lineTo(x + 5, AXIS - 10);
-    context.lineTo(x, AXIS - 3);
+    context.moveTo(x - 5, top - 10);
+    context.lineTo(x + 5, top - 10);
+    context.lineTo(x, top - 3);
     context.fill();
     if (!view.isSelected || event < 0) return;
     const lane = this.layout.byNode.get(run.node[event]);
@@ -648,7 +813,7 @@ export class Painter {
     context.setLineDash([]);
     context.font = `600 11px ${theme.font}`;
     context.textBaseline = "top";
-    context.fillText("the runs part here", x + 5, AXIS + 2);
+    context.fillText("the runs part here", x + 5, this.top + AXIS + 2);
   }
 
   #violations() {
@@ -660,7 +825,7 @@ export class Painter {
       context.strokeStyle = context.fillStyle = theme.violation;
       context.lineWidth = 2.5;
       context.beginPath();
-      context.moveTo(x, AXIS - 12);
+      context.moveTo(x, this.top + AXIS - 12);
       context.lineTo(x, this.height);
       context.stroke();
       context.font = `600 12px ${theme.font}`;
@@ -668,9 +833,9 @@ export class Painter {
       const text = violation.check;
       const width = context.measureText(text).width + 14;
       const left = x + width > this.width ? x - width : x;
-      context.fillRect(left, 2, width, 20);
+      context.fillRect(left, this.top + 2, width, 20);
       context.fillStyle = theme.paper;
-      context.fillText(text, left + 7, 12.5);
+      context.fillText(text, left + 7, this.top + 12.5);
       const lane = this.layout.byNode.get(violation.nodes[0]);
       if (lane) {
         context.beginPath();
@@ -691,7 +856,7 @@ export class Painter {
     context.moveTo(GUTTER - 0.5, AXIS);
     context.lineTo(GUTTER - 0.5, this.height);
     context.stroke();
-    for (const lane of this.layout.lanes) {
+    for (const lane of this.lanes) {
       const isTall = lane.height > 34;
       context.font = `600 12px ${theme.font}`;
       context.fillStyle = theme.ink;
@@ -708,7 +873,7 @@ export class Painter {
     context.font = `11px ${theme.font}`;
     context.fillStyle = theme.soft;
     const span = this.view.to - this.view.from;
-    context.fillText(`${formatSpan(span, run.clock)} in view`, 12, AXIS / 2);
+    context.fillText(`${formatSpan(span, run.clock)} in view`, 12, this.top + AXIS / 2);
   }
 }
 

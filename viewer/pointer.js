@@ -21,7 +21,7 @@ export class Pointer {
 
   #at(event) {
     const box = this.stage.canvas.getBoundingClientRect();
-    return { x: event.clientX - box.left, y: event.clientY - box.top };
+    return { x: event.clientX - box.left, y: event.clientY - box.top + this.stage.scroll.scrollTop };
   }
 
   #wheel(event) {
@@ -90,7 +90,8 @@ export class Pointer {
     const operation = history.operationsOf[lane.node].find((one) =>
       one.from <= time && time <= (one.to ?? history.end));
     if (operation) return { operation };
-    const bands = history.bandsOf[lane.node].filter((one) => one.from <= time && time <= one.to);
+    const bands = [...history.bandsOf[lane.node].values()].flatMap(({ bands }) => bands)
+      .filter((one) => one.from <= time && time <= one.to);
     return bands.length ? { bands } : null;
   }
 

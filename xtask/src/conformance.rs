@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, SERVER_COUNT, kill_all};
 use crate::run::{Step, build_release, need, output, run_steps};
-use crate::{grow_and_shrink, kills, members, power, readme};
+use crate::{grow_and_shrink, kills, members, power, readme, viewer::viewer};
 
 /// Runs every conformance check; those of changes of members also with each program of
 /// `more_etcdctls`.
@@ -23,6 +23,7 @@ use crate::{grow_and_shrink, kills, members, power, readme};
 pub fn conformance(root: &Path, more_etcdctls: &[PathBuf]) -> Result<()> {
     need("etcdctl", "etcd-client")?;
     let binary = build_release(root)?;
+    viewer(root, false, Some(binary.clone()))?;
     let own = [PathBuf::from("etcdctl")];
     let programs = own.iter().chain(more_etcdctls);
     run_steps(

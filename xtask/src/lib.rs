@@ -28,6 +28,7 @@ mod rejoin;
 mod rules;
 mod run;
 pub mod tidy;
+mod viewer;
 
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,7 @@ pub use model::{model_check, model_check_planted};
 pub use power::power_loss;
 pub use rejoin::{RejoinOptions, rejoin};
 pub use rules::rules;
+pub use viewer::viewer;
 
 /// The root of the workspace that this tool was built from.
 #[must_use]

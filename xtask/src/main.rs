@@ -52,6 +52,15 @@ enum Job {
         #[arg(long, value_name = "NAME", num_args = 1..)]
         planted: Vec<String>,
     },
+    /// The page that shows a run, in Debian's Chromium: pictures stay in target/viewer
+    Viewer {
+        /// Only how fast a run with a million events opens and moves
+        #[arg(long)]
+        million: bool,
+        /// This kvraft instead of a released build
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+    },
     /// Kills leaders at quiet moments and prints where the time went until the next had committed
     FailOver {
         /// How many leaders
@@ -123,6 +132,7 @@ fn main() -> Result<()> {
             xtask::rejoin(&root, &RejoinOptions { keys, rate_percent, retained_entries })
         }
         Job::PowerLoss { rounds, planted } => xtask::power_loss(&root, rounds, &planted),
+        Job::Viewer { million, binary } => xtask::viewer(&root, million, binary),
         Job::FailOver { kills } => xtask::fail_over(&root, kills as usize),
         Job::ModelCheck { planted: true, .. } => xtask::model_check_planted(&root),
         Job::ModelCheck { seconds, planted: false } => xtask::model_check(&root, seconds),

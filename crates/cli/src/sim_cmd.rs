@@ -71,6 +71,9 @@ pub(crate) struct SimArgs {
     /// The greatest number of operations a client may draw
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     ops_max: u64,
+    /// Virtual seconds in which things go wrong [default: drawn from the seed]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: Option<u64>,
     /// Faults that a seed may draw
     #[arg(long, default_value = "everything", value_parser = profiles())]
     profile: String,
@@ -103,7 +106,9 @@ pub(crate) struct SimArgs {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["seed", "seeds", "servers", "clients", "ops_max", "profile", "faults"]
+        conflicts_with_all = [
+            "seed", "seeds", "servers", "clients", "ops_max", "seconds", "profile", "faults"
+        ]
     )]
     plan: Option<PathBuf>,
     /// Write one run to this file before it begins: its settings, its operations and its faults
@@ -169,8 +174,14 @@ impl SimArgs {
         let faults = faults
             .switch(self.faults.as_deref().unwrap_or_default())
             .expect("only names of faults are accepted");
-        let (clients, ops_max) = (self.clients, self.ops_max);
-        Choices { servers, clients, ops_max, faults, trace_line_count }
+        Choices {
+            servers,
+            clients: self.clients,
+            ops_max: self.ops_max,
+            first_phase: self.seconds.map(Duration::from_secs),
+            faults,
+            trace_line_count,
+        }
     }
 }
 
@@ -358,6 +369,9 @@ fn replay_command(choices: Choices, seed: u64) -> String {
     }
     if choices.ops_max != Choices::default().ops_max {
         command.push_str(&format!(" --ops-max {}", choices.ops_max));
+    }
+    if let Some(first_phase) = choices.first_phase {
+        command.push_str(&format!(" --seconds {}", first_phase.as_secs()));
     }
     if choices.faults.profile != Profile::default() {
         command.push_str(&format!(" --profile {}", choices.faults.profile.name()));

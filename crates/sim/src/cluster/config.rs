@@ -36,6 +36,8 @@ pub struct Choices {
     pub clients: Option<u64>,
     /// The greatest budget of operations a client may draw.
     pub ops_max: u64,
+    /// How long things go wrong. `None`: drawn.
+    pub first_phase: Option<Duration>,
     /// Which faults there may be.
     pub faults: FaultChoice,
     /// Events kept as text for the report; 0 keeps none and is fastest.
@@ -48,6 +50,7 @@ impl Default for Choices {
             servers: None,
             clients: None,
             ops_max: 60,
+            first_phase: None,
             faults: FaultChoice::default(),
             trace_line_count: 0,
         }
@@ -145,7 +148,7 @@ impl Draft {
             servers: choices.servers.unwrap_or(servers),
             searched: Prng::new(seed).fork("search").chance(1, SEARCHED_ONE_IN),
             network,
-            faults_until,
+            faults_until: choices.first_phase.unwrap_or(faults_until),
             leave_broken: true,
             free_disks,
             election_timeout,

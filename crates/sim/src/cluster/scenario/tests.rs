@@ -1,5 +1,7 @@
 //! Tests of scenarios: text both ways, replay, and what is refused.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::Scenario;
@@ -29,6 +31,19 @@ fn the_seed_has_its_say() {
     let (first, second) = (run_scenario(scenario, &|| true), run_scenario(other, &|| true));
     assert_eq!((first.violation, second.violation), (None, None));
     assert_ne!(first.trace_hash, second.trace_hash);
+}
+
+/// Who wants a longer run gets more of the same: everything else is as it was drawn.
+#[test]
+fn a_first_phase_of_ones_own_changes_nothing_else() {
+    let drawn = Scenario::draw(3, Choices::default());
+    let first_phase = Some(Duration::from_secs(30));
+    let longer = Scenario::draw(3, Choices { first_phase, ..Choices::default() });
+    assert_eq!(longer.config.faults_until, Duration::from_secs(30));
+    let drawn_config = ClusterConfig { faults_until: Duration::from_secs(30), ..drawn.config };
+    assert_eq!(longer.config, drawn_config);
+    assert_eq!(longer.plan.clients(), drawn.plan.clients());
+    assert!(drawn.plan.faults().len() < longer.plan.faults().len());
 }
 
 /// What no line says is plain; what is plain is not said.
