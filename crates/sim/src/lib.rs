@@ -18,9 +18,15 @@ mod linear;
 mod models;
 mod network;
 mod plan;
+mod settings;
 mod shrink;
+pub mod stage;
 mod trace;
 mod witness;
+
+// What a stage's systems are written with, so that they depend on this crate alone.
+pub use kvraft_base::{Disk, DiskError, DiskErrorKind, DiskFile, Instant, MemberId, Prng};
+pub use kvraft_trace::run::{Run, page};
 
 pub use cluster::{
     Check, Choices, ClusterConfig, Report, Scenario, Sometimes, Trial, Violation, first_difference,

@@ -8,57 +8,7 @@ use std::time::Duration;
 use kvraft_raft::LeaseReads;
 
 use super::config::ClusterConfig;
-use crate::plan::{parse_seconds, seconds};
-
-/// A value of a setting as one word.
-trait Setting: Sized {
-    fn word(&self) -> String;
-    fn parse(word: &str) -> Option<Self>;
-}
-
-impl Setting for u64 {
-    fn word(&self) -> String {
-        self.to_string()
-    }
-
-    fn parse(word: &str) -> Option<Self> {
-        word.parse().ok()
-    }
-}
-
-impl Setting for usize {
-    fn word(&self) -> String {
-        self.to_string()
-    }
-
-    fn parse(word: &str) -> Option<Self> {
-        word.parse().ok()
-    }
-}
-
-impl Setting for bool {
-    fn word(&self) -> String {
-        if *self { "yes" } else { "no" }.to_owned()
-    }
-
-    fn parse(word: &str) -> Option<Self> {
-        match word {
-            "yes" => Some(true),
-            "no" => Some(false),
-            _ => None,
-        }
-    }
-}
-
-impl Setting for Duration {
-    fn word(&self) -> String {
-        seconds(*self)
-    }
-
-    fn parse(word: &str) -> Option<Self> {
-        parse_seconds(word).ok().map(Self::from_nanos)
-    }
-}
+use crate::settings::{Setting, settings};
 
 /// The drift that leases stand, in parts per million, or `none`. Simulated leases have no margin
 /// beside it.
@@ -76,40 +26,6 @@ impl Setting for Option<LeaseReads> {
     }
 }
 
-macro_rules! settings {
-    ($($name:literal: ($($field:ident).+), $hint:literal, $is_allowed:expr;)*) => {
-        /// Names of all settings, in the order in which a plan says them.
-        pub(crate) const SETTINGS: &[&str] = &[$($name),*];
-
-        impl ClusterConfig {
-            /// Name and value of every setting, in a fixed order.
-            #[must_use]
-            pub fn settings(&self) -> Vec<(&'static str, String)> {
-                vec![$(($name, self.$($field).+.word())),*]
-            }
-
-            /// Sets what is called `name` to what `word` says.
-            ///
-            /// # Errors
-            /// In words, with the word: there is no such setting, or it cannot be so.
-            pub fn set(&mut self, name: &str, word: &str) -> Result<(), String> {
-                match name {
-                    $($name => {
-                        let value = Setting::parse(word).filter($is_allowed);
-                        let wrong = || format!("{name} must be {}, not {word}", $hint);
-                        self.$($field).+ = value.ok_or_else(wrong)?;
-                    })*
-                    _ => {
-                        let all = SETTINGS.join(", ");
-                        return Err(format!("no such setting: {name}; there are {all}"));
-                    }
-                }
-                Ok(())
-            }
-        }
-    };
-}
-
 /// Chances are so many frames of a million; the last million would be all of them.
 fn is_chance(ppm: &u64) -> bool {
     *ppm <= 1_000_000
@@ -124,6 +40,7 @@ fn is_size(size_bytes: &usize) -> bool {
 }
 
 settings! {
+    ClusterConfig, SETTINGS;
     "servers": (servers), "1 to 7", |count| (1..=7).contains(count);
     "first-phase": (faults_until), "a time such as 4.000s, up to 600s",
         |time: &Duration| *time <= Duration::from_secs(600);
