@@ -52,3 +52,18 @@ fn one_seed_gives_one_run() {
         assert_ne!(first.trace_hash, other.trace_hash, "seed {seed}");
     }
 }
+
+/// Threads beside it change nothing in a run.
+#[test]
+fn a_run_is_the_same_on_every_thread() {
+    let seeds = 200..206;
+    let alone: Vec<u64> =
+        seeds.clone().map(|seed| run(seed, Choices::default()).trace_hash).collect();
+    std::thread::scope(|scope| {
+        let start = |seed| scope.spawn(move || run(seed, Choices::default()).trace_hash);
+        let threads: Vec<_> = seeds.clone().map(start).collect();
+        let beside: Vec<u64> =
+            threads.into_iter().map(|thread| thread.join().expect("it runs")).collect();
+        assert_eq!(alone, beside);
+    });
+}

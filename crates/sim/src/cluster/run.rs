@@ -135,10 +135,9 @@ fn run_and_record(
     // A sweep survives its first finding: a panic is a violation like any other.
     let result = catch_unwind(AssertUnwindSafe(|| world.run(may_go_on)));
     let violation = result.unwrap_or_else(|panic| Err(of_panic(panic.as_ref()))).err();
-    if violation.is_some() {
-        // Dropping a table writes; a dead server's disk must not be written to.
-        world.sever_all();
-    }
+    // Dropping a table writes: a dead server's disk must not be written to, and for a living one
+    // nobody needs it any more.
+    world.sever_all();
     let recording = world.recording.take();
     let recorded = recording.map(|one| one.finish(&world, scenario.seed, violation.as_ref()));
     let report = Report {
