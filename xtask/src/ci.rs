@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::bugs::bugs_of_the_day;
 use crate::run::{Step, build_release, cargo, need, output, run, run_steps};
-use crate::{conformance, readme, tidy};
+use crate::{conformance, determinism, readme, tidy};
 
 /// Seeds that every change is simulated with.
 const SEEDS: &str = "0..200";
@@ -28,6 +28,7 @@ pub fn ci(root: &Path) -> Result<()> {
         Step::new("documentation", || documentation(root)),
         Step::new(test, || run(cargo(root).args(&set_up.test))),
         Step::new("simulation", || simulation(root)),
+        Step::new("determinism", || determinism(root)),
         Step::new("planted bugs of the day", || bugs_of_the_day(root)),
         Step::new("conformance", || conformance(root, &[])),
         Step::new("the tree is as it was", || {

@@ -1,5 +1,6 @@
 //! Everything a maintainer runs, as one typed tool: `cargo xtask ci | tidy | conformance |
-//! power-loss | fail-over | grow-and-shrink | rejoin | bugs | model-check | bench-etcd`.
+//! power-loss | fail-over | grow-and-shrink | rejoin | bugs | determinism | model-check |
+//! bench-etcd`.
 //!
 //! Why: no shell dialect, nothing to install, and the checks can be tested like any other code.
 //!
@@ -13,6 +14,7 @@ mod bugs;
 mod ci;
 mod cluster;
 mod conformance;
+mod determinism;
 mod fail_over;
 mod fleet;
 mod grow_and_shrink;
@@ -36,6 +38,7 @@ pub use bench::{BenchOptions, bench_etcd};
 pub use bugs::{BugOptions, bugs};
 pub use ci::{check_tidy, ci};
 pub use conformance::conformance;
+pub use determinism::determinism;
 pub use fail_over::fail_over;
 pub use grow_and_shrink::grow_and_shrink;
 pub use model::{model_check, model_check_planted};

@@ -95,6 +95,8 @@ enum Job {
         #[arg(long, value_name = "NUMBER")]
         from: Option<u64>,
     },
+    /// The same seeds in a debug build on one thread and in a release build on three: the same runs
+    Determinism,
     /// Each rule of crates/raft/testdata/RULES.md, taken out of a scratch copy, must make the
     /// scenario fail that shows it
     Rules {
@@ -140,6 +142,7 @@ fn main() -> Result<()> {
             let shrink_seconds = shrink.unwrap_or(0);
             xtask::bugs(&root, &BugOptions { names, runs, seconds, shrink_seconds, from })
         }
+        Job::Determinism => xtask::determinism(&root),
         Job::Rules { names } => xtask::rules(&root, &names),
         Job::BenchEtcd { seconds, rounds, clients, value_size, data_dir } => {
             let options =

@@ -2,32 +2,27 @@
 
 mod plan_files;
 mod shrinking;
+mod sweep;
+mod totals;
 
 use std::{
-    collections::BTreeMap,
-    io::IsTerminal,
     ops::Range,
     path::PathBuf,
     process::ExitCode,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kvraft_sim::{
-    Choices, FaultChoice, Profile, Report, Scenario, Searched, Sometimes, first_difference,
-    record_scenario, run, run_bounded, run_scenario,
-};
+use kvraft_sim::{Choices, FaultChoice, Profile, Report, Scenario, record_scenario, run_scenario};
 use serde_json::{Value, json};
 
 use plan_files::Origin;
 
 /// A run that broke a rule ends with this code; 0 is clean, 2 a wrong command line.
 const EXIT_VIOLATION: u8 = 100;
+
+/// No rule was broken, but a seed's second run was not the first again.
+const EXIT_DIFFERS: u8 = 101;
 
 /// A file that cannot be read or written ends with the code of a wrong command line.
 const EXIT_USAGE: u8 = 2;
@@ -50,7 +45,9 @@ const LAST_EVENT_COUNT: usize = 60;
         kvraft sim --seed 42 --write-plan run.plan   the run as text, to look at and to edit\n  \
         kvraft sim --plan run.plan         what that text says\n  \
         kvraft sim --seed 42 --shrink      the smallest run that breaks the same rule\n\n\
-        Exit codes: 0 clean, 100 a rule was broken, 2 wrong arguments."
+        During a sweep on a terminal, t and Enter show how it stands.\n\n\
+        Exit codes: 0 clean, 100 a rule was broken, 101 two runs of one seed differed,\n\
+        2 wrong arguments or a file that cannot be read or written."
 )]
 pub(crate) struct SimArgs {
     /// Servers, 1 to 7 [default: 3 for one run; drawn from each seed in a sweep]
@@ -60,7 +57,7 @@ pub(crate) struct SimArgs {
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
     /// A sweep over these seeds: FIRST..END, END excluded
-    #[arg(long, value_parser = parse_seeds)]
+    #[arg(long, value_parser = sweep::parse_seeds)]
     seeds: Option<Range<u64>>,
     /// Threads of a sweep or of shrinking [default: all cores]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=256))]
@@ -84,11 +81,18 @@ pub(crate) struct SimArgs {
     #[arg(long, value_name = "NAMES", allow_hyphen_values = true, value_parser = parse_faults)]
     faults: Option<String>,
     /// Simulate only the I-th of N equal parts of the seeds, as in 1/4
-    #[arg(long, value_name = "I/N", requires = "seeds", value_parser = parse_shard)]
-    shard: Option<Shard>,
+    #[arg(long, value_name = "I/N", requires = "seeds", value_parser = sweep::parse_shard)]
+    shard: Option<sweep::Shard>,
     /// Seconds of real time for one seed of a sweep; one that takes longer counts as broken
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     seed_seconds_max: u64,
+    /// Name a seed of a sweep that takes longer than this, in seconds of real time
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    slow_seconds: u64,
+    /// Print how fast a sweep was: events, operations and virtual time for each second of a core,
+    /// and the memory that it needed
+    #[arg(long, requires = "seeds")]
+    stats: bool,
     /// Print the outcome as one JSON object
     #[arg(long)]
     json: bool,
@@ -138,23 +142,6 @@ pub(crate) struct SimArgs {
     trace: bool,
 }
 
-/// Which part of a sweep: `index` of `count`, from 1.
-#[derive(Clone, Copy, Debug)]
-struct Shard {
-    index: u64,
-    count: u64,
-}
-
-fn parse_shard(text: &str) -> Result<Shard, String> {
-    let parts = text.split_once('/').and_then(|(index, count)| {
-        Some(Shard { index: index.parse().ok()?, count: count.parse().ok()? })
-    });
-    match parts {
-        Some(shard) if 1 <= shard.index && shard.index <= shard.count => Ok(shard),
-        Some(_) | None => Err("write I/N with I from 1 to N, as in 1/4".to_owned()),
-    }
-}
-
 fn profiles() -> clap::builder::PossibleValuesParser {
     let names: Vec<_> = Profile::ALL.iter().map(|profile| profile.name()).collect();
     clap::builder::PossibleValuesParser::new(names)
@@ -163,9 +150,6 @@ fn profiles() -> clap::builder::PossibleValuesParser {
 fn parse_faults(text: &str) -> Result<String, String> {
     FaultChoice::default().switch(text).map(FaultChoice::switches)
 }
-
-/// One seed in so many of a sweep is run twice: the second run must be the first again.
-const REPEATED_ONE_IN: u64 = 20;
 
 impl SimArgs {
     fn choices(&self, servers: Option<u64>, trace_line_count: usize) -> Choices {
@@ -185,23 +169,12 @@ impl SimArgs {
     }
 }
 
-fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
-    let parts = text.split_once("..").and_then(|(first, end)| {
-        Some(first.trim().parse::<u64>().ok()?..end.trim().parse::<u64>().ok()?)
-    });
-    match parts {
-        Some(range) if range.start < range.end => Ok(range),
-        Some(_) => Err("the range is empty: write FIRST..END with FIRST below END".to_owned()),
-        None => Err("write FIRST..END, as in 0..1000".to_owned()),
-    }
-}
-
 /// Runs the command.
 pub(crate) fn main(args: &SimArgs) -> ExitCode {
     // A panic inside a run is a finding, printed as such: not also as a stack trace.
     std::panic::set_hook(Box::new(|_| {}));
     match &args.seeds {
-        Some(seeds) => sweep(args, seeds.clone()),
+        Some(seeds) => sweep::sweep(args, seeds.clone()),
         None => one(args),
     }
 }
@@ -395,192 +368,8 @@ fn print_violation(replay: &str, report: &Report, with_events: bool) {
     println!("replay:   {replay}");
 }
 
-/// What a sweep adds up, shared by its threads.
-#[derive(Default)]
-struct Totals {
-    seeds: u64,
-    events: u64,
-    operations: u64,
-    virtual_time: Duration,
-    sometimes: Sometimes,
-    /// Histories that the search took, and those of them on which its budget ran out.
-    searched: u64,
-    search_unknown: u64,
-    /// Seeds that were run twice.
-    repeated: u64,
-    /// Seeds whose second run was not the first again, with the first event that differs.
-    differing: Vec<(u64, String)>,
-    /// By check.
-    broken: BTreeMap<&'static str, u64>,
-    failures: Vec<Report>,
-}
-
-fn sweep(args: &SimArgs, seeds: Range<u64>) -> ExitCode {
-    let jobs = jobs(args);
-    let choices = args.choices(args.servers, 0);
-    let Shard { index, count } = args.shard.unwrap_or(Shard { index: 1, count: 1 });
-    let first = seeds.start + (index - 1);
-    let bar = progress(seeds.end.saturating_sub(first).div_ceil(count));
-    let next = AtomicU64::new(first);
-    let enough = AtomicBool::new(false);
-    let totals = Mutex::new(Totals::default());
-    let began = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(|| {
-                while !enough.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(count, Ordering::Relaxed);
-                    if seeds.end <= seed {
-                        break;
-                    }
-                    let one = run_one(args, choices, seed);
-                    let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(violation) = one.report.violation.as_ref().filter(|_| !args.json) {
-                        bar.suspend(|| println!("FAIL seed {seed}: {violation}"));
-                    }
-                    totals.add(one);
-                    bar.set_position(totals.seeds);
-                    if args.max_fail <= totals.failure_count() {
-                        enough.store(true, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-    });
-    bar.finish_and_clear();
-    let totals = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if args.json {
-        println!("{}", totals.json(args, choices, began.elapsed()));
-    } else {
-        totals.print(choices, began.elapsed());
-    }
-    exit_code(0 < totals.failure_count())
-}
-
+/// Threads of a sweep or of shrinking.
 fn jobs(args: &SimArgs) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     args.jobs.and_then(|jobs| usize::try_from(jobs).ok()).unwrap_or(cores)
-}
-
-/// What came of one seed of a sweep.
-struct One {
-    report: Report,
-    is_repeated: bool,
-    difference: Option<String>,
-}
-
-fn run_one(args: &SimArgs, choices: Choices, seed: u64) -> One {
-    let began = Instant::now();
-    let limit = Duration::from_secs(args.seed_seconds_max);
-    let report = run_bounded(seed, choices, &|| began.elapsed() < limit);
-    // Drawn, and not every so many: each shard must have its share.
-    let is_drawn = kvraft_base::Prng::new(seed).fork("repeated").chance(1, REPEATED_ONE_IN);
-    let is_repeated = is_drawn && report.violation.is_none();
-    let is_equal = !is_repeated || run(seed, choices).trace_hash == report.trace_hash;
-    let difference = (!is_equal).then(|| {
-        let found = first_difference(seed, choices);
-        found.unwrap_or_else(|| "a third and a fourth run were equal again".to_owned())
-    });
-    One { report, is_repeated, difference }
-}
-
-fn progress(count: u64) -> ProgressBar {
-    let bar = ProgressBar::new(count);
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    let style = "{bar:40} {pos}/{len} seeds, {per_sec}, {eta} left";
-    bar.set_style(ProgressStyle::with_template(style).expect("the template is constant"));
-    bar
-}
-
-impl Totals {
-    fn add(&mut self, one: One) {
-        let One { report, is_repeated, difference } = one;
-        self.seeds += 1;
-        self.events += report.event_count;
-        self.operations += report.operation_count;
-        self.virtual_time += report.virtual_time;
-        self.sometimes += report.sometimes;
-        self.repeated += u64::from(is_repeated);
-        self.differing.extend(difference.map(|text| (report.scenario.seed, text)));
-        self.searched += u64::from(report.searched.is_some());
-        self.search_unknown += u64::from(report.searched == Some(Searched::Unknown));
-        if let Some(violation) = &report.violation {
-            *self.broken.entry(violation.check.name()).or_default() += 1;
-            self.failures.push(report);
-        }
-    }
-
-    fn failure_count(&self) -> u64 {
-        (self.failures.len() + self.differing.len()) as u64
-    }
-
-    fn never(&self) -> Vec<&'static str> {
-        let rows = self.sometimes.rows();
-        rows.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
-    }
-
-    fn json(&self, args: &SimArgs, choices: Choices, took: Duration) -> Value {
-        let failures = self
-            .failures
-            .iter()
-            .map(|report| json_of(args, replay_command(choices, report.scenario.seed), report));
-        let differing =
-            self.differing.iter().map(|(seed, text)| json!({"seed": seed, "first": text}));
-        json!({
-            "seeds": self.seeds,
-            "operations": self.operations,
-            "events": self.events,
-            "virtual_seconds": self.virtual_time.as_secs_f64(),
-            "seconds": took.as_secs_f64(),
-            "searched": self.searched,
-            "search_unknown": self.search_unknown,
-            "repeated": self.repeated,
-            "differing": differing.collect::<Vec<_>>(),
-            "sometimes": self.sometimes.rows().into_iter().collect::<BTreeMap<_, _>>(),
-            "never": self.never(),
-            "broken": self.broken,
-            "failures": failures.collect::<Vec<_>>(),
-        })
-    }
-
-    fn print(&self, choices: Choices, took: Duration) {
-        println!(
-            "{} seeds, {} operations, {} events, {:.0} s of virtual time in {:.1} s",
-            self.seeds,
-            self.operations,
-            self.events,
-            self.virtual_time.as_secs_f64(),
-            took.as_secs_f64(),
-        );
-        for (name, count) in self.sometimes.rows() {
-            println!("  {count:>10}  {name}");
-        }
-        println!("{} seeds run twice, {} differed", self.repeated, self.differing.len());
-        println!(
-            "{} histories searched, {} of them unknown: the budget ran out",
-            self.searched, self.search_unknown,
-        );
-        let never = self.never();
-        if !never.is_empty() {
-            println!("NEVER happened: {}", never.join(", "));
-        }
-        for (seed, text) in &self.differing {
-            println!("\nNOT DETERMINISTIC seed {seed}; the first event that differs:\n{text}");
-        }
-        if self.failure_count() == 0 {
-            println!("clean");
-            return;
-        }
-        if !self.failures.is_empty() {
-            println!("\n{} seeds broke a rule:", self.failures.len());
-        }
-        for (check, count) in &self.broken {
-            println!("  {count:>10}  {check}");
-        }
-        for report in &self.failures {
-            print_violation(&replay_command(choices, report.scenario.seed), report, false);
-        }
-    }
 }
