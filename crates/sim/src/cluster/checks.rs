@@ -144,12 +144,13 @@ impl Checks {
 
     /// A server has recovered. `may_miss`: its disk was hit, and it says that something is missing.
     pub(crate) fn on_recovered(&mut self, server: MemberId, found: &Found, may_miss: bool) {
-        let Found { hard_state, applied, tail, last, .. } = found;
+        let Found { hard_state, applied, released, tail, last, .. } = found;
+        let begin = (*applied).max(*released);
         let held = self.held_mut(server);
         if may_miss && held.durable_once.is_none() {
             held.durable_once = Some(held.durable.clone());
         }
-        let recovered = held.durable.on_recovered(*hard_state, *applied, tail, *last, may_miss);
+        let recovered = held.durable.on_recovered(*hard_state, begin, tail, *last, may_miss);
         held.written = held.durable.clone();
         self.looks.recoveries += 1;
         if let Err(detail) = recovered {

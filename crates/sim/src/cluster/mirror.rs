@@ -71,11 +71,13 @@ impl Mirror {
     }
 
     /// After recovery: what was written and not synced may have been kept, and what was synced must
-    /// have been, unless the server knows what it misses. Returns what is missing.
+    /// have been, unless the server knows what it misses. `begin` is the end of the table or, if it
+    /// is later, what the journal begins behind: they differ when the table of a snapshot that was
+    /// being installed is damaged. Returns what is missing.
     pub(crate) fn on_recovered(
         &mut self,
         hard_state: HardState,
-        applied: Position,
+        begin: Position,
         tail: &[(Index, Term)],
         last: Position,
         muted: bool,
@@ -92,8 +94,8 @@ impl Mirror {
             return Err(format!("hard state {before:?} was synced, {hard_state:?} was recovered"));
         }
         self.hard_state = hard_state;
-        if self.base.index < applied.index && self.last().index < applied.index {
-            self.on_reset(applied);
+        if self.base.index < begin.index && self.last().index < begin.index {
+            self.on_reset(begin);
         }
         for (index, term) in tail {
             if let Some(slot) = self.slot(*index) {
@@ -125,6 +127,18 @@ mod tests {
             truncate_from: truncate_from.map(Index),
             entries: entries.iter().map(entry).collect(),
         }
+    }
+
+    /// A journal that begins behind a snapshot which nobody saw to its end is not taken for the
+    /// beginning of the log.
+    #[test]
+    fn mirror_follows_a_journal_that_begins_later() {
+        let mut mirror = Mirror::default();
+        let at = |index| Position::new(Term(2), Index(index));
+        let tail = [(Index(26), Term(2))];
+        assert_eq!(mirror.on_recovered(HardState::default(), at(25), &tail, at(26), false), Ok(()));
+        assert_eq!(mirror.last(), at(26));
+        assert!(mirror.holds(at(25)));
     }
 
     /// A truncation forgets what was durable behind it.

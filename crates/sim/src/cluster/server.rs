@@ -116,6 +116,8 @@ pub(crate) struct Synced {
 pub(crate) struct Found {
     pub(crate) hard_state: kvraft_base::HardState,
     pub(crate) applied: Position,
+    /// The log begins behind this.
+    pub(crate) released: Position,
     pub(crate) tail: Vec<(Index, Term)>,
     pub(crate) last: Position,
     /// It knows that a part of its log is missing.
@@ -205,6 +207,7 @@ fn found(replica: &Replica) -> Found {
     Found {
         hard_state: raft.hard_state(),
         applied,
+        released: status.released,
         tail,
         last,
         muted,
