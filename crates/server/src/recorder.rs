@@ -59,6 +59,10 @@ struct State {
     last_tokens: BTreeMap<MemberId, Bytes>,
     /// Who was there when this server started.
     first_members: Option<Vec<u64>>,
+    /// What this server has said to each peer of its own log, by the trace.
+    told: describe::Matched,
+    /// What each peer has said of its log, by the trace.
+    heard: describe::Matched,
 }
 
 /// Bytes of records that wait for the tracing server, at most: some seconds of a busy server.
@@ -82,6 +86,8 @@ impl Recorder {
             lost_count: 0,
             last_tokens: BTreeMap::new(),
             first_members: None,
+            told: describe::Matched::default(),
+            heard: describe::Matched::default(),
         };
         let recorder =
             Arc::new(Self { me, own_trace, state: Mutex::new(state), filled: Notify::new() });
@@ -105,13 +111,17 @@ impl Recorder {
 
     /// What goes to a peer instead of this frame.
     pub(crate) fn on_frame_sent(&self, to: MemberId, frame: Bytes) -> Bytes {
-        let actions = describe::sent(self.me, to, &frame);
+        let actions = describe::sent(self.me, to, &frame, &mut self.state().told);
         if actions.is_empty() {
             return frame;
         }
         let token = self.with(|state| {
             actions.iter().for_each(|action| state.record(self.own_trace, action));
-            state.token(self.own_trace)
+            let token = state.token(self.own_trace);
+            if token.is_none() {
+                state.told.forget(to);
+            }
+            token
         });
         match token {
             Some(token) => wrap(&token.encode(), frame),
@@ -129,7 +139,7 @@ impl Recorder {
                 return;
             }
             state.receive(&read);
-            for action in describe::received(self.me, from, frame, &read) {
+            for action in describe::received(self.me, from, frame, &read, &mut state.heard) {
                 state.record(read.trace_id, &action);
             }
         });

@@ -1,7 +1,9 @@
 //! What frames and events of a server are called in a trace.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use kvraft_base::{Entry as LogEntry, EntryKind, MemberId};
+use kvraft_base::{Entry as LogEntry, EntryKind, Index, MemberId, Position, Term};
 use kvraft_kv::{Command as KvCommand, Request, SessionOp};
 use kvraft_raft::{AppendOutcome, Body, Event, Message};
 use kvraft_replica::Frame;
@@ -13,11 +15,36 @@ use kvraft_trace::{
     token::Token,
 };
 
+/// How far each peer's log, or this server's towards each peer, is known to match by the answers
+/// that stand in the trace.
+///
+/// Why: leaders count what answers to heartbeats say like what answers to Appends say, and the
+/// trace would not show why an entry is committed. Such an answer is worth a record when it says
+/// more than all before it.
+#[derive(Debug, Default)]
+pub(super) struct Matched(BTreeMap<MemberId, (Term, Index)>);
+
+impl Matched {
+    fn is_news(&mut self, peer: MemberId, term: Term, matched: Position) -> bool {
+        let known = self.0.entry(peer).or_default();
+        let is_more = Index::ZERO < matched.index && *known < (term, matched.index);
+        if is_more {
+            *known = (term, matched.index);
+        }
+        is_more
+    }
+
+    /// What was said last has not reached this peer's trace.
+    pub(super) fn forget(&mut self, peer: MemberId) {
+        self.0.remove(&peer);
+    }
+}
+
 /// The actions of a frame that leaves; none if it is not worth a record.
-pub(super) fn sent(me: MemberId, to: MemberId, frame: &Bytes) -> Vec<Action> {
+pub(super) fn sent(me: MemberId, to: MemberId, frame: &Bytes, told: &mut Matched) -> Vec<Action> {
     match super::decode(frame) {
         Some(Frame::Raft(messages)) => {
-            messages.iter().filter_map(|message| sent_message(me, to, message)).collect()
+            messages.iter().filter_map(|message| sent_message(me, to, message, told)).collect()
         }
         Some(Frame::Forward { .. } | Frame::ForwardChange { .. }) => {
             vec![Action::ForwardSent { server_id: me.0, to: to.0 }]
@@ -27,11 +54,19 @@ pub(super) fn sent(me: MemberId, to: MemberId, frame: &Bytes) -> Vec<Action> {
 }
 
 /// The actions of a frame that has come.
-pub(super) fn received(me: MemberId, from: MemberId, frame: &Bytes, token: &Token) -> Vec<Action> {
+pub(super) fn received(
+    me: MemberId,
+    from: MemberId,
+    frame: &Bytes,
+    token: &Token,
+    heard: &mut Matched,
+) -> Vec<Action> {
     let token = token.to_base64();
     match super::decode(frame) {
         Some(Frame::Raft(messages)) => {
-            let actions = messages.iter().filter_map(|it| received_message(me, it, &token));
+            let actions = messages
+                .iter()
+                .filter_map(|message| received_message(me, from, message, &token, heard));
             actions.collect()
         }
         Some(Frame::Forward { .. } | Frame::ForwardChange { .. }) => {
@@ -41,15 +76,20 @@ pub(super) fn received(me: MemberId, from: MemberId, frame: &Bytes, token: &Toke
     }
 }
 
-fn sent_message(me: MemberId, to: MemberId, message: &Message) -> Option<Action> {
+fn sent_message(
+    me: MemberId,
+    to: MemberId,
+    message: &Message,
+    told: &mut Matched,
+) -> Option<Action> {
     Some(match &message.body {
         Body::Append { .. } => {
             // Recorded before the token exists.
             let token = Some(String::new());
             Action::AppendEntriesRequestSent(append_request(message, token)?)
         }
-        Body::AppendAnswer { outcome } => {
-            Action::AppendEntriesResponseSent(append_response(message, outcome, None))
+        Body::AppendAnswer { .. } | Body::HeartbeatAnswer { .. } => {
+            Action::AppendEntriesResponseSent(append_response(message, to, None, told)?)
         }
         Body::TimeoutNow => {
             Action::TimeoutNowSent { server_id: me.0, to: to.0, term: message.term.0 }
@@ -61,12 +101,18 @@ fn sent_message(me: MemberId, to: MemberId, message: &Message) -> Option<Action>
     })
 }
 
-fn received_message(me: MemberId, message: &Message, token: &str) -> Option<Action> {
+fn received_message(
+    me: MemberId,
+    from: MemberId,
+    message: &Message,
+    token: &str,
+    heard: &mut Matched,
+) -> Option<Action> {
     let token = || Some(token.to_owned());
     Some(match &message.body {
         Body::Append { .. } => Action::AppendEntriesRequestRecvd(append_request(message, token())?),
-        Body::AppendAnswer { outcome } => {
-            Action::AppendEntriesResponseRecvd(append_response(message, outcome, token()))
+        Body::AppendAnswer { .. } | Body::HeartbeatAnswer { .. } => {
+            Action::AppendEntriesResponseRecvd(append_response(message, from, token(), heard)?)
         }
         Body::TimeoutNow => {
             let (from, term) = (message.from.0, message.term.0);
@@ -93,22 +139,31 @@ fn append_request(message: &Message, token: Option<String>) -> Option<AppendRequ
     })
 }
 
+/// An answer to an Append, or to a heartbeat if it says more than is known.
 fn append_response(
     message: &Message,
-    outcome: &AppendOutcome,
+    peer: MemberId,
     token: Option<String>,
-) -> AppendResponse {
-    let match_index = match outcome {
-        AppendOutcome::Accepted { matched } => Some(matched.index.0),
-        AppendOutcome::Conflict { .. } => None,
+    known: &mut Matched,
+) -> Option<AppendResponse> {
+    let match_index = match &message.body {
+        Body::AppendAnswer { outcome: AppendOutcome::Accepted { matched } } => {
+            known.is_news(peer, message.term, *matched);
+            Some(matched.index.0)
+        }
+        Body::HeartbeatAnswer { matched, .. } if known.is_news(peer, message.term, *matched) => {
+            Some(matched.index.0)
+        }
+        Body::AppendAnswer { outcome: AppendOutcome::Conflict { .. } } => None,
+        _ => return None,
     };
-    AppendResponse {
+    Some(AppendResponse {
         term: message.term.0,
         success: match_index.is_some(),
         token,
         match_index,
         follower_id: Some(message.from.0),
-    }
+    })
 }
 
 fn vote_request(message: &Message) -> Option<VoteRequest> {
@@ -182,7 +237,7 @@ const TEXT_SIZE_BYTES_MAX: usize = 256;
 /// What an event of consensus is in a trace.
 pub(super) fn event(me: MemberId, event: &Event) -> Vec<Action> {
     let server_id = me.0;
-    let term = |term: &kvraft_base::Term| Some(term.0);
+    let term = |term: &Term| Some(term.0);
     vec![match event {
         Event::BecameLeader { term: of } => {
             let leads = Action::BecameLeader { server_id, term: term(of) };

@@ -94,6 +94,25 @@ fn heartbeats_are_left_alone() {
     assert_eq!(recorder.state().waiting.len(), 2);
 }
 
+/// But an answer to one by which a leader may commit is recorded, once.
+#[test]
+fn a_heartbeats_answer_that_says_more_is_recorded() {
+    let recorder = recorder();
+    recorder.state().start(&VectorClock::new());
+    let answer = |index| {
+        let matched = Position::new(Term(1), Index(index));
+        let (round, last) = (1, matched.index);
+        let body = Body::HeartbeatAnswer { round, received: last, last, matched };
+        let (from, to) = (MemberId(1), MemberId(2));
+        Frame::Raft(vec![Message { from, to, term: Term(1), body }]).encode()
+    };
+    assert_eq!(recorder.on_frame_sent(MemberId(2), answer(0)), answer(0), "it says nothing");
+    assert_ne!(recorder.on_frame_sent(MemberId(2), answer(3)), answer(3));
+    assert_eq!(recorder.on_frame_sent(MemberId(2), answer(3)), answer(3), "it was said before");
+    let last = recorder.state().waiting.iter().rev().nth(1).unwrap().body.clone();
+    assert!(last.contains('3'), "{last}");
+}
+
 /// Whatever a peer writes where a token stands, nothing panics.
 #[test]
 fn bad_tokens_are_none() {

@@ -145,7 +145,9 @@ pub(super) const COMMIT_NEEDS_MAJORITY: Rule = Rule {
     },
 };
 
-/// By host: the rank of each answer that says yes, and up to which index it speaks.
+/// By host: the rank of each answer that says yes, and up to which index it speaks. Who sends
+/// entries has them, too: a leader that was told by the last one what is committed may know of
+/// nobody else's answer.
 fn acknowledged(facts: &Facts<'_>) -> BTreeMap<u16, BTreeMap<u64, u64>> {
     let mut received = BTreeMap::<u16, u64>::new();
     let mut holds = BTreeMap::<u16, BTreeMap<u64, u64>>::new();
@@ -156,6 +158,10 @@ fn acknowledged(facts: &Facts<'_>) -> BTreeMap<u16, BTreeMap<u64, u64>> {
                 let last = request.prev_log_index + request.entries.len() as u64;
                 let most = received.entry(host).or_default();
                 *most = last.max(*most);
+            }
+            Action::AppendEntriesRequestSent(request) => {
+                let last = request.prev_log_index + request.entries.len() as u64;
+                holds.entry(host).or_default().insert(rank, last);
             }
             Action::AppendEntriesResponseSent(response) if response.success => {
                 let index = response.match_index.or_else(|| received.get(&host).copied());
