@@ -45,7 +45,11 @@ pub(crate) async fn send_records(
         let connected = connect(&recorder, &address);
         let stopped = stopping.wait_for(|stop| *stop);
         let ended = tokio::select! {
-            ended = async { carry(&recorder, connected.await?, &mut losses).await } => ended,
+            ended = async {
+                let link = connected.await?;
+                was_refused = false;
+                carry(&recorder, link, &mut losses).await
+            } => ended,
             _ = stopped => break,
         };
         let Err(error) = ended;

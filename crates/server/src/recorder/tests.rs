@@ -1,6 +1,7 @@
 //! Buffers that are full, clocks that are not known yet, and frames with tokens.
 
-use kvraft_base::{Index, Position, Term};
+use kvraft_base::{Entry, EntryKind, Index, Position, Term};
+use kvraft_kv::{Command, Origin, PutRequest, Request};
 use kvraft_raft::{Body, Message};
 
 use super::*;
@@ -111,6 +112,24 @@ fn a_heartbeats_answer_that_says_more_is_recorded() {
     assert_eq!(recorder.on_frame_sent(MemberId(2), answer(3)), answer(3), "it was said before");
     let last = recorder.state().waiting.iter().rev().nth(1).unwrap().body.clone();
     assert!(last.contains('3'), "{last}");
+}
+
+/// Whatever clients have written, a record of it fits into a frame for the tracing server.
+#[test]
+fn the_largest_append_fits_into_a_frame() {
+    let recorder = recorder();
+    recorder.state().start(&VectorClock::new());
+    let text = Bytes::from(vec![0; 300]);
+    let put = PutRequest { key: text.clone(), value: text, ..PutRequest::default() };
+    let command = Command::new(Origin::default(), 0, Request::Put(put)).encode();
+    let entry = |index| Entry::new(Term(1), Index(index), EntryKind::Command, command.clone());
+    let entries = (1..=2_000).map(entry).collect();
+    let body = Body::Append { prev: Position::ZERO, commit: Index(0), entries };
+    let (from, to) = (MemberId(1), MemberId(2));
+    let frame = Frame::Raft(vec![Message { from, to, term: Term(1), body }]).encode();
+    assert_ne!(recorder.on_frame_sent(MemberId(2), frame.clone()), frame);
+    let state = recorder.state();
+    assert!(state.waiting.iter().all(|it| it.to_json().len() < wire::PAYLOAD_SIZE_BYTES_MAX / 2));
 }
 
 /// Whatever a peer writes where a token stands, nothing panics.
