@@ -60,8 +60,34 @@ impl Setting for Duration {
     }
 }
 
-/// Gives a configuration its settings: `settings()` and `set()`.
+/// Chances are so many of a million; the last million would be all.
+pub(crate) fn is_chance(ppm: &u64) -> bool {
+    *ppm <= 1_000_000
+}
+
+/// Whatever takes longer than a minute takes for ever.
+pub(crate) fn is_delay(delay: &Duration) -> bool {
+    *delay <= Duration::from_secs(60)
+}
+
+/// Gives a configuration its settings: `settings()` and `set()`. One that has a network has the
+/// network's, too.
 macro_rules! settings {
+    ($config:ty, $all:ident, and its network; $($own:tt)*) => {
+        $crate::settings::settings! {
+            $config, $all;
+            $($own)*
+            "network-delay": (network.delay_min), "a time such as 0.001s, up to 60s",
+                $crate::settings::is_delay;
+            "network-delay-extra": (network.delay_extra_mean), "a time such as 0.001s, up to 60s",
+                $crate::settings::is_delay;
+            "network-kib-ns": (network.kib_ns), "0 to a million", |ns| *ns <= 1_000_000;
+            "network-loss": (network.loss_ppm), "parts per million", $crate::settings::is_chance;
+            "network-duplicate": (network.duplicate_ppm), "parts per million", $crate::settings::is_chance;
+            "network-corrupt": (network.corrupt_ppm), "parts per million", $crate::settings::is_chance;
+            "network-fifo": (network.fifo), "yes or no", |_| true;
+        }
+    };
     ($config:ty, $all:ident; $($name:literal: ($($field:ident).+), $hint:literal, $is_allowed:expr;)*) => {
         /// Names of all settings, in the order in which a plan says them.
         pub(crate) const $all: &[&str] = &[$($name),*];

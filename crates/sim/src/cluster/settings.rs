@@ -8,7 +8,7 @@ use std::time::Duration;
 use kvraft_raft::LeaseReads;
 
 use super::config::ClusterConfig;
-use crate::settings::{Setting, settings};
+use crate::settings::{Setting, is_delay, settings};
 
 /// The drift that leases stand, in parts per million, or `none`. Simulated leases have no margin
 /// beside it.
@@ -26,21 +26,12 @@ impl Setting for Option<LeaseReads> {
     }
 }
 
-/// Chances are so many frames of a million; the last million would be all of them.
-fn is_chance(ppm: &u64) -> bool {
-    *ppm <= 1_000_000
-}
-
-fn is_delay(delay: &Duration) -> bool {
-    *delay <= Duration::from_secs(60)
-}
-
 fn is_size(size_bytes: &usize) -> bool {
     (1..=1 << 30).contains(size_bytes)
 }
 
 settings! {
-    ClusterConfig, SETTINGS;
+    ClusterConfig, SETTINGS, and its network;
     "servers": (servers), "1 to 7", |count| (1..=7).contains(count);
     "first-phase": (faults_until), "a time such as 4.000s, up to 600s",
         |time: &Duration| *time <= Duration::from_secs(600);
@@ -51,13 +42,6 @@ settings! {
     "heartbeat": (heartbeat_interval), "a time such as 0.030s, up to 60s", is_delay;
     "lease-drift": (lease), "none or parts per million", |_| true;
     "free-disks": (free_disks), "yes or no", |_| true;
-    "network-delay": (network.delay_min), "a time such as 0.001s, up to 60s", is_delay;
-    "network-delay-extra": (network.delay_extra_mean), "a time such as 0.001s, up to 60s", is_delay;
-    "network-kib-ns": (network.kib_ns), "0 to a million", |ns| *ns <= 1_000_000;
-    "network-loss": (network.loss_ppm), "parts per million", is_chance;
-    "network-duplicate": (network.duplicate_ppm), "parts per million", is_chance;
-    "network-corrupt": (network.corrupt_ppm), "parts per million", is_chance;
-    "network-fifo": (network.fifo), "yes or no", |_| true;
     "window-bytes": (window_size_bytes), "1 to 2^30", is_size;
     "segment-bytes": (segment_size_bytes), "4096 to 2^30",
         |size| (4_096..=1 << 30).contains(size);

@@ -41,27 +41,11 @@ impl StageConfig {
 }
 
 settings! {
-    StageConfig, STAGE_SETTINGS;
+    StageConfig, STAGE_SETTINGS, and its network;
     "servers": (servers), "1 to 64", |count| (1..=64).contains(count);
     "first-phase": (faults_until), "a time such as 4.000s, up to 600s",
         |time: &Duration| *time <= Duration::from_secs(600);
     "free-disks": (free_disks), "yes or no", |_| true;
-    "network-delay": (network.delay_min), "a time such as 0.001s, up to 60s", is_delay;
-    "network-delay-extra": (network.delay_extra_mean), "a time such as 0.001s, up to 60s", is_delay;
-    "network-kib-ns": (network.kib_ns), "0 to a million", |ns| *ns <= 1_000_000;
-    "network-loss": (network.loss_ppm), "parts per million", is_chance;
-    "network-duplicate": (network.duplicate_ppm), "parts per million", is_chance;
-    "network-corrupt": (network.corrupt_ppm), "parts per million", is_chance;
-    "network-fifo": (network.fifo), "yes or no", |_| true;
-}
-
-/// Chances are so many messages of a million.
-fn is_chance(ppm: &u64) -> bool {
-    *ppm <= 1_000_000
-}
-
-fn is_delay(delay: &Duration) -> bool {
-    *delay <= Duration::from_secs(60)
 }
 
 /// An operation of a script.
