@@ -30,11 +30,18 @@ pub struct Options {
     pub segment_size_bytes: u64,
     /// Memory for the table's pages, in bytes.
     pub cache_size_bytes: usize,
+    /// From this size of the table on, in bytes, every checkpoint records which of its pages are
+    /// free, so that a start after a crash need not walk the table to find out.
+    pub quick_repair_from_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_size_bytes: 64 * 1024 * 1024, cache_size_bytes: 64 * 1024 * 1024 }
+        Self {
+            segment_size_bytes: 64 * 1024 * 1024,
+            cache_size_bytes: 64 * 1024 * 1024,
+            quick_repair_from_bytes: 16 * 1024 * 1024,
+        }
     }
 }
 

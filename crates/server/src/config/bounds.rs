@@ -137,6 +137,7 @@ impl Limits {
         Options {
             segment_size_bytes: self.journal_segment_size,
             cache_size_bytes: size(self.table_cache_size),
+            ..Options::default()
         }
     }
 

@@ -20,6 +20,9 @@ use crate::{
 /// A turn of the slowest drawn disk takes about this long: two syncs, and what waits before them.
 const DISK_TURN_MAX: Duration = Duration::from_millis(100);
 
+/// Always; from some size that simulated tables reach; never.
+const QUICK_REPAIR_BYTES: [u64; 4] = [0, 1 << 21, 1 << 40, 1 << 40];
+
 /// One run in so many has its history searched: the search costs more than the pass that every
 /// history gets.
 const SEARCHED_ONE_IN: u64 = 2;
@@ -86,6 +89,8 @@ pub struct ClusterConfig {
     pub checkpoint_size_bytes: usize,
     /// Checkpoint pace.
     pub checkpoint_interval: Duration,
+    /// From this size of the table on, in bytes, a checkpoint records which pages are free.
+    pub quick_repair_bytes: u64,
     /// A follower that lacks more than this, in bytes, catches up on the bulk lane.
     pub catch_up_size_bytes: usize,
     /// Operators who share the plan's changes of members.
@@ -135,6 +140,7 @@ impl Draft {
         let slow = broadcast + if free_disks { Duration::ZERO } else { DISK_TURN_MAX };
         let election_timeout = election_timeout.max(slow * 4);
         let mut member_prng = prng.fork("members");
+        let mut repair_prng = prng.fork("repair");
         let has_changes = kinds.iter().any(|kind| {
             matches!(kind, FaultKind::Members | FaultKind::Regrow | FaultKind::Replace)
         });
@@ -160,6 +166,7 @@ impl Draft {
             checkpoint_interval: *prng
                 .pick(&[millis(20), millis(200), millis(2_000)])
                 .expect("any"),
+            quick_repair_bytes: *repair_prng.pick(&QUICK_REPAIR_BYTES).expect("any"),
             catch_up_size_bytes: *prng.pick(&[1, 2 << 10, 4 << 20]).expect("any"),
             operators: member_prng.between(1, 2),
             lease,
@@ -208,6 +215,7 @@ impl ClusterConfig {
             retain_count: 1_000,
             checkpoint_size_bytes: 1 << 20,
             checkpoint_interval: millis(2_000),
+            quick_repair_bytes: Options::default().quick_repair_from_bytes,
             catch_up_size_bytes: 4 << 20,
             operators: 1,
             lease: None,
@@ -237,7 +245,11 @@ impl ClusterConfig {
         raft.catch_up_bytes_min = self.catch_up_size_bytes;
         raft.window_bytes_max = self.window_size_bytes;
         raft.lease = self.lease;
-        let store = Options { segment_size_bytes: self.segment_size_bytes, ..Options::default() };
+        let store = Options {
+            segment_size_bytes: self.segment_size_bytes,
+            quick_repair_from_bytes: self.quick_repair_bytes,
+            ..Options::default()
+        };
         OpenOptions {
             raft,
             store,

@@ -49,5 +49,6 @@ settings! {
     "checkpoint-bytes": (checkpoint_size_bytes), "1 to 2^30", is_size;
     "checkpoint-interval": (checkpoint_interval), "a time such as 0.200s, from 1 ms to 60s",
         |time: &Duration| (Duration::from_millis(1)..=Duration::from_secs(60)).contains(time);
+    "quick-repair-bytes": (quick_repair_bytes), "up to 2^40", |size| *size <= 1 << 40;
     "catch-up-bytes": (catch_up_size_bytes), "1 to 2^30", is_size;
 }

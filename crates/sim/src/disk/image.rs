@@ -17,6 +17,38 @@ use super::{CrashPolicy, SECTOR_SIZE_BYTES, policy::Fate};
 
 type Sector = [u8; SECTOR_SIZE_BYTES];
 
+/// What sectors were before they were changed.
+#[derive(Clone, Debug, Default)]
+struct Before {
+    /// Where in `sectors`; `None` is all zeroes.
+    places: BTreeMap<usize, Option<usize>>,
+    /// One after the other, so that a change costs no allocation.
+    sectors: Vec<Sector>,
+}
+
+impl Before {
+    fn get(&self, sector: usize) -> Option<Option<&Sector>> {
+        self.places.get(&sector).map(|place| place.map(|place| &self.sectors[place]))
+    }
+
+    /// The record of `sector`, if there is one, says `bytes` from now on.
+    fn replace(&mut self, sector: usize, bytes: &Sector) {
+        match self.places.get_mut(&sector) {
+            Some(Some(place)) => self.sectors[*place] = *bytes,
+            Some(none) => {
+                *none = Some(self.sectors.len());
+                self.sectors.push(*bytes);
+            }
+            None => {}
+        }
+    }
+
+    fn clear(&mut self) {
+        self.places.clear();
+        self.sectors.clear();
+    }
+}
+
 /// One file's bytes. Sizes and offsets are in memory, hence `usize`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Image {
@@ -24,10 +56,10 @@ pub(super) struct Image {
     live: Vec<u8>,
     /// Size that a loss of power may bring back.
     durable_size: usize,
-    /// Durable content of each sector changed since the last sync; `None` is all zeroes.
-    undo: BTreeMap<usize, Option<Box<Sector>>>,
+    /// Durable content of each sector changed since the last sync.
+    undo: Before,
     /// What the last sync replaced: what is there if the disk lost that write.
-    previous: BTreeMap<usize, Option<Box<Sector>>>,
+    previous: Before,
     /// Sectors whose content is not what was written, until they are written whole.
     damaged: BTreeSet<usize>,
     /// Sectors that cannot be read until they are written whole.
@@ -66,7 +98,7 @@ impl Image {
             self.remember(size, self.live.len().min(self.durable_size));
             // Beyond both sizes the live content is zero again, as the durable one always was.
             let clean = size.max(self.durable_size).div_ceil(SECTOR_SIZE_BYTES);
-            let _cut = self.undo.split_off(&clean);
+            let _cut = self.undo.places.split_off(&clean);
             let gone = size.div_ceil(SECTOR_SIZE_BYTES);
             let _cut = (self.damaged.split_off(&gone), self.unreadable.split_off(&gone));
             // The border sector keeps its head: what is cut of it must be remembered as well.
@@ -78,16 +110,17 @@ impl Image {
 
     /// Makes the live content durable; returns how many sectors that was.
     pub(super) fn sync(&mut self) -> usize {
-        let dirty_count = self.undo.len();
+        let dirty_count = self.undo.places.len();
         if 0 < dirty_count {
-            self.previous = std::mem::take(&mut self.undo);
+            std::mem::swap(&mut self.previous, &mut self.undo);
+            self.undo.clear();
         }
         self.durable_size = self.live.len();
         dirty_count
     }
 
     pub(super) fn is_dirty(&self) -> bool {
-        !self.undo.is_empty() || self.durable_size != self.live.len()
+        !self.undo.places.is_empty() || self.durable_size != self.live.len()
     }
 
     /// Flips the bits of `mask` in the byte at `offset`, live and durable: bit rot.
@@ -95,8 +128,10 @@ impl Image {
         let Some(byte) = self.live.get_mut(offset) else { return false };
         *byte ^= mask;
         let sector = offset / SECTOR_SIZE_BYTES;
-        if let Some(Some(old)) = self.undo.get_mut(&sector) {
+        if let Some(Some(old)) = self.undo.get(sector) {
+            let mut old = *old;
             old[offset % SECTOR_SIZE_BYTES] ^= mask;
+            self.undo.replace(sector, &old);
         }
         self.damaged.insert(sector);
         true
@@ -114,14 +149,14 @@ impl Image {
 
     /// The last sync did not write this sector, and nobody knows. False when nothing changed.
     pub(super) fn lose_write(&mut self, sector: usize) -> bool {
-        let Some(previous) = self.previous.get(&sector) else { return false };
-        let bytes = previous.as_ref().map_or([0; SECTOR_SIZE_BYTES], |bytes| **bytes);
+        let Some(previous) = self.previous.get(sector) else { return false };
+        let bytes = previous.copied().unwrap_or([0; SECTOR_SIZE_BYTES]);
         self.replace(sector, &bytes)
     }
 
     /// Sectors that the last sync has written.
     pub(super) fn written_last(&self) -> impl Iterator<Item = usize> {
-        self.previous.keys().copied()
+        self.previous.places.keys().copied()
     }
 
     fn replace(&mut self, sector: usize, bytes: &[u8]) -> bool {
@@ -131,9 +166,7 @@ impl Image {
             return false;
         }
         live.copy_from_slice(bytes);
-        if let Some(old) = self.undo.get_mut(&sector) {
-            *old = Some(Box::new(bytes.try_into().expect("a whole sector")));
-        }
+        self.undo.replace(sector, bytes.try_into().expect("a whole sector"));
         self.damaged.insert(sector);
         true
     }
@@ -166,11 +199,11 @@ impl Image {
         }
         let (live_size, durable_size) = (self.live.len(), self.durable_size);
         let undo = std::mem::take(&mut self.undo);
-        let mut plan = policy.for_file(prng, undo.keys().next_back().copied());
+        let mut plan = policy.for_file(prng, undo.places.keys().next_back().copied());
         let size = plan.size(prng, durable_size, live_size);
         let whole = live_size.max(durable_size);
         self.live.resize(whole, 0);
-        for (sector, old) in &undo {
+        for (sector, place) in &undo.places {
             let start = sector * SECTOR_SIZE_BYTES;
             let lost_from = match plan.fate(prng, *sector) {
                 Fate::Kept => continue,
@@ -179,7 +212,7 @@ impl Image {
             };
             let end = whole.min(start + SECTOR_SIZE_BYTES);
             let from = end.min(start + lost_from);
-            match old {
+            match place.map(|place| &undo.sectors[place]) {
                 Some(old) => self.live[from..end].copy_from_slice(&old[from - start..end - start]),
                 None => self.live[from..end].fill(0),
             }
@@ -194,14 +227,16 @@ impl Image {
         for sector in from / SECTOR_SIZE_BYTES..end.div_ceil(SECTOR_SIZE_BYTES) {
             let start = sector * SECTOR_SIZE_BYTES;
             let (live, durable_size) = (&self.live, self.durable_size);
-            self.undo.entry(sector).or_insert_with(|| {
+            let sectors = &mut self.undo.sectors;
+            self.undo.places.entry(sector).or_insert_with(|| {
                 if durable_size <= start || live.len() <= start {
                     return None;
                 }
                 let known = &live[start..live.len().min(start + SECTOR_SIZE_BYTES)];
-                let mut old = Box::new([0; SECTOR_SIZE_BYTES]);
-                old[..known.len()].copy_from_slice(known);
-                Some(old)
+                sectors.push([0; SECTOR_SIZE_BYTES]);
+                let place = sectors.len() - 1;
+                sectors[place][..known.len()].copy_from_slice(known);
+                Some(place)
             });
         }
     }

@@ -12,10 +12,10 @@
 //! Why a crash cannot turn a good block into a damaged one: redb never overwrites a block that its
 //! last durable commit refers to, except the header. So a checksum and its block may tear apart
 //! only where nothing is referred to; the other checksums in the same sector are rewritten with the
-//! value they had. The header is one sector, so that it changes as a whole together with its
-//! checksum: a sector of 512 bytes is what every disk writes or does not write. Falling back to an
-//! older header instead would be worse than an error: the blocks it refers to may have been used
-//! again.
+//! value they had, and other sectors are not written. The header is one sector, so that it changes
+//! as a whole together with its checksum: a sector of 512 bytes is what every disk writes or does
+//! not write. Falling back to an older header instead would be worse than an error: the blocks it
+//! refers to may have been used again.
 //!
 //! The header also carries the logical length that was durable when it was written, which covers
 //! all that it refers to: a file that has lost its end is found out when it is opened, before redb
@@ -39,6 +39,8 @@ pub(super) const BLOCK_SIZE: u64 = 4096;
 const BLOCK_BYTES: usize = 4096;
 const GROUP_BLOCKS: u64 = 1024;
 const SECTOR_BYTES: usize = 512;
+/// Checksums in a sector; a group's page of them has eight sectors.
+const SECTOR_SUMS: usize = SECTOR_BYTES / 4;
 /// Of the header sector, what redb may use.
 const HEADER_BYTES_MAX: usize = SECTOR_BYTES - 24;
 /// Where in it the least logical length is.
@@ -71,7 +73,33 @@ struct State {
 #[derive(Debug)]
 struct Group {
     sums: Vec<u32>,
-    dirty: bool,
+    /// A bit for each sector of checksums that the file does not have yet.
+    dirty: u8,
+}
+
+impl Group {
+    fn set(&mut self, slot: usize, sum: u32) {
+        if self.sums[slot] != sum {
+            self.sums[slot] = sum;
+            self.dirty |= 1 << (slot / SECTOR_SUMS);
+        }
+    }
+
+    /// Writes the sectors that changed into the page at `offset`.
+    fn write(&mut self, file: &dyn DiskFile, offset: u64) -> Result<(), DiskError> {
+        for (index, sums) in self.sums.chunks_exact(SECTOR_SUMS).enumerate() {
+            if self.dirty & (1 << index) == 0 {
+                continue;
+            }
+            let mut sector = [0; SECTOR_BYTES];
+            for (word, sum) in sector.chunks_exact_mut(4).zip(sums) {
+                word.copy_from_slice(&sum.to_le_bytes());
+            }
+            file.write_at(offset + (index * SECTOR_BYTES) as u64, &sector)?;
+        }
+        self.dirty = 0;
+        Ok(())
+    }
 }
 
 impl Blocks {
@@ -100,9 +128,14 @@ impl Blocks {
         self.lock().failure.clone()
     }
 
+    /// Logical length in bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.lock().len
+    }
+
     /// Whether there is nothing in the file.
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().len == 0
+        self.len() == 0
     }
 
     /// Name of the file.
@@ -226,9 +259,8 @@ impl Blocks {
             let group = self.group(&mut state, first / GROUP_BLOCKS)?;
             self.file.write_at(physical, bytes)?;
             for (block, bytes) in (first..).zip(bytes.chunks_exact(BLOCK_BYTES)) {
-                group.sums[slot(block)] = block_sum(block, bytes);
+                group.set(slot(block), block_sum(block, bytes));
             }
-            group.dirty = true;
             Ok(())
         })
     }
@@ -242,7 +274,7 @@ impl Blocks {
                 self.file.read_at(group_offset(number), &mut page)?;
                 let words = page.chunks_exact(4);
                 let sums = words.map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect();
-                Ok(missing.insert(Group { sums, dirty: false }))
+                Ok(missing.insert(Group { sums, dirty: 0 }))
             }
         }
     }
@@ -256,8 +288,9 @@ impl Blocks {
         // Blocks that come back later come back never written.
         if !kept.is_multiple_of(GROUP_BLOCKS) && len != state.len {
             let group = self.group(&mut state, kept / GROUP_BLOCKS)?;
-            group.sums[slot(kept)..].fill(0);
-            group.dirty = true;
+            for slot in slot(kept)..group.sums.len() {
+                group.set(slot, 0);
+            }
         }
         if len < state.len_least {
             let sector = self.read_sector()?;
@@ -273,10 +306,8 @@ impl Blocks {
 
     fn sync(&self) -> Result<(), Damage> {
         let mut state = self.lock();
-        for (number, group) in state.groups.iter_mut().filter(|(_, group)| group.dirty) {
-            let page: Vec<u8> = group.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
-            self.file.write_at(group_offset(*number), &page)?;
-            group.dirty = false;
+        for (number, group) in state.groups.iter_mut().filter(|(_, group)| group.dirty != 0) {
+            group.write(&*self.file, group_offset(*number))?;
         }
         // Under the lock, so that no growth comes in between.
         self.file.sync()?;
@@ -291,7 +322,7 @@ pub(super) struct Backend(pub(super) std::sync::Arc<Blocks>);
 
 impl redb::StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().len)
+        Ok(self.0.len())
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {

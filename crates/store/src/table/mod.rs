@@ -1,8 +1,8 @@
 //! The table: what the state machine has settled, in a redb database over our disk.
 //!
 //! Why redb: copy-on-write views for snapshots and backups, no background threads, and a storage
-//! trait. Each commit is durable, two-phase and quick to repair: without that one damaged byte
-//! makes redb reopen silently at an older commit.
+//! trait. Each commit is durable and two-phase: without that one damaged byte makes redb reopen
+//! silently at an older commit. Commits of a large table are quick to repair as well.
 //!
 //! Invariants:
 //! - a file becomes the table only by rename, whole and synced, so creation and snapshot
@@ -52,6 +52,8 @@ struct Store {
     disk: Box<dyn Disk>,
     database: Database,
     blocks: Arc<Blocks>,
+    /// From this size on, in bytes, a commit records which pages are free.
+    quick_repair_from_bytes: u64,
 }
 
 impl fmt::Debug for Store {
@@ -62,7 +64,7 @@ impl fmt::Debug for Store {
 
 impl Store {
     /// Opens the file at `path`, or makes a new one.
-    fn open(disk: &dyn Disk, path: &str, cache_size: usize, new: bool) -> Result<Self, TableError> {
+    fn open(disk: &dyn Disk, path: &str, options: &Options, new: bool) -> Result<Self, TableError> {
         let file = if new { disk.create(path)? } else { disk.open(path)? };
         let blocks = Arc::new(Blocks::open(file, path)?);
         if blocks.is_empty() && !new {
@@ -71,9 +73,14 @@ impl Store {
             return Err(Damage::Lost { what: path.into(), detail }.into());
         }
         let backend = Backend(Arc::clone(&blocks));
-        let opened = Database::builder().set_cache_size(cache_size).create_with_backend(backend);
+        let opened = Database::builder()
+            .set_cache_size(options.cache_size_bytes)
+            .create_with_backend(backend);
+        let quick_repair_from_bytes = options.quick_repair_from_bytes;
         match opened {
-            Ok(database) => Ok(Self { disk: disk.handle(), database, blocks }),
+            Ok(database) => {
+                Ok(Self { disk: disk.handle(), database, blocks, quick_repair_from_bytes })
+            }
             Err(error) => Err(fault(&blocks, &error).into()),
         }
     }
@@ -101,7 +108,7 @@ impl Store {
             let mut transaction = self.database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
             transaction.set_two_phase_commit(true);
-            transaction.set_quick_repair(true);
+            transaction.set_quick_repair(self.quick_repair_from_bytes <= self.blocks.len());
             change(&transaction)?;
             transaction.commit()?;
             Ok(())
@@ -160,7 +167,7 @@ pub(crate) fn is_used(disk: &dyn Disk) -> Result<bool, TableError> {
         Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error.into()),
     }
-    let store = Store::open(disk, TABLE_PATH, CREATE_CACHE_BYTES, false)?;
+    let store = Store::open(disk, TABLE_PATH, &TEMP_OPTIONS, false)?;
     Ok(store.applied()? != Position::ZERO)
 }
 
@@ -185,7 +192,7 @@ pub(crate) fn create_over(disk: &dyn Disk, aside: &str) -> Result<(), TableError
 
 /// Makes an empty database under the temporary name.
 fn create_temp(disk: &dyn Disk) -> Result<Store, TableError> {
-    let store = Store::open(disk, TABLE_TEMP_PATH, CREATE_CACHE_BYTES, true)?;
+    let store = Store::open(disk, TABLE_TEMP_PATH, &TEMP_OPTIONS, true)?;
     store.write(|transaction| {
         for table in TableId::ALL {
             transaction.open_table(definition(table))?;
@@ -226,7 +233,7 @@ impl Table {
     /// # Errors
     /// [`TableError::Damage`] when it cannot be read or believed.
     pub fn open(disk: &dyn Disk, options: &Options) -> Result<Self, TableError> {
-        let store = Store::open(disk, TABLE_PATH, options.cache_size_bytes, false)?;
+        let store = Store::open(disk, TABLE_PATH, options, false)?;
         let applied = store.applied()?;
         Ok(Self { store: Arc::new(store), applied, failure: None })
     }
@@ -363,5 +370,10 @@ impl Records for TableReader {
     }
 }
 
-/// Cache while a table is created or imported: twice what one import transaction holds.
-const CREATE_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// While a table is created or imported: a cache of twice what one import transaction holds. A file
+/// under its temporary name is never repaired, and closing it records what quick repair needs.
+const TEMP_OPTIONS: Options = Options {
+    segment_size_bytes: 0,
+    cache_size_bytes: 16 * 1024 * 1024,
+    quick_repair_from_bytes: u64::MAX,
+};

@@ -10,7 +10,7 @@ use kvraft_store::{Identity, Import, Opened, Options, Table, format, open};
 use crate::disk::TestDisk;
 
 pub(crate) const OPTIONS: Options =
-    Options { segment_size_bytes: 4096, cache_size_bytes: 1024 * 1024 };
+    Options { segment_size_bytes: 4096, cache_size_bytes: 1024 * 1024, quick_repair_from_bytes: 0 };
 
 pub(crate) fn identity() -> Identity {
     let members = Members::new([MemberId(1), MemberId(2), MemberId(3)]).unwrap();
