@@ -20,7 +20,7 @@ pub(super) type Graph = BTreeMap<String, BTreeSet<String>>;
 
 /// What a core may know of this workspace. `client`, `server` and `kvraft` are the edge: they may
 /// know any of these. `raft-model` and `hunt` are tests that nobody ships.
-const KNOWS: [(&str, &[&str]); 10] = [
+const KNOWS: [(&str, &[&str]); 11] = [
     ("base", &[]),
     ("raft", &["base"]),
     ("raft-model", &["base", "raft"]),
@@ -29,6 +29,7 @@ const KNOWS: [(&str, &[&str]); 10] = [
     ("session", &["base"]),
     ("replica", &["base", "raft", "kv", "store"]),
     ("trace", &["base"]),
+    ("coord", &["base"]),
     ("sim", &["base", "raft", "kv", "store", "replica", "session", "trace"]),
     ("hunt", &["base", "raft", "kv", "store", "replica", "session", "trace", "sim"]),
 ];
