@@ -202,7 +202,7 @@ impl Core {
         self.config.election_timeout / 2 + self.draw_retry()
     }
 
-    fn is_hurried(&self) -> bool {
+    pub(crate) fn is_hurried(&self) -> bool {
         self.now < self.hurried_until
     }
 

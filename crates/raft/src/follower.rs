@@ -87,10 +87,29 @@ impl Raft {
         self.core.down.insert(peer);
         self.forget_strangers();
         let jitter = self.core.draw_jitter();
-        if let Role::Follower(follower) = &mut self.role
+        if let Role::Follower(follower) = &self.role
             && follower.leader == Some(peer)
         {
-            self.core.hurried_until = self.core.now + self.core.config.election_timeout * 2;
+            self.hurry(jitter, self.core.config.election_timeout * 2);
+        }
+    }
+
+    /// Somebody outside says that the leader is dead. Worth nothing to a server that hears it; to
+    /// one that has missed its heartbeats it shortens the wait for the ordinary campaign, and no
+    /// voter is asked more than once in an election timeout because of hints alone.
+    pub(crate) fn on_leader_suspected(&mut self) {
+        if self.core.is_hurried() || self.is_loyal(self.core.id()) {
+            return;
+        }
+        let jitter = self.core.draw_jitter();
+        self.hurry(jitter, self.core.config.election_timeout);
+    }
+
+    /// A follower waits no longer than `jitter`. A campaign that fails within `hurried_for` is soon
+    /// repeated.
+    fn hurry(&mut self, jitter: Duration, hurried_for: Duration) {
+        if let Role::Follower(follower) = &mut self.role {
+            self.core.hurried_until = self.core.now + hurried_for;
             follower.deadline = follower.deadline.min(self.core.now + jitter);
         }
     }

@@ -107,6 +107,8 @@ pub enum Input {
         /// Who; the most up-to-date voter that is reachable if `None`.
         to: Option<MemberId>,
     },
+    /// Somebody outside says that the leader is dead. Only a hint, and it may be a lie.
+    LeaderSuspected,
 }
 
 impl Input {
@@ -165,6 +167,9 @@ impl Input {
                     writer.u64(to.0);
                 }
             }
+            Self::LeaderSuspected => {
+                writer.u8(16);
+            }
         }
     }
 
@@ -208,6 +213,7 @@ impl Input {
                 ticket: Ticket(reader.u64("ticket")?),
                 to: optional(reader, |reader| reader.u64("successor").map(MemberId))?,
             },
+            16 => Self::LeaderSuspected,
             other => {
                 return Err(DecodeError::Unknown { what: "input kind", value: u64::from(other) });
             }

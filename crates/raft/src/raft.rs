@@ -112,6 +112,7 @@ impl Raft {
                 self.core.outbox.proposed.push((ticket, result));
             }
             Input::Transfer { ticket, to } => self.on_transfer(ticket, to),
+            Input::LeaderSuspected => self.on_leader_suspected(),
         }
     }
 

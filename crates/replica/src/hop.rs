@@ -116,6 +116,8 @@ pub enum NodeIn {
     Connected(MemberId),
     /// A peer's connection closed.
     Disconnected(MemberId),
+    /// Somebody outside says that the leader is dead; it may be a lie.
+    LeaderSuspected,
     /// Every write up to this one is durable.
     Durable(WriteId),
     /// The journal's answer to a fetch.

@@ -200,6 +200,7 @@ impl Node {
                 self.raft.step(instant, Input::Connected { peer });
             }
             NodeIn::Disconnected(peer) => self.on_disconnected(instant, peer, out),
+            NodeIn::LeaderSuspected => self.raft.step(instant, Input::LeaderSuspected),
             NodeIn::Durable(write) => self.raft.step(instant, Input::Durable { write }),
             NodeIn::Fetched { id, entries } => {
                 self.raft.step(instant, Input::Fetched { id, entries });

@@ -2,7 +2,11 @@
 //! that lie.
 
 #[cfg(test)]
+mod coordinated;
+#[cfg(test)]
 mod disk;
+#[cfg(test)]
+mod hints;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]

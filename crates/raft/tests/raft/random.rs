@@ -93,6 +93,11 @@ impl Climate {
 
     /// A world that has been through it.
     pub(crate) fn play(&self) -> World {
+        self.play_with(|world, prng| step(world, self, prng))
+    }
+
+    /// A world that has been through it, with more happening in each step.
+    pub(crate) fn play_with(&self, mut step: impl FnMut(&mut World, &mut Prng)) -> World {
         let (small, lease) = (self.small_window, self.lease);
         let configure = move |config: &mut Config| {
             let leases = LeaseReads { drift_ppm_max: 20_000, margin: Duration::ZERO };
@@ -116,7 +121,7 @@ impl Climate {
             world.start(id, 0).unwrap();
         }
         for _ in 0..self.steps {
-            step(&mut world, self, &mut prng);
+            step(&mut world, &mut prng);
             world.trace.clear();
         }
         world.check_log_matching();
@@ -128,7 +133,7 @@ fn run(climate: &Climate) {
     heal(&mut climate.play());
 }
 
-fn step(world: &mut World, climate: &Climate, prng: &mut Prng) {
+pub(crate) fn step(world: &mut World, climate: &Climate, prng: &mut Prng) {
     let ids = world.ids();
     world.now = world.now + prng.duration(Duration::ZERO, Duration::from_millis(climate.pace_ms));
     for id in &ids {
@@ -166,6 +171,8 @@ fn step(world: &mut World, climate: &Climate, prng: &mut Prng) {
             let to = prng.pick(&ids).copied().filter(|_| prng.chance(3, 4));
             world.transfer(leader, to);
         }
+        // Whoever watches from outside errs, or lies.
+        79..84 => world.turn(id, vec![Input::LeaderSuspected]),
         _ => {}
     }
 }

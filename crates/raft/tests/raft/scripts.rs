@@ -6,6 +6,7 @@
 //! - `disk ID log="TERM TERMxCOUNT …" [term=T] [commit=I] [applied=I] [released=I] [attested=I]`;
 //! - `start [ID …]`, `crash ID`, `damage ID keep=I`: what was durable after there is gone;
 //! - `block FROM TO`, `unblock FROM TO`: one direction of a link; `cut ID`, `heal ID`, `close ID PEER`, `open ID PEER`;
+//! - `suspect ID`: somebody outside says to it that its leader is dead;
 //! - `elect ID`: starts who is not up, lets this server campaign and everyone answer;
 //! - `timeout ID`: time moves to this server's deadline, which fires; `run MS`: everything happens;
 //!   `pause MS`: time passes, and nobody is there to see it; `due ID`: how far its deadline is;
@@ -151,6 +152,7 @@ impl Script {
                 let input = Input::Connected { peer: args.id(1)? };
                 self.world.turn(args.id(0)?, vec![input]);
             }
+            "suspect" => self.world.turn(args.id(0)?, vec![Input::LeaderSuspected]),
             "due" => {
                 let id = args.id(0)?;
                 let deadline = self.world.node(id).raft.as_ref().ok_or("it is down")?.deadline();
