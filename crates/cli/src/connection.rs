@@ -18,6 +18,15 @@ pub(crate) struct Connection {
         help_heading = "Connection"
     )]
     pub(crate) endpoints: Vec<String>,
+    /// Ask this coordinator who leads, and where the others are, instead of --endpoints
+    #[arg(
+        long,
+        env = "KVRAFT_COORD",
+        value_name = "HOST:PORT",
+        value_parser = parse_address,
+        help_heading = "Connection"
+    )]
+    coord: Option<String>,
     /// How long making a connection may take
     #[arg(
         long,
@@ -50,28 +59,43 @@ pub(crate) struct Output {
 }
 
 impl Connection {
-    fn builder(&self, command_timeout: Duration) -> Builder {
-        Client::builder()
-            .endpoints(&self.endpoints)
-            .connect_timeout(self.dial_timeout)
-            .request_timeout(self.command_timeout.unwrap_or(command_timeout))
+    fn builder(&self, command_timeout: Duration) -> Result<Builder> {
+        let time_max = self.command_timeout.unwrap_or(command_timeout);
+        let endpoints = match &self.coord {
+            Some(coord) => endpoints_of(coord, time_max)?,
+            None => self.endpoints.clone(),
+        };
+        let builder = Client::builder().endpoints(&endpoints);
+        Ok(builder.connect_timeout(self.dial_timeout).request_timeout(time_max))
     }
 
     /// A client for one command, that any etcd server understands.
     pub(crate) fn client(&self) -> Result<Client> {
-        Ok(self.builder(Duration::from_secs(5)).build()?)
+        Ok(self.builder(Duration::from_secs(5))?.build()?)
     }
 
     /// The same, of other servers.
     pub(crate) fn client_of(&self, endpoints: &[String]) -> Result<Client> {
-        Ok(self.builder(Duration::from_secs(5)).endpoints(endpoints).build()?)
+        Ok(self.builder(Duration::from_secs(5))?.endpoints(endpoints).build()?)
     }
 
     /// A client for a person who waits for a new leader; `exactly_once` is for kvraft servers only.
     pub(crate) fn patient_client(&self, exactly_once: bool) -> Result<Client> {
-        let builder = self.builder(Duration::from_secs(60));
+        let builder = self.builder(Duration::from_secs(60))?;
         Ok(if exactly_once { builder.exactly_once() } else { builder }.build()?)
     }
+}
+
+/// Where servers are, the leader first, as their coordinator says; waits until all have joined.
+fn endpoints_of(coord: &str, time_max: Duration) -> Result<Vec<String>> {
+    let name = format!("client-{}", std::process::id());
+    let ask = tokio::time::timeout(time_max, kvraft_server::ask_leader(coord, &name));
+    // A command does nothing else meanwhile.
+    let wait = || tokio::runtime::Handle::current().block_on(ask);
+    let info = tokio::task::block_in_place(wait)
+        .map_err(|_| anyhow::anyhow!("the coordinator {coord} names no leader in {time_max:?}"))?
+        .with_context(|| format!("cannot ask the coordinator {coord}"))?;
+    Ok(info.endpoints)
 }
 
 /// Reads `1500ms`, `20s`, `5m`, as servers do, but not a bare number: etcdctl's times need a unit

@@ -6,6 +6,7 @@ mod bench;
 mod check_cmd;
 mod cluster;
 mod connection;
+mod coord_cmd;
 mod kv_commands;
 mod log_cmd;
 mod member_cmd;
@@ -51,6 +52,7 @@ enum Command {
     Sim(sim_cmd::SimArgs),
     Check(check_cmd::CheckArgs),
     Trace(trace_cmd::TraceArgs),
+    Coord(coord_cmd::CoordArgs),
     TracingServer(tracing_server_cmd::TracingServerArgs),
     Completion(CompletionArgs),
     #[command(hide = true)]
@@ -97,6 +99,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Sim(args) => Ok(sim_cmd::main(&args)),
         Command::Check(args) => check_cmd::run(&args),
         Command::Trace(args) => trace_cmd::run(&args),
+        Command::Coord(args) => block_on(coord_cmd::run(args)),
         Command::TracingServer(args) => block_on(tracing_server_cmd::run(args)),
         Command::NoopServer(args) => block_on(noop_server::run(args)),
         Command::Completion(args) => completion(&args),

@@ -6,7 +6,7 @@
 mod join;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -76,6 +76,16 @@ pub(crate) struct ServerArgs {
         conflicts_with = "initial_cluster"
     )]
     join: Vec<String>,
+    /// Start with nothing but the address of a coordinator: it tells this server who belongs to the
+    /// cluster once all have come. Where nothing else is said, this server takes the first free
+    /// ports from 2379 up, and the data directory kvraft-data-PORT
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        value_parser = parse_address,
+        conflicts_with_all = ["join", "initial_cluster"]
+    )]
+    coord: Option<String>,
     /// With --join: stay a learner, which receives everything and does not vote
     #[arg(long, requires = "join")]
     learner: bool,
@@ -115,10 +125,12 @@ pub(crate) struct ServerArgs {
 }
 
 /// Runs until a signal; ends with 0 after a clean stop.
-pub(crate) async fn run(args: ServerArgs) -> Result<ExitCode> {
+pub(crate) async fn run(mut args: ServerArgs) -> Result<ExitCode> {
+    let place = settle_down(&mut args)?;
     let stdin_ends = args.stop_on_stdin_close;
     let print = args.print_config;
     let (endpoints, as_learner) = (args.join.clone(), args.learner);
+    let has_coord = args.coord.is_some();
     let (mut config, is_new) = resolve(args)?;
     if print {
         print!("{}", config.to_toml());
@@ -132,12 +144,18 @@ pub(crate) async fn run(args: ServerArgs) -> Result<ExitCode> {
             joined = join::join(&mut config, &endpoints, as_learner) => joined?,
             _ = stop.asked() => bail!("stopped while joining"),
         }
+    } else if let Some(address) = config.coord.clone().filter(|_| is_new && has_coord) {
+        tokio::select! {
+            joined = be_gathered(&mut config, &address) => joined?,
+            _ = stop.asked() => bail!("stopped while waiting for the other servers"),
+        }
     } else if !endpoints.is_empty() {
         let (member, cluster) = (config.member.0, config.cluster.0);
         let directory = config.data_dir.display();
         eprintln!("{directory} is of member {member:x} of cluster {cluster:x}: --join is ignored");
     }
     let data_dir = config.data_dir.clone();
+    drop(place);
     let server = tokio::select! {
         started = Server::start(config) => started.map_err(|error| in_data_dir(error, &data_dir))?,
         // Nothing was promised to anyone yet; what is on the disk is as after a crash.
@@ -194,6 +212,7 @@ fn overlay(args: &ServerArgs) -> Result<ConfigFile> {
     file.request_timeout = args.request_timeout.or(file.request_timeout);
     file.log_format = args.log_format.map_or(file.log_format, Into::into);
     file.log_level = args.log_level.clone().unwrap_or(file.log_level);
+    file.coord = args.coord.clone().or(file.coord);
     file.volatile_disk |= args.volatile_disk;
     if !args.initial_cluster.is_empty() {
         file.members.clone_from(&args.initial_cluster);
@@ -240,6 +259,53 @@ fn alone(args: &ServerArgs) -> ConfigFile {
         member.name = args.name.clone().unwrap_or_default();
     }
     file
+}
+
+/// Finds a place for a server that was told of its coordinator and nothing else: the first two
+/// free ports from etcd's up, and a data directory that is called after them, so that a server that
+/// starts again finds its data. What is returned keeps the ports until the server listens there by
+/// itself: others look for a place meanwhile.
+fn settle_down(args: &mut ServerArgs) -> Result<Vec<TcpListener>> {
+    let mut place = Vec::new();
+    if args.coord.is_none() || args.config.is_some() {
+        return Ok(place);
+    }
+    if args.listen_client.is_none() && args.listen_peer.is_none() {
+        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let take = |port| Some(vec![bind(address(port))?, bind(address(port + 1))?]);
+        let mut ports = (0..PLACES_MAX).map(|place| 2379 + 2 * place);
+        let found = ports.find_map(|port| Some((port, take(port)?)));
+        let (port, taken) = found.context("no free ports from 2379 up: give --listen-client")?;
+        place = taken;
+        (args.listen_client, args.listen_peer) = (Some(address(port)), Some(address(port + 1)));
+    }
+    if args.data_dir.is_none() {
+        let port = args.listen_client.map_or(2379, |address| address.port());
+        args.data_dir = Some(format!("kvraft-data-{port}").into());
+    }
+    Ok(place)
+}
+
+fn bind(address: SocketAddr) -> Option<TcpListener> {
+    TcpListener::bind(address).ok()
+}
+
+/// Servers of one machine that find a place by themselves.
+const PLACES_MAX: u16 = 64;
+
+/// Waits until all servers have come to the coordinator, and becomes one of them.
+async fn be_gathered(config: &mut ServerConfig, address: &str) -> Result<()> {
+    let own = config.members.iter().find(|member| member.id == config.member);
+    let told = |told: Option<&String>, listen: SocketAddr| {
+        told.filter(|told| !told.is_empty()).cloned().unwrap_or_else(|| listen.to_string())
+    };
+    let peer = told(own.map(|own| &own.peer), config.listen_peer);
+    let client = told(own.map(|own| &own.client), config.listen_client);
+    let name = own.map_or(&config.name, |own| &own.name);
+    let joined = kvraft_server::join_coordinator(address, name, &peer, &client).await?;
+    (config.member, config.cluster) = (joined.member, joined.cluster);
+    config.members = joined.members;
+    Ok(config.validate()?)
 }
 
 /// Others learn this server's addresses from itself at least.
@@ -312,4 +378,31 @@ async fn stdin_closed() {
     let mut buffer = [0; 64];
     // Whatever is written there is ignored; an error is an end too.
     while matches!(stdin.read(&mut buffer).await, Ok(size) if 0 < size) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser, Debug)]
+    struct Line {
+        #[command(flatten)]
+        args: ServerArgs,
+    }
+
+    /// Servers that wait for each other do not take the same place.
+    #[test]
+    fn servers_find_places_of_their_own() {
+        let line = || Line::parse_from(["server", "--coord", "127.0.0.1:23002"]).args;
+        let (mut one, mut other) = (line(), line());
+        let place = settle_down(&mut one).unwrap();
+        let _other_place = settle_down(&mut other).unwrap();
+        assert_eq!(place.len(), 2);
+        assert_ne!(one.listen_client, other.listen_client);
+        assert_ne!(one.data_dir, other.data_dir);
+        let port = one.listen_client.unwrap().port();
+        assert_eq!(one.data_dir, Some(format!("kvraft-data-{port}").into()));
+    }
 }

@@ -62,6 +62,8 @@ pub struct ServerConfig {
     pub log_format: LogFormat,
     /// Which events are logged: a level, or a filter as `tracing` has them.
     pub log_level: String,
+    /// `host:port` where a coordinator listens for servers; none: this server works without.
+    pub coord: Option<String>,
     /// `host:port` of the tracing server; none: nothing is recorded.
     pub tracing_server: Option<String>,
     /// This server's name in traces; see [`ServerConfig::tracing_identity`].
@@ -218,6 +220,9 @@ pub enum ConfigError {
     /// A request could not wait at all.
     #[error("request-timeout = 0ms leaves no time for any request")]
     NoRequestTime,
+    /// The coordinator cannot be found.
+    #[error("coord: it is written as host:port")]
+    Coord,
     /// The tracing server cannot be found.
     #[error("tracing-server: it is written as host:port")]
     TracingServer,
@@ -264,6 +269,7 @@ impl ServerConfig {
             volatile_disk: false,
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
+            coord: None,
             tracing_server: None,
             tracing_identity: None,
             limits: Limits::default(),
@@ -292,6 +298,9 @@ impl ServerConfig {
         }
         if self.request_timeout.is_some_and(|time| time.is_zero()) {
             return Err(ConfigError::NoRequestTime);
+        }
+        if self.coord.as_ref().is_some_and(|address| !address.contains(':')) {
+            return Err(ConfigError::Coord);
         }
         if self.tracing_server.as_ref().is_some_and(|address| !address.contains(':')) {
             return Err(ConfigError::TracingServer);

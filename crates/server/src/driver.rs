@@ -263,6 +263,11 @@ impl Driver {
         self.send(CoreIn::Node(input));
     }
 
+    /// Somebody outside says that the leader is dead.
+    pub(crate) fn on_leader_suspected(&self) {
+        self.send(CoreIn::Node(NodeIn::LeaderSuspected));
+    }
+
     /// Tells whoever waits that the server has stopped for them: their outcomes will not be known
     /// here.
     pub(crate) fn abandon(&self) {

@@ -13,6 +13,7 @@ mod authority;
 mod board;
 mod collector;
 mod config;
+mod coord;
 mod disk;
 mod driver;
 mod edge;
@@ -28,6 +29,9 @@ pub use collector::{Collector, CollectorConfig, CollectorError};
 pub use config::{
     ConfigError, ConfigFile, JoinInfo, Limits, LogFormat, MemberConfig, MemberEntry, ServerConfig,
     UnitError, derived_id, parse_size, parse_time,
+};
+pub use coord::{
+    CoordConfig, CoordError, CoordServer, Joined, LeaderWatch, ask_leader, join_coordinator,
 };
 pub use disk::{LOCK_FILE, RealDisk};
 pub use edge::FatalHandler;

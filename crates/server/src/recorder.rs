@@ -77,6 +77,15 @@ const KIND_TRACED: u8 = 0xf5;
 impl Recorder {
     /// `own_trace` names this life of the server.
     pub(crate) fn new(identity: &str, me: MemberId, own_trace: u64) -> Arc<Self> {
+        Self::begin(identity, me, own_trace, &Action::ServerStart { server_id: me.0 })
+    }
+
+    /// That of a coordinator.
+    pub(crate) fn of_coordinator(identity: &str, own_trace: u64) -> Arc<Self> {
+        Self::begin(identity, MemberId::ZERO, own_trace, &Action::CoordStart {})
+    }
+
+    fn begin(identity: &str, me: MemberId, own_trace: u64, first: &Action) -> Arc<Self> {
         let state = State {
             tracer: Tracer::new(identity),
             is_started: false,
@@ -93,7 +102,7 @@ impl Recorder {
             Arc::new(Self { me, own_trace, state: Mutex::new(state), filled: Notify::new() });
         recorder.with(|state| {
             state.put(|tracer| tracer.create_trace(own_trace));
-            state.record(own_trace, &Action::ServerStart { server_id: me.0 });
+            state.record(own_trace, first);
         });
         recorder
     }
@@ -107,6 +116,23 @@ impl Recorder {
         let done = what(&mut self.state());
         self.filled.notify_one();
         done
+    }
+
+    /// Something that belongs to no message.
+    pub(crate) fn on_action(&self, action: &Action) {
+        self.with(|state| state.record(self.own_trace, action));
+    }
+
+    /// A token in base64, for a message that is no frame.
+    pub(crate) fn give_token(&self) -> Option<String> {
+        Some(self.with(|state| state.token(self.own_trace))?.to_base64())
+    }
+
+    /// A message that is no frame has brought this. A bad token is as good as none.
+    pub(crate) fn take_token(&self, token: &str) {
+        if let Ok(token) = Token::from_base64(token) {
+            self.with(|state| state.receive(&token));
+        }
     }
 
     /// What goes to a peer instead of this frame.

@@ -19,6 +19,7 @@ use std::{
 
 use futures::StreamExt as _;
 use kvraft_base::{Disk, DiskError, DiskErrorKind, Instant};
+use kvraft_coord::Hello;
 use kvraft_replica::{
     ClientRequest, Fatal, Frame, NodeOptions, Now, OpenOptions, Outcome, PeerLane, Replica,
     ReplicaError,
@@ -32,6 +33,7 @@ use crate::{
     authority::Lenient,
     board::Board,
     config::{ConfigError, ServerConfig},
+    coord::{Following, follow_coordinator},
     disk::RealDisk,
     driver::{Driver, Edge},
     edge::{FatalHandler, ServerEdge},
@@ -175,6 +177,10 @@ impl Server {
             Arc::clone(&edge.board),
             stopping.subscribe(),
         ));
+        if let Some(address) = &config.coord {
+            let following = following(&config, address, &driver, &edge);
+            tokio::spawn(follow_coordinator(following, stopping.subscribe()));
+        }
         let recording = start_recording(&config, &edge);
         let hand_over_time_max = config.election_timeout;
         Ok(Self { client_address, driver, edge, hand_over_time_max, stopping, serving, recording })
@@ -215,6 +221,33 @@ impl Server {
             drop(recording.task.await);
         }
         tracing::info!("stopped");
+    }
+}
+
+/// What this server is to its coordinator.
+fn following(
+    config: &ServerConfig,
+    address: &str,
+    driver: &Arc<Driver>,
+    edge: &ServerEdge,
+) -> Following {
+    let own = config.members.iter().find(|member| member.id == config.member);
+    let or = |told: Option<&String>, listen: SocketAddr| {
+        told.filter(|told| !told.is_empty()).cloned().unwrap_or_else(|| listen.to_string())
+    };
+    Following {
+        address: address.to_owned(),
+        hello: Hello {
+            name: config.name.clone(),
+            peer: or(own.map(|own| &own.peer), config.listen_peer),
+            client: or(own.map(|own| &own.client), config.listen_client),
+            member: Some(config.member.0),
+            cluster: Some(config.cluster.0),
+        },
+        report_interval: config.heartbeat_interval,
+        driver: Arc::clone(driver),
+        board: Arc::clone(&edge.board),
+        recorder: edge.recorder.clone(),
     }
 }
 
@@ -486,7 +519,7 @@ fn draw_incarnation() -> u64 {
 }
 
 /// A number that no one has drawn before: the keys of the standard library's maps are random.
-fn draw() -> u64 {
+pub(crate) fn draw() -> u64 {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -66,6 +66,9 @@ pub struct ConfigFile {
     /// Which events are logged.
     #[serde(default = "default_log_level")]
     pub log_level: String,
+    /// `host:port` where a coordinator listens for servers, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coord: Option<String>,
     /// `host:port` of the tracing server; nothing is recorded if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing_server: Option<String>,
@@ -198,6 +201,7 @@ impl ConfigFile {
             volatile_disk: self.volatile_disk,
             log_format: self.log_format,
             log_level: self.log_level,
+            coord: self.coord,
             tracing_server: self.tracing_server,
             tracing_identity: self.tracing_identity,
             limits: self.limits,
@@ -234,6 +238,7 @@ impl From<&ServerConfig> for ConfigFile {
             volatile_disk: config.volatile_disk,
             log_format: config.log_format,
             log_level: config.log_level.clone(),
+            coord: config.coord.clone(),
             tracing_server: config.tracing_server.clone(),
             tracing_identity: config.tracing_identity.clone(),
             limits: config.limits.clone(),

@@ -1,0 +1,154 @@
+//! Real servers that are told nothing but their coordinator's address: they join, elect, follow its
+//! hints as far as their own ears agree, and work without it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "../../../xtask/src/ports.rs"]
+mod ports;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use kvraft_proto::etcdserverpb::{PutRequest, kv_client::KvClient};
+use kvraft_server::{
+    CoordConfig, CoordServer, Server, ServerConfig, ask_leader, join_coordinator, read_identity,
+};
+
+/// Longer than anything here takes on a busy machine.
+const TEST_TIME_MAX: Duration = Duration::from_secs(60);
+
+static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn free_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free_ports(1).unwrap()))
+}
+
+fn coord_config(lie_interval_ms: Option<u64>) -> CoordConfig {
+    CoordConfig {
+        num_servers: 3,
+        listen_servers: free_address(),
+        listen_clients: free_address(),
+        lie_interval_ms,
+        ..CoordConfig::default()
+    }
+}
+
+/// As `kvraft server --coord` does.
+async fn start(directory: &Path, coord: SocketAddr, addresses: [SocketAddr; 2]) -> Server {
+    let [client, peer] = addresses;
+    let mut config = ServerConfig::alone(directory.to_owned(), client, peer);
+    config.coord = Some(coord.to_string());
+    config.heartbeat_interval = Duration::from_millis(100);
+    config.election_timeout = Duration::from_secs(1);
+    match read_identity(directory).unwrap() {
+        Some(identity) => {
+            (config.member, config.cluster) = (identity.member, identity.cluster);
+            config.members.clear();
+        }
+        None => {
+            let (peer, client) = (peer.to_string(), client.to_string());
+            let joined = join_coordinator(&coord.to_string(), "", &peer, &client).await.unwrap();
+            (config.member, config.cluster) = (joined.member, joined.cluster);
+            config.members = joined.members;
+        }
+    }
+    let on_fatal = Arc::new(|fatal: &kvraft_replica::Fatal| panic!("{fatal}"));
+    Server::start_with(config, on_fatal).await.unwrap()
+}
+
+async fn leader_of(servers: &[Server]) -> usize {
+    loop {
+        if let Some(at) = servers.iter().position(Server::is_leader) {
+            return at;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn put(server: &Server, key: &str) {
+    let url = format!("http://{}", server.local_addr());
+    let mut kv = KvClient::connect(url).await.unwrap();
+    let put = PutRequest { key: key.to_owned().into(), ..PutRequest::default() };
+    kv.put(put).await.unwrap();
+}
+
+/// Three servers join by one address, a fourth is refused; the coordinator says who leads; without
+/// it everything goes on; a new one knows them by their data.
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_join_and_go_on_without_their_coordinator() {
+    let test = async {
+        let directory = tempfile::tempdir().unwrap();
+        let config = coord_config(None);
+        let tell = |line: &str| TOLD.lock().unwrap().push(line.to_owned());
+        let coordinator = CoordServer::start(config.clone(), "t".into(), tell).await.unwrap();
+        let coord = config.listen_servers;
+        let folder = |number: u64| directory.path().join(number.to_string());
+        let addresses: Vec<_> = (0..3).map(|_| [free_address(), free_address()]).collect();
+        let (one, two, three) = (folder(0), folder(1), folder(2));
+        let (a, b, c) = tokio::join!(
+            start(&one, coord, addresses[0]),
+            start(&two, coord, addresses[1]),
+            start(&three, coord, addresses[2]),
+        );
+        let servers = vec![a, b, c];
+        let leader = leader_of(&servers).await;
+        put(&servers[leader], "with").await;
+        let asked = ask_leader(&config.listen_clients.to_string(), "client1").await.unwrap();
+        assert_eq!(asked.client, servers[leader].local_addr().to_string());
+        assert_eq!(asked.endpoints.len(), 3);
+        let refused = join_coordinator(&coord.to_string(), "", "127.0.0.1:1", "127.0.0.1:2").await;
+        assert!(refused.unwrap_err().to_string().contains("all 3 servers have joined"));
+
+        coordinator.stop().await;
+        put(&servers[leader], "without").await;
+        let mut again = config.clone();
+        again.listen_clients = free_address();
+        let coordinator = CoordServer::start(again.clone(), "u".into(), tell).await.unwrap();
+        let asked = ask_leader(&again.listen_clients.to_string(), "client1").await.unwrap();
+        assert_eq!(asked.client, servers[leader].local_addr().to_string());
+        for server in servers {
+            server.stop().await;
+        }
+        coordinator.stop().await;
+        let told = TOLD.lock().unwrap();
+        let said = |text: &str| told.iter().any(|line| line == text);
+        assert!(said("Join process completed"), "{told:?}");
+        assert!(said("ServerClusterView: 1, 2, 3,"), "{told:?}");
+        assert!(told.iter().any(|line| line.starts_with("New leader: ")), "{told:?}");
+    };
+    tokio::time::timeout(TEST_TIME_MAX, test).await.unwrap();
+}
+
+/// A coordinator that says all the time that the leader is dead moves nobody who hears it.
+#[tokio::test(flavor = "multi_thread")]
+async fn lies_depose_no_healthy_leader() {
+    let test = async {
+        let directory = tempfile::tempdir().unwrap();
+        let config = coord_config(Some(5));
+        let coordinator = CoordServer::start(config.clone(), "t".into(), |_| {}).await.unwrap();
+        let folder = |number: u64| directory.path().join(number.to_string());
+        let coord = config.listen_servers;
+        let (one, two, three) = (folder(0), folder(1), folder(2));
+        let (a, b, c) = tokio::join!(
+            start(&one, coord, [free_address(), free_address()]),
+            start(&two, coord, [free_address(), free_address()]),
+            start(&three, coord, [free_address(), free_address()]),
+        );
+        let servers = vec![a, b, c];
+        let leader = leader_of(&servers).await;
+        put(&servers[leader], "k").await;
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            put(&servers[leader], "k").await;
+        }
+        for server in servers {
+            server.stop().await;
+        }
+        coordinator.stop().await;
+    };
+    tokio::time::timeout(TEST_TIME_MAX, test).await.unwrap();
+}
