@@ -7,7 +7,10 @@
 //! - every step is measured in the log of the server that leads next, on one clock;
 //! - each leader is killed at a quiet moment: all servers are back and agree.
 
+mod compare;
+
 use std::fs::{File, OpenOptions};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,6 +22,8 @@ use crate::cluster::{PATIENCE, SERVER_COUNT, Status, status_of};
 use crate::ports::free_ports;
 use crate::processes::Guard;
 use crate::run::{build_release, need, signal, wait_for};
+
+pub use compare::fail_over_compared;
 
 /// How long everybody has been back before the next leader is killed.
 const QUIET_TIME: Duration = Duration::from_millis(1500);
@@ -46,7 +51,8 @@ pub fn fail_over(root: &Path, kill_count: usize) -> Result<()> {
     let base_port = free_ports(2 * SERVER_COUNT)?;
     let servers = (0..SERVER_COUNT).map(|number| {
         let log = folder.path().join(format!("{number}.log"));
-        Server { number, base_port, log, folder: folder.path().to_path_buf(), running: None }
+        let folder = folder.path().to_path_buf();
+        Server { number, base_port, log, folder, coord: None, running: None }
     });
     let mut servers: Vec<Server> = servers.collect();
     for server in &mut servers {
@@ -60,7 +66,7 @@ pub fn fail_over(root: &Path, kill_count: usize) -> Result<()> {
         let killed_us = time_of_day_us();
         signal(servers[leader].pid()?, "KILL")?;
         servers[leader].running = None;
-        let next = wait_for("the next leader", PATIENCE, || leader_of(&servers))?;
+        let next = wait_for("the next leader", PATIENCE, || leader_among(&servers, None))?;
         let steps = wait_for("its log", PATIENCE, || {
             steps(&servers[next].log_from(marks[next])?, leader, killed_us)
         })?;
@@ -79,6 +85,7 @@ struct Server {
     base_port: u16,
     folder: PathBuf,
     log: PathBuf,
+    coord: Option<SocketAddr>,
     running: Option<Guard>,
 }
 
@@ -95,6 +102,9 @@ impl Server {
         command.args(["--listen-client", &address(self.number, 0)]);
         command.args(["--listen-peer", &address(self.number, 1)]);
         command.args(["--initial-cluster", &members.join(",")]);
+        if let Some(coord) = self.coord {
+            command.args(["--set", &format!("coord={coord}")]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.running = Some(Guard::spawn(&mut command)?);
         Ok(())
@@ -123,16 +133,19 @@ impl Server {
     }
 }
 
-fn leader_of(servers: &[Server]) -> Result<usize> {
-    let leads = |server: &Server| {
-        server.running.is_some() && server.status().is_ok_and(|status| status.leads)
+/// `except` does not answer.
+fn leader_among(servers: &[Server], except: Option<usize>) -> Result<usize> {
+    let leads = |(at, server): (usize, &Server)| {
+        Some(at) != except
+            && server.running.is_some()
+            && server.status().is_ok_and(|status| status.leads)
     };
-    servers.iter().position(leads).context("no server says that it leads")
+    servers.iter().enumerate().position(leads).context("no server says that it leads")
 }
 
 /// The leader, when all servers run and have applied the same.
 fn quiet_leader(servers: &[Server]) -> Result<usize> {
-    let leader = leader_of(servers)?;
+    let leader = leader_among(servers, None)?;
     let applied: Result<Vec<u64>> =
         servers.iter().map(|server| Ok(server.status()?.applied)).collect();
     let applied = applied?;

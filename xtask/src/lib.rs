@@ -39,7 +39,7 @@ pub use bugs::{BugOptions, bugs};
 pub use ci::{check_tidy, ci};
 pub use conformance::conformance;
 pub use determinism::determinism;
-pub use fail_over::fail_over;
+pub use fail_over::{fail_over, fail_over_compared};
 pub use grow_and_shrink::grow_and_shrink;
 pub use model::{model_check, model_check_planted};
 pub use power::power_loss;

@@ -66,6 +66,10 @@ enum Job {
         /// How many leaders
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         kills: u32,
+        /// Instead, only how long it takes: after kills and silent pauses, without a coordinator,
+        /// with one, and with one that lies
+        #[arg(long)]
+        compare: bool,
     },
     /// Every interleaving of small groups of the production consensus value, within bounds
     ModelCheck {
@@ -135,7 +139,8 @@ fn main() -> Result<()> {
         }
         Job::PowerLoss { rounds, planted } => xtask::power_loss(&root, rounds, &planted),
         Job::Viewer { million, binary } => xtask::viewer(&root, million, binary),
-        Job::FailOver { kills } => xtask::fail_over(&root, kills as usize),
+        Job::FailOver { kills, compare: true } => xtask::fail_over_compared(&root, kills as usize),
+        Job::FailOver { kills, compare: false } => xtask::fail_over(&root, kills as usize),
         Job::ModelCheck { planted: true, .. } => xtask::model_check_planted(&root),
         Job::ModelCheck { seconds, planted: false } => xtask::model_check(&root, seconds),
         Job::Bugs { names, runs, seconds, shrink, from } => {
