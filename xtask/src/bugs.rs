@@ -5,6 +5,7 @@
 //!
 //! Invariants:
 //! - only the check that the patch names counts, what else fails on the way is shown beside it;
+//! - the patches of `bugs/blind` name none: any check counts, and the score says which it was;
 //! - the unchanged tree must be clean on all seeds that any bug was looked for with.
 
 mod table;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::planted::{Bug, Judge, Scratch, check_patches, patch, patches};
+use crate::planted::{Bug, Judge, Scratch, blind_patches, check_patches, patch, patches};
 use crate::run::cargo;
 
 /// How to look for bugs.
@@ -26,6 +27,8 @@ use crate::run::cargo;
 pub struct BugOptions {
     /// By name; all, when there is none.
     pub names: Vec<String>,
+    /// Those that were written without a look at the simulator. They are scored, not demanded.
+    pub blind: bool,
     /// Starting seeds for each bug.
     pub runs: usize,
     /// Seconds for each of them.
@@ -51,9 +54,10 @@ const CI_BUG_COUNT: usize = 3;
 /// When a patch does not apply, a bug was not found by its check from every starting seed, or the
 /// tree without one is not clean on the same seeds.
 pub fn bugs(root: &Path, options: &BugOptions) -> Result<()> {
+    let all = if options.blind { blind_patches(root)? } else { patches(root)? };
     let paths = match options.names.as_slice() {
-        [] => patches(root)?,
-        names => names.iter().map(|name| patch(root, name)).collect::<Result<_>>()?,
+        [] => all,
+        names => names.iter().map(|name| patch(all.clone(), name)).collect::<Result<_>>()?,
     };
     let bugs = paths.iter().map(|path| Bug::read(path)).collect::<Result<Vec<_>>>()?;
     let from = options.from.unwrap_or_else(drawn);
@@ -79,6 +83,9 @@ pub fn bugs(root: &Path, options: &BugOptions) -> Result<()> {
     scratch.restore()?;
     println!("\nseeds made of {from}\n\n{}", table::table(&scores));
     sought.are_clean(&clean)?;
+    if options.blind {
+        return Ok(());
+    }
     let missed: Vec<_> = scores.iter().filter(|score| !score.is_caught()).collect();
     let names: Vec<_> = missed.iter().map(|score| score.bug.name.as_str()).collect();
     ensure!(missed.is_empty(), "not found from every starting seed: {}", names.join(", "));
@@ -98,7 +105,10 @@ pub(crate) fn bugs_of_the_day(root: &Path) -> Result<()> {
     let day = usize::try_from(since_epoch().as_secs() / (24 * 60 * 60)).context("a day")?;
     let of_today = (0..CI_BUG_COUNT).map(|n| simulated[(day * CI_BUG_COUNT + n) % simulated.len()]);
     let names = of_today.map(|bug| bug.name.clone()).collect();
-    bugs(root, &BugOptions { names, runs: 1, seconds: 30, shrink_seconds: 0, from: None })
+    bugs(
+        root,
+        &BugOptions { names, blind: false, runs: 1, seconds: 30, shrink_seconds: 0, from: None },
+    )
 }
 
 /// One bug and what came of each run.
@@ -113,6 +123,8 @@ pub(crate) struct Score {
 /// One search.
 struct Run {
     is_found: bool,
+    /// By which check.
+    check: Option<String>,
     seeds: u64,
     seconds: f64,
     /// Other checks that failed before.
@@ -135,7 +147,8 @@ fn look_for(
     scratch.plant(&bug.patch)?;
     let began = Instant::now();
     let check = match &bug.judge {
-        Judge::Check(check) => check,
+        Judge::Check(check) => check.as_str(),
+        Judge::AnyCheck => "any",
         Judge::Test(arguments) => return run_test(scratch, bug, arguments),
         Judge::Model => bail!("the model checker's"),
     };
@@ -168,6 +181,7 @@ impl Run {
             others.iter().filter_map(|(name, count)| Some((name.clone(), count.as_u64()?)));
         Ok(Self {
             is_found: found["is_found"].as_bool().context("'is_found' is not told")?,
+            check: found["check"].as_str().map(str::to_owned),
             seeds: found["seeds"].as_u64().context("'seeds' is not told")?,
             seconds: found["seconds"].as_f64().context("'seconds' is not told")?,
             others: others.collect(),
@@ -191,7 +205,7 @@ fn run_test(scratch: &Scratch, bug: &Bug, arguments: &[String]) -> Result<Score>
     let is_found = !test("--quiet")?.status.success();
     let seconds = began.elapsed().as_secs_f64();
     println!("  {}", if is_found { "fails, as it must" } else { "PASSES" });
-    let run = Run { is_found, seeds: 0, seconds, others: BTreeMap::new() };
+    let run = Run { is_found, check: None, seeds: 0, seconds, others: BTreeMap::new() };
     scratch.restore()?;
     if is_found {
         let passes = test("--quiet")?.status.success();

@@ -86,6 +86,9 @@ enum Job {
     Bugs {
         /// Only these [default: all]
         names: Vec<String>,
+        /// Instead, those of bugs/blind, which name no check: any may find them; a score, no demand
+        #[arg(long)]
+        blind: bool,
         /// Starting seeds for each bug
         #[arg(long, default_value_t = 5)]
         runs: usize,
@@ -143,9 +146,10 @@ fn main() -> Result<()> {
         Job::FailOver { kills, compare: false } => xtask::fail_over(&root, kills as usize),
         Job::ModelCheck { planted: true, .. } => xtask::model_check_planted(&root),
         Job::ModelCheck { seconds, planted: false } => xtask::model_check(&root, seconds),
-        Job::Bugs { names, runs, seconds, shrink, from } => {
+        Job::Bugs { names, blind, runs, seconds, shrink, from } => {
             let shrink_seconds = shrink.unwrap_or(0);
-            xtask::bugs(&root, &BugOptions { names, runs, seconds, shrink_seconds, from })
+            let options = BugOptions { names, blind, runs, seconds, shrink_seconds, from };
+            xtask::bugs(&root, &options)
         }
         Job::Determinism => xtask::determinism(&root),
         Job::Rules { names } => xtask::rules(&root, &names),

@@ -7,7 +7,9 @@
 //! Invariants:
 //! - the tree itself is never touched: the copy lies in the target folder;
 //! - a patch says in its header who must find it, and applies to the tree as it is: a test of this
-//!   file holds that.
+//!   file holds that;
+//! - `bugs/blind/*.patch` say what they need instead: whoever wrote them knew no check, and any may
+//!   find them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -77,8 +79,8 @@ impl Scratch {
 ///
 /// # Errors
 /// When there is none.
-pub(crate) fn patch(root: &Path, name: &str) -> Result<PathBuf> {
-    let names: Vec<_> = patches(root)?.into_iter().map(|path| (bug_name(&path), path)).collect();
+pub(crate) fn patch(among: Vec<PathBuf>, name: &str) -> Result<PathBuf> {
+    let names: Vec<_> = among.into_iter().map(|path| (bug_name(&path), path)).collect();
     let known = || names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     let found = names.iter().find(|(known, _)| known == name);
     Ok(found.with_context(|| format!("no bug is called {name}; there are {}", known()))?.1.clone())
@@ -95,8 +97,16 @@ pub(crate) fn header<'a>(patch: &'a str, key: &str) -> Option<&'a str> {
 }
 
 pub(crate) fn patches(root: &Path) -> Result<Vec<PathBuf>> {
-    let folder = root.join("bugs");
-    let entries = fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
+    patches_in(&root.join("bugs"))
+}
+
+/// The patches that no check is named for.
+pub(crate) fn blind_patches(root: &Path) -> Result<Vec<PathBuf>> {
+    patches_in(&root.join("bugs/blind"))
+}
+
+fn patches_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     let mut patches: Vec<PathBuf> = entries
         .flatten()
         .map(|entry| entry.path())
@@ -112,6 +122,8 @@ pub(crate) fn patches(root: &Path) -> Result<Vec<PathBuf>> {
 pub(crate) enum Judge {
     /// The simulator, by this check.
     Check(String),
+    /// The simulator, by any check.
+    AnyCheck,
     /// These arguments of `cargo test`, since no simulated cluster does what it needs.
     Test(Vec<String>),
     /// The model checker alone.
@@ -130,12 +142,16 @@ impl Bug {
     /// Reads the header of a patch.
     ///
     /// # Errors
-    /// When it names nobody who must find it.
+    /// When it names nobody who must find it; a blind one, when it names somebody, or does not say
+    /// what it needs.
     pub(crate) fn read(patch: &Path) -> Result<Self> {
         let name = bug_name(patch);
         let text = fs::read_to_string(patch).with_context(|| name.clone())?;
         let of = |key| header(&text, key);
+        let is_blind = patch.parent().is_some_and(|folder| folder.ends_with("bugs/blind"));
         let judge = match (of("check"), of("test"), of("model")) {
+            (None, None, None) if is_blind && of("needs").is_some() => Judge::AnyCheck,
+            _ if is_blind => bail!("{name}: there must be a line 'needs:', and none that judges"),
             (Some(check), None, _) => Judge::Check(check.to_owned()),
             (None, Some(test), None) => {
                 Judge::Test(test.split_whitespace().map(str::to_owned).collect())
@@ -147,12 +163,13 @@ impl Bug {
     }
 }
 
-/// Demands that every patch says who must find it and applies to the tree as it is.
+/// Demands that every patch, the blind ones too, has the header it should have and applies to the
+/// tree as it is.
 ///
 /// # Errors
 /// All that do not.
 pub(crate) fn check_patches(root: &Path) -> Result<usize> {
-    let patches = patches(root)?;
+    let patches = [patches(root)?, blind_patches(root)?].concat();
     let mut wrong = Vec::new();
     for patch in &patches {
         let mut command = Command::new("git");

@@ -56,7 +56,8 @@ const LOAD_TIME_MAX: Duration = Duration::from_secs(120);
 /// When an acknowledged write was lost, or none was with a bug planted.
 pub fn power_loss(root: &Path, round_count: u32, planted: &[String]) -> Result<()> {
     need("etcdctl", "etcd-client")?;
-    let patches = planted.iter().map(|name| planted::patch(root, name));
+    let all = planted::patches(root)?;
+    let patches = planted.iter().map(|name| planted::patch(all.clone(), name));
     let patches = patches.collect::<Result<Vec<_>>>()?;
     survives(&build_release(root)?, round_count)?;
     let scratch = Scratch::new(root)?;

@@ -65,6 +65,7 @@ fn main() -> ExitCode {
         "seconds": seconds,
         "found": found.report.as_ref().map(|report| report.scenario.seed),
         "is_found": found.is_found,
+        "check": found.report.as_ref().and_then(|it| it.violation.as_ref()).map(|it| it.check.name()),
         "detail": found.detail,
         "others": others,
         "shrunk": shrunk,

@@ -12,6 +12,7 @@ use crate::planted::{Bug, Judge};
 pub(super) fn judge(bug: &Bug) -> String {
     match &bug.judge {
         Judge::Check(check) => check.clone(),
+        Judge::AnyCheck => "any check".to_owned(),
         Judge::Test(arguments) => format!("test {}", arguments.join(" ")),
         Judge::Model => "the model checker".to_owned(),
     }
@@ -82,7 +83,7 @@ fn row(score: &Score) -> String {
     format!(
         "| {} | {} | {caught}/{} | {} | {} | {} | {} | {shrunk} | {} |",
         score.bug.name,
-        judge(&score.bug),
+        found_by(score),
         score.runs.len(),
         seeds(50),
         seeds(90),
@@ -90,6 +91,19 @@ fn row(score: &Score) -> String {
         shown(seconds(score, 90), ""),
         others.join(", "),
     )
+}
+
+/// Who must find it; where that is left open, who did, and how often.
+fn found_by(score: &Score) -> String {
+    if score.bug.judge != Judge::AnyCheck {
+        return judge(&score.bug);
+    }
+    let mut checks: BTreeMap<&str, u64> = BTreeMap::new();
+    for check in score.runs.iter().filter_map(|run| run.check.as_deref()) {
+        *checks.entry(check).or_default() += 1;
+    }
+    let checks: Vec<_> = checks.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    if checks.is_empty() { "nobody".to_owned() } else { checks.join(", ") }
 }
 
 fn seconds(score: &Score, percent: usize) -> Option<f64> {
