@@ -303,12 +303,12 @@ fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-fn drawn() -> u64 {
+pub(crate) fn drawn() -> u64 {
     u64::from(since_epoch().subsec_nanos())
 }
 
 /// Far apart, so that no two runs look at the same seeds. 32 bits, as `kvraft sim` draws them.
-fn start_of(from: u64, run: u64) -> u64 {
+pub(crate) fn start_of(from: u64, run: u64) -> u64 {
     let mixed = (from ^ (run << 40)).wrapping_add(0x9e37_79b9_7f4a_7c15);
     (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32
 }

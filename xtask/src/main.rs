@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{BenchOptions, BugOptions, RejoinOptions};
+use xtask::{BenchOptions, BugOptions, MutantOptions, RejoinOptions};
 
 /// Maintenance commands of kvraft.
 #[derive(Parser)]
@@ -102,6 +102,24 @@ enum Job {
         #[arg(long, value_name = "NUMBER")]
         from: Option<u64>,
     },
+    /// A sample of the small changes that cargo-mutants makes to raft, replica and store, each in a
+    /// scratch copy, must be noticed by simulation or scenarios
+    Mutants {
+        /// Only those whose name contains one of these, all of them [default: a sample]
+        names: Vec<String>,
+        /// How many are drawn
+        #[arg(long, default_value_t = 200)]
+        count: usize,
+        /// Only this part of them, as I/N; the first is 0/N
+        #[arg(long, value_name = "I/N", value_parser = shard, default_value = "0/1")]
+        shard: (usize, usize),
+        /// Seconds of simulation for each
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// What the sample and the seeds are made of [default: drawn and printed]
+        #[arg(long, value_name = "NUMBER")]
+        from: Option<u64>,
+    },
     /// The same seeds in a debug build on one thread and in a release build on three: the same runs
     Determinism,
     /// Each rule of crates/raft/testdata/RULES.md, taken out of a scratch copy, must make the
@@ -151,6 +169,9 @@ fn main() -> Result<()> {
             let options = BugOptions { names, blind, runs, seconds, shrink_seconds, from };
             xtask::bugs(&root, &options)
         }
+        Job::Mutants { names, count, shard, seconds, from } => {
+            xtask::mutants(&root, &MutantOptions { count, shard, seconds, from, names })
+        }
         Job::Determinism => xtask::determinism(&root),
         Job::Rules { names } => xtask::rules(&root, &names),
         Job::BenchEtcd { seconds, rounds, clients, value_size, data_dir } => {
@@ -159,4 +180,13 @@ fn main() -> Result<()> {
             xtask::bench_etcd(&root, &options)
         }
     }
+}
+
+/// Reads `I/N`.
+fn shard(text: &str) -> Result<(usize, usize), String> {
+    let numbers = text.split_once('/').and_then(|(part, parts)| {
+        let (part, parts) = (part.parse().ok()?, parts.parse().ok()?);
+        (part < parts).then_some((part, parts))
+    });
+    numbers.ok_or_else(|| format!("'{text}' is not a part such as 0/4 or 3/4"))
 }
