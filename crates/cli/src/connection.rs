@@ -8,16 +8,15 @@ use kvraft_client::{Builder, Client};
 /// Where the servers are and how patient to be.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Connection {
-    /// Servers to ask, host:port or http://host:port, the first one first
+    /// Servers to ask, host:port or http://host:port, the first one first [default: 127.0.0.1:2379]
     #[arg(
         long,
         env = "KVRAFT_ENDPOINTS",
         value_name = "ADDRESSES",
         value_delimiter = ',',
-        default_value = "127.0.0.1:2379",
         help_heading = "Connection"
     )]
-    pub(crate) endpoints: Vec<String>,
+    endpoints: Vec<String>,
     /// Ask this coordinator who leads, and where the others are, instead of --endpoints
     #[arg(
         long,
@@ -27,15 +26,9 @@ pub(crate) struct Connection {
         help_heading = "Connection"
     )]
     coord: Option<String>,
-    /// How long making a connection may take
-    #[arg(
-        long,
-        value_name = "TIME",
-        value_parser = parse_duration,
-        default_value = "1s",
-        help_heading = "Connection"
-    )]
-    dial_timeout: Duration,
+    /// How long making a connection may take [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Connection")]
+    dial_timeout: Option<Duration>,
     /// How long a command may take, with all attempts [default: 5s; at the prompt 1m]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Connection")]
     command_timeout: Option<Duration>,
@@ -59,14 +52,43 @@ pub(crate) struct Output {
 }
 
 impl Connection {
+    pub(crate) fn new(
+        endpoints: Vec<String>,
+        coord: Option<String>,
+        dial_timeout: Option<Duration>,
+        command_timeout: Option<Duration>,
+    ) -> Self {
+        Self { endpoints, coord, dial_timeout, command_timeout }
+    }
+
+    /// What was given, and what `other` says of the rest.
+    pub(crate) fn or(self, other: Self) -> Self {
+        let coord = self.coord.or_else(|| other.coord.filter(|_| self.endpoints.is_empty()));
+        let endpoints = if self.endpoints.is_empty() { other.endpoints } else { self.endpoints };
+        let dial_timeout = self.dial_timeout.or(other.dial_timeout);
+        let command_timeout = self.command_timeout.or(other.command_timeout);
+        Self { endpoints, coord, dial_timeout, command_timeout }
+    }
+
+    /// The servers to ask.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        match &self.endpoints[..] {
+            [] => vec!["127.0.0.1:2379".to_owned()],
+            endpoints => endpoints.to_vec(),
+        }
+    }
+
     fn builder(&self, command_timeout: Duration) -> Result<Builder> {
         let time_max = self.command_timeout.unwrap_or(command_timeout);
         let endpoints = match &self.coord {
             Some(coord) => endpoints_of(coord, time_max)?,
-            None => self.endpoints.clone(),
+            None => self.endpoints(),
         };
-        let builder = Client::builder().endpoints(&endpoints);
-        Ok(builder.connect_timeout(self.dial_timeout).request_timeout(time_max))
+        let builder = Client::builder().endpoints(endpoints).request_timeout(time_max);
+        Ok(match self.dial_timeout {
+            Some(time) => builder.connect_timeout(time),
+            None => builder,
+        })
     }
 
     /// A client for one command, that any etcd server understands.
@@ -79,10 +101,9 @@ impl Connection {
         Ok(self.builder(Duration::from_secs(5))?.endpoints(endpoints).build()?)
     }
 
-    /// A client for a person who waits for a new leader; `exactly_once` is for kvraft servers only.
-    pub(crate) fn patient_client(&self, exactly_once: bool) -> Result<Client> {
-        let builder = self.builder(Duration::from_secs(60))?;
-        Ok(if exactly_once { builder.exactly_once() } else { builder }.build()?)
+    /// Settings of a client for a person who waits for a new leader.
+    pub(crate) fn patient(&self) -> Result<Builder> {
+        self.builder(Duration::from_secs(60))
     }
 }
 

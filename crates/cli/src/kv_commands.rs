@@ -185,7 +185,7 @@ pub(crate) async fn status(args: StatusArgs) -> Result<()> {
         eprintln!("{failure}");
     }
     if !failed.is_empty() {
-        bail!("{} of {} servers did not answer", failed.len(), args.connection.endpoints.len());
+        bail!("{} of {} servers did not answer", failed.len(), args.connection.endpoints().len());
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ mod move_leader_cmd;
 mod noop_server;
 mod prompt;
 mod recover_cmd;
+mod replication_test_cmd;
 mod server_cmd;
 mod signals;
 mod sim_cmd;
@@ -47,6 +48,7 @@ enum Command {
     MoveLeader(move_leader_cmd::MoveLeaderArgs),
     Client(prompt::ClientArgs),
     Bench(bench::BenchArgs),
+    ReplicationTest(replication_test_cmd::ReplicationTestArgs),
     Log(log_cmd::LogArgs),
     Recover(recover_cmd::RecoverArgs),
     Sim(sim_cmd::SimArgs),
@@ -94,6 +96,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::MoveLeader(args) => block_on(done(move_leader_cmd::run(args))),
         Command::Client(args) => block_on(done(prompt::run(args))),
         Command::Bench(args) => block_on(done(bench::run(args))),
+        Command::ReplicationTest(args) => block_on(done(replication_test_cmd::run(args))),
         Command::Log(args) => log_cmd::run(&args),
         Command::Recover(args) => block_on(recover_cmd::run(args)),
         Command::Sim(args) => Ok(sim_cmd::main(&args)),

@@ -210,7 +210,7 @@ fn start_command(args: &AddArgs) -> Result<String> {
             format!("{host}:{}", port.checked_sub(1).filter(|port| *port != 0).unwrap_or(2379))
         }
     };
-    let endpoints = args.connection.endpoints.join(",");
+    let endpoints = args.connection.endpoints().join(",");
     let mut words = vec!["server".to_owned(), "--join".to_owned(), endpoints];
     words.extend(["--name".to_owned(), args.name.clone()]);
     words.extend(["--data-dir".to_owned(), args.name.clone()]);

@@ -9,19 +9,26 @@
 //!   error, and then exits non-zero.
 
 mod editor;
+mod pipelined;
+mod settings;
 
 use std::{
-    ffi::OsString, io::IsTerminal as _, os::unix::ffi::OsStringExt as _, path::PathBuf,
-    time::Duration,
+    ffi::OsString, io::IsTerminal as _, num::NonZeroUsize, os::unix::ffi::OsStringExt as _,
+    path::PathBuf, time::Duration,
 };
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use futures::StreamExt as _;
 use kvraft_client::{Client, EndpointId};
 
-use self::editor::{Editor, Line, Printer};
+use self::{
+    editor::{Editor, Line, Printer},
+    pipelined::Pipelined,
+    settings::Settings,
+};
 use crate::{
-    connection::{Connection, Output, WriteOut, print},
+    connection::{Connection, Output, WriteOut, parse_address, print},
     kv_commands::{
         CompactOptions, DelOptions, GetOptions, PutOptions, Reply, Sections, compact_with,
         del_with, get_with, put_with, status_with, txn_with, words,
@@ -43,11 +50,28 @@ const PATIENCE: Duration = Duration::from_secs(1);
   kvraft client
   kvraft client --endpoints 127.0.0.1:2379,127.0.0.1:2381,127.0.0.1:2383
   echo 'get color' | kvraft client
+  kvraft client --config config/client.toml --ch-capacity 8 < script
   kvraft client --no-session               for a plain etcd")]
 pub(crate) struct ClientArgs {
     /// Send changes without a session: for a plain etcd, and not sent again when in doubt
     #[arg(long)]
     no_session: bool,
+    /// Read the configuration from here; flags win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Start puts and gets of one key without waiting for their results, at most so many at a
+    /// time; results are printed under the operation's number
+    #[arg(long, value_name = "COUNT")]
+    ch_capacity: Option<NonZeroUsize>,
+    /// Ask nothing before all servers have joined
+    #[arg(long)]
+    wait_for_all: bool,
+    /// Record what this client does, at this tracing server
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address, conflicts_with = "no_session")]
+    tracing_server: Option<String>,
+    /// This client's name in traces: one word [default: client1]
+    #[arg(long, value_name = "NAME")]
+    tracing_identity: Option<String>,
     /// Where typed lines are kept [default: ~/.kvraft_history]
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
@@ -89,6 +113,8 @@ struct Prompt {
     editor: Editor,
     is_terminal: bool,
     failed_count: u64,
+    /// Of a prompt that does not wait for results.
+    pipelined: Option<Pipelined>,
 }
 
 /// Reads and carries out lines until the end.
@@ -97,7 +123,24 @@ pub(crate) async fn run(args: ClientArgs) -> Result<()> {
     let history = is_terminal
         .then(|| args.history.or_else(|| Some(std::env::home_dir()?.join(".kvraft_history"))))
         .flatten();
-    let client = args.connection.patient_client(!args.no_session)?;
+    let settings = Settings::read(args.config.as_deref())?;
+    let builder = args.connection.or(settings.connection()).patient()?;
+    let builder = if args.no_session { builder } else { builder.exactly_once() };
+    let builder = match args.tracing_server.or(settings.tracing_server) {
+        Some(address) if !args.no_session => {
+            let name = args.tracing_identity.or(settings.tracing_identity);
+            builder.trace_to(address, name.unwrap_or_else(|| "client1".to_owned()))
+        }
+        _ => builder,
+    };
+    let client = builder.build()?;
+    if args.wait_for_all || settings.wait_for_all {
+        client.wait_for_all().await?;
+    }
+    let pipelined = match args.ch_capacity.or(settings.ch_capacity) {
+        Some(capacity) => Some(Pipelined::start(&client, capacity, is_terminal).await?),
+        None => None,
+    };
     let mut editor = Editor::new(history)?;
     let leader = client.find_leader().await;
     let watching = is_terminal.then(|| {
@@ -105,13 +148,16 @@ pub(crate) async fn run(args: ClientArgs) -> Result<()> {
         tokio::spawn(watch(client.clone(), leader, editor.printer()))
     });
     let write_out = args.output.write_out;
-    let mut prompt = Prompt { client, write_out, editor, is_terminal, failed_count: 0 };
+    let mut prompt = Prompt { client, write_out, editor, is_terminal, failed_count: 0, pipelined };
     let outcome = prompt.talk().await;
+    if let Some(pipelined) = prompt.pipelined.take() {
+        prompt.failed_count += pipelined.end().await;
+    }
     if let Some(watching) = watching {
         watching.abort();
     }
     // A session that cannot be given back expires by itself.
-    let brief = Duration::from_secs(1);
+    let brief = Duration::from_secs(3);
     let _closed = tokio::time::timeout(brief, prompt.client.close()).await;
     outcome?;
     if !is_terminal && 0 < prompt.failed_count {
@@ -151,6 +197,7 @@ impl Prompt {
             }
             Err(error) => bail!("{}", first_line(&error.to_string())),
         };
+        let Some(command) = self.start(command).await? else { return Ok(true) };
         let client = self.client.clone();
         let reply = match command {
             Command::Exit => return Ok(false),
@@ -182,6 +229,22 @@ impl Prompt {
         };
         print(&reply.render(self.write_out)?)?;
         Ok(true)
+    }
+
+    /// Starts what need not be waited for. Gives back what must, when all before it has ended.
+    async fn start(&mut self, command: Command) -> Result<Option<Command>> {
+        let Some(pipelined) = &mut self.pipelined else { return Ok(Some(command)) };
+        match command {
+            Command::Put(options) => pipelined.put(options.request()?).await?,
+            Command::Get(options) if options.is_plain() => {
+                pipelined.get(options.request()?.key).await?;
+            }
+            command => {
+                pipelined.drain().await;
+                return Ok(Some(command));
+            }
+        }
+        Ok(None)
     }
 
     /// Waits for a reply and says so when it takes long; Ctrl-C gives up waiting.
@@ -240,15 +303,11 @@ impl Prompt {
 }
 
 /// Says when the leader changes, above the line that is being typed.
-async fn watch(client: Client, mut leader: Option<EndpointId>, printer: Option<Printer>) {
+async fn watch(client: Client, leader: Option<EndpointId>, printer: Option<Printer>) {
+    let mut changes = std::pin::pin!(client.leader_changes(leader, LEADER_CHECK_INTERVAL));
     let Some(mut printer) = printer else { return };
-    loop {
-        tokio::time::sleep(LEADER_CHECK_INTERVAL).await;
-        let found = client.find_leader().await;
-        if found != leader {
-            leader = found;
-            printer.print(format!("{}\n", leader_text(&client, leader)));
-        }
+    while let Some(leader) = changes.next().await {
+        printer.print(format!("{}\n", leader_text(&client, leader)));
     }
 }
 

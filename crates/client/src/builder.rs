@@ -7,9 +7,10 @@ use std::{
 };
 
 use kvraft_session::{ConfigError, Mode, RetryPolicy, Session};
-use thiserror::Error;
+use kvraft_trace::clock::is_identity;
+use tokio::runtime::Handle;
 
-use crate::{client::Client, transport::Server};
+use crate::{client::Client, error::Error, traced::Traced, transport::Server};
 
 /// Settings of a [`Client`]; see [`Client::builder`].
 #[derive(Clone, Debug)]
@@ -20,10 +21,26 @@ pub struct Builder {
     request_timeout: Duration,
     retry: RetryPolicy,
     session_ttl: Option<Duration>,
+    waits_for_all: bool,
+    /// Address of the tracing server, and the client's name there.
+    tracing: Option<(String, String)>,
+}
+
+/// Why a client cannot be connected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// Its settings cannot work.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The servers do not want it, or cannot serve it in time.
+    #[error(transparent)]
+    Client(#[from] Error),
 }
 
 /// Settings that cannot work.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BuildError {
     /// Not an address.
     #[error("endpoint {endpoint:?}: {reason}")]
@@ -33,6 +50,12 @@ pub enum BuildError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Not a name for traces.
+    #[error("{0:?} is no name for traces: one word of at most 128 bytes")]
+    Identity(String),
+    /// A client that traces was made outside of tokio.
+    #[error("a client that traces is made within a tokio runtime")]
+    NoRuntime,
     /// Wrong in another way.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -46,6 +69,8 @@ impl Default for Builder {
             request_timeout: Duration::from_secs(5),
             retry: RetryPolicy::default(),
             session_ttl: None,
+            waits_for_all: false,
+            tracing: None,
         }
     }
 }
@@ -91,10 +116,42 @@ impl Builder {
         self
     }
 
+    /// [`Builder::connect`] waits until all configured servers have joined, and not only until a
+    /// majority can serve; for as long as that takes.
+    pub fn wait_for_all(mut self) -> Self {
+        self.waits_for_all = true;
+        self
+    }
+
+    /// Records what the client does, under the name `identity`, and sends it to the tracing server
+    /// at `address`, as `host:port`; nothing waits for that. Also turns on
+    /// [`Builder::exactly_once`], since operations are called by their numbers, reads as well.
+    pub fn trace_to(mut self, address: impl Into<String>, identity: impl Into<String>) -> Self {
+        self.tracing = Some((address.into(), identity.into()));
+        if self.session_ttl.is_none() { self.exactly_once() } else { self }
+    }
+
+    /// Makes the client and has it connected: waits until all servers have joined, if that was
+    /// asked for, and opens the session of one that wants exactly-once.
+    ///
+    /// # Errors
+    /// As [`Builder::build`] and [`Client::wait_for_all`]; or no session was opened within the
+    /// request timeout.
+    pub async fn connect(self) -> Result<Client, ConnectError> {
+        let waits_for_all = self.waits_for_all;
+        let client = self.build()?;
+        if waits_for_all {
+            client.wait_for_all().await?;
+        }
+        client.open_session().await?;
+        Ok(client)
+    }
+
     /// Makes the client. It connects when it is first used.
     ///
     /// # Errors
-    /// When an endpoint is not an address, there is none, or a duration is zero.
+    /// When an endpoint is not an address, there is none, a duration is zero, or a client that
+    /// traces cannot do so.
     pub fn build(self) -> Result<Client, BuildError> {
         let config = kvraft_session::Config {
             endpoint_count: self.endpoints.len(),
@@ -109,6 +166,16 @@ impl Builder {
                 .map_err(|reason| BuildError::Endpoint { endpoint: endpoint.clone(), reason })
         });
         let servers = servers.collect::<Result<Vec<_>, _>>()?;
-        Ok(Client::new(servers, session, self.session_ttl, self.request_timeout))
+        let traced = match &self.tracing {
+            None => None,
+            Some((_, identity)) if !is_identity(identity) => {
+                return Err(BuildError::Identity(identity.clone()));
+            }
+            Some((address, identity)) => {
+                let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
+                Some(Traced::start(identity, address.clone(), &runtime))
+            }
+        };
+        Ok(Client::new(servers, session, self.session_ttl, self.request_timeout, traced))
     }
 }

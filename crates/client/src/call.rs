@@ -1,6 +1,6 @@
 //! One operation carried out: attempts, pauses and fail-over as the session decides.
 
-use std::{future::Future, time::Instant};
+use std::{future::Future, sync::Arc, time::Instant};
 
 use kvraft_base::ClientId;
 use kvraft_proto::{
@@ -11,8 +11,9 @@ use kvraft_session::{Attempt, Ending, EndpointId, Failure, Kind, Next, Operation
 use tonic::{Request, Response, Status, metadata::MetadataMap, transport::Channel};
 
 use crate::{
-    client::Inner,
+    client::{Client, Inner},
     error::Error,
+    traced::{Told, Traced},
     transport::{classify, describe},
 };
 
@@ -27,13 +28,20 @@ struct Failed {
     cause: String,
 }
 
-/// An operation that is ended in the session even if its future is dropped midway.
-struct InFlight<'a> {
-    inner: &'a Inner,
+/// An operation that is numbered, if it is to be, and not carried out yet. It is ended in the
+/// session even if it is dropped midway.
+pub(crate) struct Begun {
+    inner: Arc<Inner>,
+    kind: Kind,
+    /// Whether it belongs to a session.
+    is_numbered: bool,
+    /// What is recorded of it, if anything is.
+    told: Option<Told>,
+    /// `None` until it has a session, if it needs one.
     operation: Option<Operation>,
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for Begun {
     fn drop(&mut self) {
         if let Some(operation) = &self.operation {
             self.inner.session().abandon(operation);
@@ -41,7 +49,29 @@ impl Drop for InFlight<'_> {
     }
 }
 
-impl Inner {
+impl Client {
+    /// Begins an operation. It is numbered if it is a mutation or `numbered`, and the client wants
+    /// exactly-once: now if a session is open, and otherwise when it is carried out.
+    pub(crate) fn begin(&self, kind: Kind, numbered: bool) -> Begun {
+        self.begin_told(kind, numbered, None)
+    }
+
+    /// The same of an operation that is recorded if the client traces; then it is numbered.
+    pub(crate) fn begin_told(&self, kind: Kind, numbered: bool, told: Option<Told>) -> Begun {
+        let told = told.filter(|_| self.inner.traced.is_some());
+        let numbered = numbered || told.is_some();
+        let is_numbered = self.inner.session_ttl.is_some()
+            && match kind {
+                Kind::Mutation => true,
+                Kind::Repeatable => numbered,
+                Kind::Once => false,
+            };
+        let inner = Arc::clone(&self.inner);
+        let mut begun = Begun { inner, kind, is_numbered, told, operation: None };
+        begun.begin();
+        begun
+    }
+
     /// Carries out `request`, numbered if it is a mutation and the client wants exactly-once.
     pub(crate) async fn call<Q, R, F, Fut>(
         &self,
@@ -54,11 +84,85 @@ impl Inner {
         F: Fn(Channel, Request<Q>) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
-        for _ in 0..SESSION_LOST_COUNT_MAX {
-            if kind == Kind::Mutation && self.session_ttl.is_some() {
-                self.ensure_session().await?;
+        self.begin(kind, false).run(request, rpc).await
+    }
+
+    /// Opens a session, if the client wants exactly-once and none is open.
+    pub(crate) async fn open_session(&self) -> Result<(), Error> {
+        let Some(ttl) = self.inner.session_ttl else { return Ok(()) };
+        let _one_at_a_time = self.inner.opening.lock().await;
+        if self.inner.session().client().is_some() {
+            return Ok(());
+        }
+        let request = OpenRequest { ttl_ms: i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX) };
+        let rpc = |channel, request| async move { SessionClient::new(channel).open(request).await };
+        match self.begin(Kind::Repeatable, false).carry_out(&request, &rpc, |_| None).await {
+            Some(Ok(opened)) => {
+                self.inner.session().attach(ClientId(opened.client_id));
+                Ok(())
             }
-            if let Some(outcome) = self.carry_out(kind, &request, &rpc).await {
+            Some(Err(Error::Refused { code: tonic::Code::Unimplemented, .. })) => {
+                Err(Error::Refused {
+                    code: tonic::Code::Unimplemented,
+                    message: "exactly-once needs a kvraft server, this one has no sessions"
+                        .to_owned(),
+                })
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(Error::SessionLost { count: 1 }),
+        }
+    }
+}
+
+impl Begun {
+    /// Numbers it, if it can be now.
+    fn begin(&mut self) {
+        let now = self.inner.now();
+        let mut session = self.inner.session();
+        if !self.is_numbered {
+            self.operation = Some(session.begin(now, self.kind));
+        } else if session.client().is_some() {
+            let operation = session.begin_numbered(now, self.kind);
+            if let (Some(traced), Some(told), Some(number)) =
+                (&self.inner.traced, &self.told, operation.number())
+            {
+                traced.on_asked(told, number);
+            }
+            self.operation = Some(operation);
+        }
+    }
+
+    /// Carries it out.
+    pub(crate) async fn run<Q, R, F, Fut>(self, request: Q, rpc: F) -> Result<R, Error>
+    where
+        Q: Clone,
+        F: Fn(Channel, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        self.run_reading(request, rpc, |_| None).await
+    }
+
+    /// The same; `read` finds what was read in the answer, for the trace.
+    pub(crate) async fn run_reading<Q, R, F, Fut>(
+        mut self,
+        request: Q,
+        rpc: F,
+        read: fn(&R) -> Option<&[u8]>,
+    ) -> Result<R, Error>
+    where
+        Q: Clone,
+        F: Fn(Channel, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        for _ in 0..SESSION_LOST_COUNT_MAX {
+            if self.operation.is_none() {
+                Client { inner: Arc::clone(&self.inner) }.open_session().await?;
+                self.begin();
+            }
+            // A session that is closed again already counts as lost.
+            if self.operation.is_some()
+                && let Some(outcome) = self.carry_out(&request, &rpc, read).await
+            {
                 return outcome;
             }
         }
@@ -67,54 +171,63 @@ impl Inner {
 
     /// `None`: the session was lost and the operation certainly not done.
     async fn carry_out<Q, R, F, Fut>(
-        &self,
-        kind: Kind,
+        &mut self,
         request: &Q,
         rpc: &F,
+        read: fn(&R) -> Option<&[u8]>,
     ) -> Option<Result<R, Error>>
     where
         Q: Clone,
         F: Fn(Channel, Request<Q>) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
-        let operation = self.session().begin(self.now(), kind);
-        let mut in_flight = InFlight { inner: self, operation: Some(operation) };
+        let inner = Arc::clone(&self.inner);
+        let traced = inner.traced.as_ref().filter(|_| self.told.is_some());
         loop {
-            let operation = in_flight.operation.as_mut().expect("set until the operation ends");
-            let attempt = self.session().attempt(self.now(), operation);
+            let operation = self.operation.as_mut().expect("set until the operation ends");
+            let attempt = inner.session().attempt(inner.now(), operation);
             let failed = match attempt {
                 None => Failed {
                     failure: Failure::SessionLost,
-                    endpoint: self.session().preferred(),
+                    endpoint: inner.session().preferred(),
                     code: tonic::Code::FailedPrecondition,
                     cause: "the session was lost".to_owned(),
                 },
-                Some(attempt) => match self.attempt(attempt, request.clone(), rpc).await {
+                Some(attempt) => match inner.attempt(attempt, request.clone(), rpc, traced).await {
                     Ok(response) => {
-                        let operation = in_flight.operation.take().expect("it has not ended");
-                        self.session().succeed(operation);
+                        let operation = self.operation.take().expect("it has not ended");
+                        if let (Some(traced), Some(told), Some(number)) =
+                            (traced, &self.told, operation.number())
+                        {
+                            traced.on_result(told, number, read(&response));
+                        }
+                        inner.session().succeed(operation);
                         return Some(Ok(response));
                     }
                     Err(failed) => failed,
                 },
             };
-            let next = self.session().fail(self.now(), operation, failed.endpoint, failed.failure);
+            let next =
+                inner.session().fail(inner.now(), operation, failed.endpoint, failed.failure);
             match next {
-                Next::Retry { at } => tokio::time::sleep_until(self.real(at).into()).await,
+                Next::Retry { at } => tokio::time::sleep_until(inner.real(at).into()).await,
                 Next::End(ending) => {
-                    in_flight.operation = None;
-                    return self.conclude(kind, ending, failed);
+                    self.operation = None;
+                    return inner.conclude(self.kind, ending, failed);
                 }
             }
         }
     }
+}
 
+impl Inner {
     /// One try at one server.
     async fn attempt<Q, R, F, Fut>(
         &self,
         attempt: Attempt,
         message: Q,
         rpc: &F,
+        traced: Option<&Traced>,
     ) -> Result<R, Failed>
     where
         F: Fn(Channel, Request<Q>) -> Fut,
@@ -125,11 +238,19 @@ impl Inner {
         if let Some(stamp) = attempt.stamp {
             write_stamp(request.metadata_mut(), stamp);
         }
+        if let Some(traced) = traced {
+            traced.on_sent(request.metadata_mut());
+        }
         let deadline = self.real(attempt.deadline);
         let failed =
             |failure, code, cause| Failed { failure, endpoint: attempt.endpoint, code, cause };
         match tokio::time::timeout_at(deadline.into(), rpc(server.channel(), request)).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Ok(response)) => {
+                if let Some(traced) = traced {
+                    traced.on_answer(response.metadata());
+                }
+                Ok(response.into_inner())
+            }
             Ok(Err(status)) => Err(failed(classify(&status), status.code(), describe(&status))),
             Err(_elapsed) => Err(failed(
                 Failure::Unknown,
@@ -153,34 +274,8 @@ impl Inner {
         }))
     }
 
-    /// Opens a session unless one is open.
-    async fn ensure_session(&self) -> Result<(), Error> {
-        let _one_at_a_time = self.opening.lock().await;
-        if self.session().client().is_some() {
-            return Ok(());
-        }
-        let ttl = self.session_ttl.unwrap_or_default().as_millis();
-        let request = OpenRequest { ttl_ms: i64::try_from(ttl).unwrap_or(i64::MAX) };
-        let rpc = |channel, request| async move { SessionClient::new(channel).open(request).await };
-        match self.carry_out(Kind::Repeatable, &request, &rpc).await {
-            Some(Ok(opened)) => {
-                self.session().attach(ClientId(opened.client_id));
-                Ok(())
-            }
-            Some(Err(Error::Refused { code: tonic::Code::Unimplemented, .. })) => {
-                Err(Error::Refused {
-                    code: tonic::Code::Unimplemented,
-                    message: "exactly-once needs a kvraft server, this one has no sessions"
-                        .to_owned(),
-                })
-            }
-            Some(Err(error)) => Err(error),
-            None => Err(Error::SessionLost { count: 1 }),
-        }
-    }
-
     /// Time on the session's clock.
-    fn now(&self) -> kvraft_base::Instant {
+    pub(crate) fn now(&self) -> kvraft_base::Instant {
         kvraft_base::Instant::ZERO + self.origin.elapsed()
     }
 

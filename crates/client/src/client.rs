@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::{Stream, stream};
 use kvraft_base::{ClientId, OpId};
 use kvraft_proto::{
     etcdserverpb::{
@@ -22,7 +23,9 @@ use tonic::{Response, Status, transport::Channel};
 
 use crate::{
     builder::Builder,
+    call::Begun,
     error::Error,
+    traced::{Told, Traced},
     transport::{Server, describe},
 };
 
@@ -43,6 +46,8 @@ pub(crate) struct Inner {
     /// The zero of the session's clock.
     pub(crate) origin: Instant,
     request_timeout: Duration,
+    /// Of a client that traces.
+    pub(crate) traced: Option<Traced>,
 }
 
 impl Inner {
@@ -84,6 +89,7 @@ impl Client {
         session: Session,
         session_ttl: Option<Duration>,
         request_timeout: Duration,
+        traced: Option<Traced>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -93,6 +99,7 @@ impl Client {
                 opening: tokio::sync::Mutex::new(()),
                 origin: Instant::now(),
                 request_timeout,
+                traced,
             }),
         }
     }
@@ -115,8 +122,22 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn put_with(&self, request: PutRequest) -> Result<PutResponse, Error> {
+        let begun = self.begin_put(&request, false);
+        self.finish_put(begun, request).await
+    }
+
+    pub(crate) fn begin_put(&self, request: &PutRequest, numbered: bool) -> Begun {
+        let told = Told::put(&request.key, &request.value);
+        self.begin_told(Kind::Mutation, numbered, Some(told))
+    }
+
+    pub(crate) async fn finish_put(
+        &self,
+        begun: Begun,
+        request: PutRequest,
+    ) -> Result<PutResponse, Error> {
         let rpc = |channel, request| async move { kv(channel).put(request).await };
-        self.inner.call(Kind::Mutation, request, rpc).await
+        begun.run(request, rpc).await
     }
 
     /// Reads one key, linearizably.
@@ -133,8 +154,22 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
+        let begun = self.begin_range(&request, false);
+        self.finish_range(begun, request).await
+    }
+
+    pub(crate) fn begin_range(&self, request: &RangeRequest, numbered: bool) -> Begun {
+        let told = request.range_end.is_empty().then(|| Told::get(&request.key));
+        self.begin_told(Kind::Repeatable, numbered, told)
+    }
+
+    pub(crate) async fn finish_range(
+        &self,
+        begun: Begun,
+        request: RangeRequest,
+    ) -> Result<RangeResponse, Error> {
         let rpc = |channel, request| async move { kv(channel).range(request).await };
-        self.inner.call(Kind::Repeatable, request, rpc).await
+        begun.run_reading(request, rpc, first_value).await
     }
 
     /// Deletes one key.
@@ -155,7 +190,7 @@ impl Client {
         request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Error> {
         let rpc = |channel, request| async move { kv(channel).delete_range(request).await };
-        self.inner.call(Kind::Mutation, request, rpc).await
+        self.call(Kind::Mutation, request, rpc).await
     }
 
     /// Compares, then does one of two lists of operations, as one.
@@ -163,11 +198,9 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Error> {
-        let mut ops = request.success.iter().chain(&request.failure);
-        let is_read = ops.all(|op| matches!(op.request, None | Some(Op::RequestRange(_))));
-        let kind = if is_read { Kind::Repeatable } else { Kind::Mutation };
+        let kind = if is_read_only(&request) { Kind::Repeatable } else { Kind::Mutation };
         let rpc = |channel, request| async move { kv(channel).txn(request).await };
-        self.inner.call(kind, request, rpc).await
+        self.call(kind, request, rpc).await
     }
 
     /// Forgets what the store was before `revision`; `physical` waits until the space is free.
@@ -181,7 +214,7 @@ impl Client {
     ) -> Result<CompactionResponse, Error> {
         let request = CompactionRequest { revision, physical };
         let rpc = |channel, request| async move { kv(channel).compact(request).await };
-        self.inner.call(Kind::Mutation, request, rpc).await
+        self.call(Kind::Mutation, request, rpc).await
     }
 
     /// How this very server is.
@@ -209,27 +242,63 @@ impl Client {
     /// Asks all servers who leads, and asks that one first from now on. `None` if nobody leads or
     /// the leader is not among the endpoints.
     pub async fn find_leader(&self) -> Option<EndpointId> {
+        if let Some(traced) = &self.inner.traced {
+            traced.on_leader_asked();
+        }
+        let (leader, member) = self.look_for_leader().await?;
+        if let Some(traced) = &self.inner.traced {
+            traced.on_leader_told(member);
+        }
+        Some(leader)
+    }
+
+    /// Looks who leads every `interval`, asks that one first from then on, and gives it whenever it
+    /// is another than before: before is `known`.
+    pub fn leader_changes(
+        &self,
+        known: Option<EndpointId>,
+        interval: Duration,
+    ) -> impl Stream<Item = Option<EndpointId>> + Send + 'static {
+        stream::unfold((self.clone(), known), move |(client, known)| async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let found = client.look_for_leader().await;
+                let leader = found.map(|(endpoint, _)| endpoint);
+                if leader == known {
+                    continue;
+                }
+                if let (Some(traced), Some((_, member))) = (&client.inner.traced, found) {
+                    traced.on_leader_changed(member);
+                }
+                return Some((leader, (client, leader)));
+            }
+        })
+    }
+
+    /// The leader and its id as a member.
+    async fn look_for_leader(&self) -> Option<(EndpointId, u64)> {
         let mut asked = tokio::task::JoinSet::new();
         for (endpoint, _) in self.endpoints() {
             let client = self.clone();
             asked.spawn(async move { (endpoint, client.status(endpoint).await) });
         }
-        let mut newest: Option<(u64, EndpointId)> = None;
+        let mut newest: Option<(u64, EndpointId, u64)> = None;
         while let Some(answer) = asked.join_next().await {
             let Ok((endpoint, Ok(status))) = answer else { continue };
             let member = status.header.map_or(0, |header| header.member_id);
             // A deposed leader may still believe in itself, in a lower term.
             let leads = status.leader != 0 && status.leader == member;
-            if leads && newest.is_none_or(|(term, _)| term < status.raft_term) {
-                newest = Some((status.raft_term, endpoint));
+            if leads && newest.is_none_or(|(term, ..)| term < status.raft_term) {
+                newest = Some((status.raft_term, endpoint, member));
             }
         }
-        let (_, leader) = newest?;
+        let (_, leader, member) = newest?;
         self.inner.session().prefer(leader);
-        Some(leader)
+        Some((leader, member))
     }
 
-    /// Gives the session back, so that the servers need not keep it until it expires.
+    /// Gives the session back, so that the servers need not keep it until it expires. A client that
+    /// traces has stopped then; what it recorded is sent, for a second at most.
     ///
     /// # Errors
     /// See [`Error`]. The session is not used again in any case.
@@ -240,10 +309,19 @@ impl Client {
             session.detach();
             client
         };
-        let Some(ClientId(client_id)) = client else { return Ok(()) };
-        let rpc =
-            |channel, request| async move { SessionClient::new(channel).close(request).await };
-        self.inner.call(Kind::Repeatable, CloseRequest { client_id }, rpc).await.map(drop)
+        let closed = match client {
+            Some(ClientId(client_id)) => {
+                let rpc = |channel, request| async move {
+                    SessionClient::new(channel).close(request).await
+                };
+                self.call(Kind::Repeatable, CloseRequest { client_id }, rpc).await.map(drop)
+            }
+            None => Ok(()),
+        };
+        if let Some(traced) = &self.inner.traced {
+            traced.stop().await;
+        }
+        closed
     }
 
     /// The servers, as they were given.
@@ -268,8 +346,18 @@ impl Client {
     }
 }
 
+fn first_value(answer: &RangeResponse) -> Option<&[u8]> {
+    Some(answer.kvs.first()?.value.as_ref())
+}
+
+/// Whether a transaction changes nothing, whatever its comparisons bring.
+pub(crate) fn is_read_only(request: &TxnRequest) -> bool {
+    let mut ops = request.success.iter().chain(&request.failure);
+    ops.all(|op| matches!(op.request, None | Some(Op::RequestRange(_))))
+}
+
 /// A client of the KV service without tonic's limit of 4 MiB on answers; etcd's has none either.
-fn kv(channel: Channel) -> KvClient<Channel> {
+pub(crate) fn kv(channel: Channel) -> KvClient<Channel> {
     KvClient::new(channel).max_decoding_message_size(usize::MAX)
 }
 

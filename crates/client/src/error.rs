@@ -5,6 +5,7 @@ use tonic::Code;
 
 /// Why an operation brought no result.
 #[derive(Clone, Debug, Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The server refused it. It was not done and will not be.
     #[error("{message}")]
@@ -35,6 +36,14 @@ pub enum Error {
     SessionLost {
         /// How often.
         count: u32,
+    },
+    /// The configured servers are not of one cluster. Nothing was done.
+    #[error("{one} and {other} belong to different clusters")]
+    Mixed {
+        /// A server.
+        one: String,
+        /// One of another cluster.
+        other: String,
     },
 }
 

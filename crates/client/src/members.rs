@@ -40,7 +40,7 @@ impl Client {
         let rpc = |channel, request| async move {
             ClusterClient::new(channel).member_list(request).await
         };
-        self.inner.call(Kind::Repeatable, MemberListRequest { linearizable: true }, rpc).await
+        self.call(Kind::Repeatable, MemberListRequest { linearizable: true }, rpc).await
     }
 
     /// Adds a member that other servers will reach at these addresses: `host:port` or
@@ -66,7 +66,7 @@ impl Client {
             }
             ClusterClient::new(channel).member_add(request).await
         };
-        self.inner.call(Kind::Once, request, rpc).await
+        self.call(Kind::Once, request, rpc).await
     }
 
     /// Makes a learner a voter.
@@ -77,7 +77,7 @@ impl Client {
         let rpc = |channel, request| async move {
             ClusterClient::new(channel).member_promote(request).await
         };
-        self.inner.call(Kind::Once, MemberPromoteRequest { id }, rpc).await
+        self.call(Kind::Once, MemberPromoteRequest { id }, rpc).await
     }
 
     /// Removes a member for ever.
@@ -88,7 +88,7 @@ impl Client {
         let rpc = |channel, request| async move {
             ClusterClient::new(channel).member_remove(request).await
         };
-        self.inner.call(Kind::Once, MemberRemoveRequest { id }, rpc).await
+        self.call(Kind::Once, MemberRemoveRequest { id }, rpc).await
     }
 
     /// Tells the others where a member is reached from now on: as [`Client::member_add`].
@@ -108,7 +108,7 @@ impl Client {
         let rpc = |channel, request| async move {
             ClusterClient::new(channel).member_update(request).await
         };
-        self.inner.call(Kind::Once, request, rpc).await
+        self.call(Kind::Once, request, rpc).await
     }
 
     /// Asks this very server, which must lead, to hand leadership to the member `target`; with 0 it

@@ -188,7 +188,7 @@ impl CoordServer {
         let recording =
             recorder.as_ref().zip(config.tracing_server.clone()).map(|(recorder, address)| {
                 let stop = recording_stopping.subscribe();
-                tokio::spawn(recorder::send_records(Arc::clone(recorder), address, stop))
+                tokio::spawn(recorder::send_records(recorder.outbox(), address, stop))
             });
         let settings = Settings {
             num_servers: config.num_servers,

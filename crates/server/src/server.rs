@@ -255,8 +255,8 @@ fn following(
 fn start_recording(config: &ServerConfig, edge: &ServerEdge) -> Option<Recording> {
     let (recorder, address) = (edge.recorder.as_ref()?, config.tracing_server.as_ref()?);
     let stopping = watch::Sender::new(false);
-    let (recorder, address) = (Arc::clone(recorder), address.clone());
-    let task = tokio::spawn(recorder::send_records(recorder, address, stopping.subscribe()));
+    let (outbox, address) = (recorder.outbox(), address.clone());
+    let task = tokio::spawn(recorder::send_records(outbox, address, stopping.subscribe()));
     Some(Recording { stopping, task })
 }
 

@@ -96,6 +96,12 @@ impl Operation {
         self.number.map(|(_, op)| op)
     }
 
+    /// The session that it belongs to and its number there, if it has one.
+    #[must_use]
+    pub fn number(&self) -> Option<(ClientId, OpId)> {
+        self.number
+    }
+
     /// When it ends at the latest.
     #[must_use]
     pub fn deadline(&self) -> Instant {
@@ -121,7 +127,7 @@ pub struct Attempt {
     pub endpoint: EndpointId,
     /// When to give this try up (as [`Failure::Unknown`], if it was sent).
     pub deadline: Instant,
-    /// The number to send along, of a numbered mutation.
+    /// The number to send along, of a numbered operation.
     pub stamp: Option<Stamp>,
 }
 
@@ -217,10 +223,19 @@ impl Session {
 
     /// Begins an operation.
     pub fn begin(&mut self, now: Instant, kind: Kind) -> Operation {
-        let number = match (kind, &mut self.numbering) {
-            (Kind::Mutation, Some(numbering)) => Some((numbering.client, numbering.issue())),
-            (Kind::Mutation, None) | (Kind::Repeatable | Kind::Once, _) => None,
-        };
+        self.begin_with(now, kind, kind == Kind::Mutation)
+    }
+
+    /// Begins an operation that is numbered even if it is a read, for clients that call all their
+    /// operations by number; without an open session it has none. What sessions do not cover has
+    /// none either.
+    pub fn begin_numbered(&mut self, now: Instant, kind: Kind) -> Operation {
+        self.begin_with(now, kind, kind != Kind::Once)
+    }
+
+    fn begin_with(&mut self, now: Instant, kind: Kind, is_numbered: bool) -> Operation {
+        let numbering = self.numbering.as_mut().filter(|_| is_numbered);
+        let number = numbering.map(|numbering| (numbering.client, numbering.issue()));
         let deadline = now + self.operation_timeout;
         Operation { kind, number, deadline, failure_count: 0, maybe_done: false }
     }

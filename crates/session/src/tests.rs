@@ -213,6 +213,26 @@ fn refusal_ends_at_once() {
     assert_eq!((session.preferred(), session.pending_count()), (EndpointId(0), 0));
 }
 
+/// Reads can have numbers, too, and are still repeated whatever became of them; what sessions do not
+/// cover has none.
+#[test]
+fn reads_can_be_numbered() {
+    let mut session = with_session();
+    let mut read = session.begin_numbered(START, Kind::Repeatable);
+    let put = session.begin(START, Kind::Mutation);
+    let once = session.begin_numbered(START, Kind::Once);
+    assert_eq!((read.op(), put.op(), once.op()), (Some(OpId(1)), Some(OpId(2)), None));
+    let next = session.fail(START, &mut read, EndpointId(0), Failure::Unknown);
+    assert!(matches!(next, Next::Retry { .. }));
+    let stamp = session.attempt(START, &put).unwrap().stamp.unwrap();
+    assert_eq!(stamp.acked, OpId(0), "a read that has not ended is not acknowledged");
+    session.succeed(read);
+    let stamp = session.attempt(START, &put).unwrap().stamp.unwrap();
+    assert_eq!(stamp.acked, OpId(1));
+    session.succeed(put);
+    session.succeed(once);
+}
+
 /// Only what is known to precede the log counts as not sent; the rest is doubt.
 #[test]
 fn answers_are_classified() {

@@ -169,6 +169,13 @@ impl GetOptions {
         }
     }
 
+    /// Whether one key is asked for, and nothing special.
+    pub(crate) fn is_plain(&self) -> bool {
+        let plain = |key| RangeRequest { key, ..RangeRequest::default() };
+        let is_plain = |request: RangeRequest| request == plain(request.key.clone());
+        !self.print_value_only && self.clone().request().is_ok_and(is_plain)
+    }
+
     pub(crate) fn request(self) -> Result<RangeRequest> {
         ensure!(
             !(self.keys_only && self.count_only),

@@ -187,6 +187,8 @@ fn setback(error: Error) -> Setback {
                 && PASSING_REFUSALS.iter().any(|text| message.contains(text))
         }
         Error::Unavailable { .. } | Error::Unknown { .. } | Error::SessionLost { .. } => true,
+        // Whatever else there may be does not go away by itself.
+        _ => false,
     };
     if passes { Setback::Passing(error.into()) } else { Setback::Lasting(error.into()) }
 }

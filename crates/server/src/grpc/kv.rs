@@ -21,7 +21,9 @@ impl Kv for Service {
         let (metadata, _, range) = request.into_parts();
         let seen = self.0.edge.recorder.as_deref().filter(|_| range.range_end.is_empty());
         let seen = seen.map(|recorder| {
-            let seen = GetSeen::new(&range.key);
+            // A read needs no session; who numbers its reads names it for traces only.
+            let session = session_of(&metadata).ok().flatten();
+            let seen = GetSeen::new(session, &range.key);
             (recorder, recorder.on_request(trace_token(&metadata), &seen.received()), seen)
         });
         let range = convert::range_request(range);

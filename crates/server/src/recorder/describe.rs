@@ -6,6 +6,7 @@ use bytes::Bytes;
 use kvraft_base::{Entry as LogEntry, EntryKind, Index, MemberId, Position, Term};
 use kvraft_kv::{Command as KvCommand, Request, SessionOp};
 use kvraft_raft::{AppendOutcome, Body, Event, Message};
+use kvraft_recorder::text;
 use kvraft_replica::Frame;
 use kvraft_trace::{
     action::{
@@ -225,19 +226,6 @@ fn client_info(session: SessionOp) -> ClientInfo {
     ClientInfo { client_id: session.client.0.to_string(), op_id: session.op.0 }
 }
 
-/// Keys and values as people read them; long ones are cut, which is said.
-fn text(bytes: &[u8]) -> String {
-    let cut = bytes.get(..TEXT_SIZE_BYTES_MAX);
-    let mut text = String::from_utf8_lossy(cut.unwrap_or(bytes)).into_owned();
-    if cut.is_some() {
-        text.push_str(&format!("… ({} bytes)", bytes.len()));
-    }
-    text
-}
-
-/// Bytes of a key or a value that a record holds: a trace is for people.
-const TEXT_SIZE_BYTES_MAX: usize = 256;
-
 /// What an event of consensus is in a trace.
 pub(super) fn event(me: MemberId, event: &Event) -> Vec<Action> {
     let server_id = me.0;
@@ -297,22 +285,24 @@ impl PutSeen {
 /// A client's get of one key, as its actions name it.
 #[derive(Clone, Debug)]
 pub(crate) struct GetSeen {
+    /// Of a client that numbers its gets.
+    info: ClientInfo,
     key: String,
 }
 
 impl GetSeen {
-    pub(crate) fn new(key: &[u8]) -> Self {
-        Self { key: text(key) }
+    pub(crate) fn new(session: Option<SessionOp>, key: &[u8]) -> Self {
+        Self { info: session.map(client_info).unwrap_or_default(), key: text(key) }
     }
 
     pub(crate) fn received(&self) -> Action {
-        let ClientInfo { client_id, op_id } = ClientInfo::default();
+        let ClientInfo { client_id, op_id } = self.info.clone();
         Action::GetRecvd { client_id, op_id, key: self.key.clone() }
     }
 
     /// No value is the empty text.
     pub(crate) fn answered(self, value: Option<&[u8]>) -> Action {
-        let ClientInfo { client_id, op_id } = ClientInfo::default();
+        let ClientInfo { client_id, op_id } = self.info;
         let value = value.map(text).unwrap_or_default();
         Action::GetCommitted { client_id, op_id, key: self.key, value }
     }

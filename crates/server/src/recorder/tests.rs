@@ -3,6 +3,8 @@
 use kvraft_base::{Entry, EntryKind, Index, Position, Term};
 use kvraft_kv::{Command, Origin, PutRequest, Request};
 use kvraft_raft::{Body, Message};
+use kvraft_recorder::BUFFER_SIZE_BYTES_MAX;
+use kvraft_trace::{clock::VectorClock, record::Record};
 
 use super::*;
 
@@ -23,14 +25,14 @@ fn frames_carry_tokens_once_the_clock_is_known() {
     let frame = append();
     assert_eq!(recorder.on_frame_sent(MemberId(2), frame.clone()), frame);
     let last = VectorClock::from_iter([("server1".into(), 40)]);
-    recorder.state().start(&last);
+    recorder.outbox.buffer().start(&last);
     let sent = recorder.on_frame_sent(MemberId(2), frame.clone());
     let (token, inner) = unwrap(sent);
     assert_eq!(inner, frame);
     let token = Token::decode(&token.unwrap()).unwrap();
     // CreateTrace, ServerStart, the first Append, the second one, and the token.
     assert_eq!(token.clock.get("server1"), 45);
-    let own: Vec<_> = recorder.state().waiting.iter().map(Record::own).collect();
+    let own: Vec<_> = recorder.outbox.buffer().waiting().map(Record::own).collect();
     assert_eq!(own, [41, 42, 43, 44, 45]);
 }
 
@@ -44,11 +46,11 @@ fn numbers_of_an_earlier_life_are_not_used_again() {
     recorder.on_frame_received(MemberId(2), Some(bytes.clone()), &append());
     // Offered again, since there was no room: recorded once.
     recorder.on_frame_received(MemberId(2), Some(bytes), &append());
-    recorder.state().start(&VectorClock::from_iter([("server1".into(), 45)]));
-    let state = recorder.state();
-    let own: Vec<_> = state.waiting.iter().map(Record::own).collect();
+    recorder.outbox.buffer().start(&VectorClock::from_iter([("server1".into(), 45)]));
+    let state = recorder.outbox.buffer();
+    let own: Vec<_> = state.waiting().map(Record::own).collect();
     assert_eq!(own, [51, 52, 53, 54]);
-    assert_eq!(state.waiting[3].clock.get("server2"), 3);
+    assert_eq!(state.waiting().nth(3).unwrap().clock.get("server2"), 3);
 }
 
 /// Records that learn where the clock stands take more room than before, and give as much back.
@@ -56,50 +58,50 @@ fn numbers_of_an_earlier_life_are_not_used_again() {
 fn room_is_given_back_whatever_was_learned_meanwhile() {
     let recorder = recorder();
     let clock = (1..=40).map(|number| (format!("server{number}").into(), 50));
-    recorder.state().start(&clock.collect());
-    let mut state = recorder.state();
+    recorder.outbox.buffer().start(&clock.collect());
+    let mut state = recorder.outbox.buffer();
     state.taken(u64::MAX);
-    assert_eq!((state.waiting.len(), state.waiting_size_bytes), (0, 0));
+    assert_eq!((state.waiting().count(), state.waiting_size_bytes()), (0, 0));
 }
 
 /// A full buffer counts what it does not take, and its trace has no hole.
 #[test]
 fn a_full_buffer_leaves_no_hole() {
     let recorder = recorder();
-    recorder.state().start(&VectorClock::new());
+    recorder.outbox.buffer().start(&VectorClock::new());
     let long = "x".repeat(1 << 16);
     let action = Action::LeaderSelectionFailed { msg: long };
-    while recorder.lost_count() == 0 {
+    while recorder.outbox.buffer().lost_count() == 0 {
         recorder.with(|state| state.record(1, &action));
     }
     assert_eq!(recorder.on_frame_sent(MemberId(2), append()), append(), "no room for a token");
-    assert_eq!(recorder.lost_count(), 3);
-    let last = recorder.state().waiting.back().unwrap().own();
-    recorder.state().taken(last - 1);
+    assert_eq!(recorder.outbox.buffer().lost_count(), 3);
+    let last = recorder.outbox.buffer().waiting().next_back().unwrap().own();
+    recorder.outbox.buffer().taken(last - 1);
     recorder.with(|state| state.record(1, &Action::NoOpRequest {}));
-    let state = recorder.state();
-    let own: Vec<_> = state.waiting.iter().map(Record::own).collect();
+    let state = recorder.outbox.buffer();
+    let own: Vec<_> = state.waiting().map(Record::own).collect();
     assert_eq!(own, [last, last + 1]);
-    assert!(state.waiting_size_bytes < BUFFER_SIZE_BYTES_MAX / 2);
+    assert!(state.waiting_size_bytes() < BUFFER_SIZE_BYTES_MAX / 2);
 }
 
 /// Heartbeats are not worth a record, and leave as they are.
 #[test]
 fn heartbeats_are_left_alone() {
     let recorder = recorder();
-    recorder.state().start(&VectorClock::new());
+    recorder.outbox.buffer().start(&VectorClock::new());
     let body = Body::Heartbeat { round: 1, commit: Index(0) };
     let (from, to) = (MemberId(1), MemberId(2));
     let frame = Frame::Raft(vec![Message { from, to, term: Term(1), body }]).encode();
     assert_eq!(recorder.on_frame_sent(MemberId(2), frame.clone()), frame);
-    assert_eq!(recorder.state().waiting.len(), 2);
+    assert_eq!(recorder.outbox.buffer().waiting().count(), 2);
 }
 
 /// But an answer to one by which a leader may commit is recorded, once.
 #[test]
 fn a_heartbeats_answer_that_says_more_is_recorded() {
     let recorder = recorder();
-    recorder.state().start(&VectorClock::new());
+    recorder.outbox.buffer().start(&VectorClock::new());
     let answer = |index| {
         let matched = Position::new(Term(1), Index(index));
         let (round, last) = (1, matched.index);
@@ -110,7 +112,7 @@ fn a_heartbeats_answer_that_says_more_is_recorded() {
     assert_eq!(recorder.on_frame_sent(MemberId(2), answer(0)), answer(0), "it says nothing");
     assert_ne!(recorder.on_frame_sent(MemberId(2), answer(3)), answer(3));
     assert_eq!(recorder.on_frame_sent(MemberId(2), answer(3)), answer(3), "it was said before");
-    let last = recorder.state().waiting.iter().rev().nth(1).unwrap().body.clone();
+    let last = recorder.outbox.buffer().waiting().rev().nth(1).unwrap().body.clone();
     assert!(last.contains('3'), "{last}");
 }
 
@@ -118,7 +120,7 @@ fn a_heartbeats_answer_that_says_more_is_recorded() {
 #[test]
 fn the_largest_append_fits_into_a_frame() {
     let recorder = recorder();
-    recorder.state().start(&VectorClock::new());
+    recorder.outbox.buffer().start(&VectorClock::new());
     let text = Bytes::from(vec![0; 300]);
     let put = PutRequest { key: text.clone(), value: text, ..PutRequest::default() };
     let command = Command::new(Origin::default(), 0, Request::Put(put)).encode();
@@ -128,8 +130,8 @@ fn the_largest_append_fits_into_a_frame() {
     let (from, to) = (MemberId(1), MemberId(2));
     let frame = Frame::Raft(vec![Message { from, to, term: Term(1), body }]).encode();
     assert_ne!(recorder.on_frame_sent(MemberId(2), frame.clone()), frame);
-    let state = recorder.state();
-    assert!(state.waiting.iter().all(|it| it.to_json().len() < wire::PAYLOAD_SIZE_BYTES_MAX / 2));
+    let state = recorder.outbox.buffer();
+    assert!(state.waiting().all(|it| it.to_json().len() < wire::PAYLOAD_SIZE_BYTES_MAX / 2));
 }
 
 /// Whatever a peer writes where a token stands, nothing panics.
@@ -142,6 +144,6 @@ fn bad_tokens_are_none() {
     }
     let (token, frame) = unwrap(Bytes::from_static(&[KIND_TRACED, 1, 0, 0xff, 1, 2]));
     recorder.on_frame_received(MemberId(2), token, &frame);
-    assert_eq!(recorder.state().waiting.len(), 2);
+    assert_eq!(recorder.outbox.buffer().waiting().count(), 2);
     assert_eq!(frame, [1, 2].as_slice());
 }

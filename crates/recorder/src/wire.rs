@@ -13,11 +13,11 @@ use kvraft_trace::clock::VectorClock;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// Bytes of a payload at most.
-pub(crate) const PAYLOAD_SIZE_BYTES_MAX: usize = 4 << 20;
+pub const PAYLOAD_SIZE_BYTES_MAX: usize = 4 << 20;
 
 /// What is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Frame {
+pub enum Frame {
     /// A node names itself.
     Hello(String),
     /// Lines as in `trace_output.log`.
@@ -67,17 +67,22 @@ impl Frame {
 
 /// Writes frames.
 #[derive(Debug)]
-pub(crate) struct Writer<W> {
+pub struct Writer<W> {
     to: W,
     count: u64,
 }
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
-    pub(crate) fn new(to: W) -> Self {
+    /// Over a connection on which nothing was said yet.
+    pub fn new(to: W) -> Self {
         Self { to, count: 0 }
     }
 
-    pub(crate) async fn write(&mut self, frame: &Frame) -> io::Result<()> {
+    /// Writes one, which must fit into a payload.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn write(&mut self, frame: &Frame) -> io::Result<()> {
         let (kind, text) = frame.parts();
         let mut payload = Vec::with_capacity(1 + text.len());
         payload.push(kind);
@@ -95,18 +100,22 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 
 /// Reads frames. Not to be dropped in the middle of a frame and used again.
 #[derive(Debug)]
-pub(crate) struct Reader<R> {
+pub struct Reader<R> {
     from: R,
     count: u64,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    pub(crate) fn new(from: R) -> Self {
+    /// Over a connection on which nothing was heard yet.
+    pub fn new(from: R) -> Self {
         Self { from, count: 0 }
     }
 
     /// The next frame; `None` at a clean end.
-    pub(crate) async fn read(&mut self) -> io::Result<Option<Frame>> {
+    ///
+    /// # Errors
+    /// Those of the connection, and `InvalidData` for what is no frame.
+    pub async fn read(&mut self) -> io::Result<Option<Frame>> {
         let mut head = [0; 8];
         if let Err(error) = self.from.read_exact(&mut head).await {
             return match error.kind() {
