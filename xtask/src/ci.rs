@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::bugs::bugs_of_the_day;
 use crate::run::{Step, build_release, cargo, need, output, run, run_steps};
-use crate::{conformance, determinism, readme, tidy};
+use crate::{conformance, determinism, readme, seed_demo, tidy};
 
 /// Seeds that every change is simulated with.
 const SEEDS: &str = "0..200";
@@ -30,6 +30,7 @@ pub fn ci(root: &Path) -> Result<()> {
         Step::new("simulation", || simulation(root)),
         Step::new("determinism", || determinism(root)),
         Step::new("planted bugs of the day", || bugs_of_the_day(root)),
+        Step::new("the older system's example", || seed_demo(root, None)),
         Step::new("conformance", || conformance(root, &[])),
         Step::new("the tree is as it was", || {
             ensure!(tree_before == tree_state(root)?, "ci changed the tree: see git status");

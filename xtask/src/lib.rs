@@ -1,6 +1,6 @@
 //! Everything a maintainer runs, as one typed tool: `cargo xtask ci | tidy | conformance |
 //! power-loss | fail-over | grow-and-shrink | rejoin | bugs | determinism | model-check |
-//! bench-etcd`.
+//! bench-etcd | seed-demo`.
 //!
 //! Why: no shell dialect, nothing to install, and the checks can be tested like any other code.
 //!
@@ -30,6 +30,7 @@ mod readme;
 mod rejoin;
 mod rules;
 mod run;
+mod seed_demo;
 pub mod tidy;
 mod viewer;
 
@@ -47,6 +48,7 @@ pub use mutants::{MutantOptions, mutants};
 pub use power::power_loss;
 pub use rejoin::{RejoinOptions, rejoin};
 pub use rules::rules;
+pub use seed_demo::seed_demo;
 pub use viewer::viewer;
 
 /// The root of the workspace that this tool was built from.

@@ -61,6 +61,12 @@ enum Job {
         #[arg(long, value_name = "FILE")]
         binary: Option<PathBuf>,
     },
+    /// KVRaft (Go)'s example from beginning to end: its logs and a page stay in target/seed-demo
+    SeedDemo {
+        /// This kvraft instead of a build of this tree
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+    },
     /// Kills leaders at quiet moments and prints where the time went until the next had committed
     FailOver {
         /// How many leaders
@@ -160,6 +166,7 @@ fn main() -> Result<()> {
         }
         Job::PowerLoss { rounds, planted } => xtask::power_loss(&root, rounds, &planted),
         Job::Viewer { million, binary } => xtask::viewer(&root, million, binary),
+        Job::SeedDemo { binary } => xtask::seed_demo(&root, binary),
         Job::FailOver { kills, compare: true } => xtask::fail_over_compared(&root, kills as usize),
         Job::FailOver { kills, compare: false } => xtask::fail_over(&root, kills as usize),
         Job::ModelCheck { planted: true, .. } => xtask::model_check_planted(&root),
