@@ -3,7 +3,10 @@
 //! Why reports decide who leads, and not the coordinator: it only repeats what servers say, the
 //! highest term first.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use kvraft_base::Instant;
 
@@ -55,11 +58,14 @@ pub enum Output {
 /// What people are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A server has asked to join; its id, or 0 as long as it has none.
+    /// A server without data has come and waits for the others; the id that it will have if it
+    /// stays.
+    ServerWaiting(u64),
+    /// A server that has data has come.
     ServerJoining(u64),
-    /// A server belongs to the cluster.
+    /// It has reported for the first time since.
     ServerJoined(u64),
-    /// All have come.
+    /// As many have joined as were expected; told once.
     AllServersJoined,
     /// A server is taken for dead.
     ServerFailed(u64),
@@ -69,12 +75,18 @@ pub enum Event {
     ClusterView(Vec<u64>),
     /// Another server leads.
     NewLeader(u64),
+    /// A server is asked how its log ends, since the leader is dead.
+    LogStateAsked(u64),
     /// The leader is dead; this server should campaign.
     Hinted {
         /// Who should.
         server: u64,
         /// Who is dead.
         failed: u64,
+        /// In which term the dead one led.
+        term: u64,
+        /// Who lives.
+        peers: Vec<MemberEntry>,
     },
     /// Too few live to elect anybody.
     QuorumUnavailable,
@@ -98,8 +110,8 @@ const CLIENTS_MAX: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct Coordinator {
     settings: Settings,
-    /// Without data, in order of arrival, until enough have come.
-    gathering: Vec<(LinkId, Hello)>,
+    /// Without data, each under the lowest id that was free, until enough have come.
+    gathering: BTreeMap<u64, (LinkId, Hello)>,
     /// Who belongs to the cluster, by id.
     servers: BTreeMap<u64, Server>,
     /// The cluster, once a server with data has named it or this coordinator has gathered it.
@@ -108,7 +120,21 @@ pub struct Coordinator {
     /// Who leads, and in which term, as the servers say.
     leader: Option<(u64, u64)>,
     is_view_stale: bool,
+    /// Whether [`Event::AllServersJoined`] has been told.
+    have_all_joined: bool,
+    /// Since the leader's death.
+    inquiry: Option<Inquiry>,
     hinted_at: Option<Instant>,
+}
+
+/// How do the logs of the living end?
+#[derive(Clone, Debug)]
+struct Inquiry {
+    /// The term and the leader that it is about.
+    about: (u64, u64),
+    asked_at: Instant,
+    /// Who has not answered.
+    awaited: BTreeSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +153,10 @@ struct Server {
     report: Report,
     heard: Instant,
     is_alive: bool,
+    /// Its first report since it came is still to come.
+    is_new: bool,
+    /// It has reported at some time.
+    has_joined: bool,
     /// It was taken for dead, and has not come back since.
     has_failed: bool,
 }
@@ -137,12 +167,14 @@ impl Coordinator {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
-            gathering: Vec::new(),
+            gathering: BTreeMap::new(),
             servers: BTreeMap::new(),
             cluster: None,
             clients: BTreeMap::new(),
             leader: None,
             is_view_stale: false,
+            have_all_joined: false,
+            inquiry: None,
             hinted_at: None,
         }
     }
@@ -152,6 +184,10 @@ impl Coordinator {
         match input {
             Input::Message(link, ToCoordinator::Join(hello)) => self.on_join(now, link, hello, out),
             Input::Message(link, ToCoordinator::Report(report)) => {
+                self.on_report(now, link, report, out);
+            }
+            Input::Message(link, ToCoordinator::LogState(report)) => {
+                self.on_log_state(link);
                 self.on_report(now, link, report, out);
             }
             Input::Message(link, ToCoordinator::GetLeader { client }) => {
@@ -176,7 +212,6 @@ impl Coordinator {
     }
 
     fn on_join(&mut self, now: Instant, link: LinkId, hello: Hello, out: &mut Vec<Output>) {
-        out.push(Output::Event(Event::ServerJoining(hello.member.unwrap_or_default())));
         match (hello.member, hello.cluster) {
             (Some(id), Some(cluster)) => self.on_return(now, link, id, cluster, hello, out),
             _ => self.on_new(now, link, hello, out),
@@ -193,13 +228,14 @@ impl Coordinator {
         hello: Hello,
         out: &mut Vec<Output>,
     ) {
+        out.push(Output::Event(Event::ServerJoining(id)));
         match self.cluster {
             Some(Cluster::Known(known)) if known != cluster => {
                 return refuse(link, "it belongs to another cluster than the others", out);
             }
             _ => self.cluster = Some(Cluster::Known(cluster)),
         }
-        for (gathered, _) in std::mem::take(&mut self.gathering) {
+        for (gathered, _) in std::mem::take(&mut self.gathering).into_values() {
             refuse(gathered, "it has no data, and a cluster that has data is known here", out);
         }
         let most = self.settings.num_servers.max(SERVERS_KNOWN_MAX);
@@ -207,19 +243,16 @@ impl Coordinator {
             return refuse(link, "too many servers have come", out);
         }
         let before = self.servers.get(&id);
-        match before {
-            None => out.push(Output::Event(Event::ServerJoined(id))),
-            Some(server) if server.has_failed => {
-                out.push(Output::Event(Event::ServerRecovered(id)));
-            }
-            Some(_) => {}
+        if before.is_some_and(|server| server.has_failed) {
+            out.push(Output::Event(Event::ServerRecovered(id)));
         }
-        let report = before.map(|server| server.report).unwrap_or_default();
         self.is_view_stale |= before.is_none_or(|server| !server.is_alive);
-        let link = Some(link);
-        let (is_alive, has_failed) = (true, false);
-        let server = Server { link, hello, report, heard: now, is_alive, has_failed };
+        let mut server = Server::new(link, hello, now);
+        server.is_alive = true;
+        server.report = before.map(|server| server.report).unwrap_or_default();
+        server.has_joined = before.is_some_and(|server| server.has_joined);
         self.servers.insert(id, server);
+        out.push(Output::Server(link, ToServer::Joined {}));
     }
 
     /// A server without data comes. Whoever has lost its data must not come back as who it was: it
@@ -234,8 +267,12 @@ impl Coordinator {
             return refuse(link, &why, out);
         }
         // Nobody has been told anything yet: a server that died meanwhile may come again.
-        self.gathering.retain(|(_, known)| known.peer != hello.peer);
-        self.gathering.push((link, hello));
+        let same = self.gathering.iter().find(|(_, (_, known))| known.peer == hello.peer);
+        let same = same.map(|(id, _)| *id);
+        let mut ids = (1..).filter(|id| same == Some(*id) || !self.gathering.contains_key(id));
+        let id = same.or_else(|| ids.next()).expect("ids never run out");
+        self.gathering.insert(id, (link, hello));
+        out.push(Output::Event(Event::ServerWaiting(id)));
         if self.gathering.len() == self.settings.num_servers {
             self.found(now, out);
         }
@@ -245,28 +282,15 @@ impl Coordinator {
     fn found(&mut self, now: Instant, out: &mut Vec<Output>) {
         let gathered = std::mem::take(&mut self.gathering);
         self.cluster = Some(Cluster::Gathered);
-        let members: Vec<MemberEntry> = (1..)
-            .zip(&gathered)
-            .map(|(id, (_, hello))| MemberEntry {
-                id,
-                name: hello.name.clone(),
-                peer: hello.peer.clone(),
-                client: hello.client.clone(),
-            })
-            .collect();
-        for (id, (link, hello)) in (1..).zip(gathered) {
+        let members: Vec<MemberEntry> =
+            gathered.iter().map(|(id, (_, hello))| entry(*id, hello)).collect();
+        for (id, (link, hello)) in gathered {
             let (token, members) = (self.settings.token.clone(), members.clone());
             let welcome = Membership { member: id, token, members };
             out.push(Output::Server(link, ToServer::Welcome(welcome)));
-            out.push(Output::Event(Event::ServerJoined(id)));
             // It lives from its first report on: now it makes its data directory.
-            let report = Report::default();
-            let link = Some(link);
-            let (is_alive, has_failed) = (false, false);
-            let server = Server { link, hello, report, heard: now, is_alive, has_failed };
-            self.servers.insert(id, server);
+            self.servers.insert(id, Server::new(link, hello, now));
         }
-        out.push(Output::Event(Event::AllServersJoined));
     }
 
     fn on_report(&mut self, now: Instant, link: LinkId, report: Report, out: &mut Vec<Output>) {
@@ -280,9 +304,36 @@ impl Coordinator {
             out.push(Output::Event(Event::ServerRecovered(id)));
         }
         self.is_view_stale |= !std::mem::replace(&mut server.is_alive, true);
+        let is_new = std::mem::take(&mut server.is_new);
+        server.has_joined = true;
+        if is_new {
+            out.push(Output::Event(Event::ServerJoined(id)));
+            self.look_whether_all_have_joined(out);
+        }
         let is_newer = self.leader.is_none_or(|(term, _)| term < report.term);
         if report.leads && is_newer {
             self.on_leader(report.term, id, out);
+        }
+    }
+
+    fn look_whether_all_have_joined(&mut self, out: &mut Vec<Output>) {
+        let joined = self.servers.values().filter(|server| server.has_joined).count();
+        if self.have_all_joined || joined < self.settings.num_servers {
+            return;
+        }
+        self.have_all_joined = true;
+        out.push(Output::Event(Event::AllServersJoined));
+        if let Some((_, leader)) = self.leader {
+            self.tell_all(leader, out);
+        }
+    }
+
+    /// A server has answered.
+    fn on_log_state(&mut self, link: LinkId) {
+        let Some(inquiry) = &mut self.inquiry else { return };
+        let from = self.servers.iter().find(|(_, server)| server.link == Some(link));
+        if let Some((id, _)) = from {
+            inquiry.awaited.remove(id);
         }
     }
 
@@ -292,15 +343,19 @@ impl Coordinator {
             return;
         }
         out.push(Output::Event(Event::NewLeader(id)));
+        self.tell_all(id, out);
+    }
+
+    fn tell_all(&self, leader: u64, out: &mut Vec<Output>) {
         for (link, client) in &self.clients {
-            out.push(self.tell(*link, id));
             let client = client.clone();
-            out.push(Output::Event(Event::LeaderTold { client, server: id }));
+            out.push(Output::Event(Event::LeaderTold { client, server: leader }));
+            out.push(self.tell(*link, leader));
         }
     }
 
-    /// A client asks who leads, and hears of it from now on. Before all servers have joined nobody
-    /// leads, so that it waits.
+    /// A client asks who leads, and hears of it from now on: of every other leader, and when all
+    /// servers have joined. Until somebody leads it waits.
     fn on_client(&mut self, link: LinkId, client: String, out: &mut Vec<Output>) {
         if CLIENTS_MAX <= self.clients.len() && !self.clients.contains_key(&link) {
             let why = "too many clients have asked already";
@@ -310,8 +365,8 @@ impl Coordinator {
         out.push(Output::Event(Event::LeaderAsked(client.clone())));
         self.clients.insert(link, client.clone());
         if let Some((_, id)) = self.leader {
-            out.push(self.tell(link, id));
             out.push(Output::Event(Event::LeaderTold { client, server: id }));
+            out.push(self.tell(link, id));
         }
     }
 
@@ -321,14 +376,16 @@ impl Coordinator {
         let others = self.servers.keys().filter(|id| **id != leader);
         let endpoints =
             std::iter::once(client.clone()).chain(others.filter_map(|id| address(*id))).collect();
-        Output::Client(link, ToClient::Leader(LeaderInfo { server: leader, client, endpoints }))
+        let all_joined = self.have_all_joined;
+        let info = LeaderInfo { server: leader, client, endpoints, all_joined };
+        Output::Client(link, ToClient::Leader(info))
     }
 
     /// A closed connection says that a process has died, or that a network has; in both cases
     /// nothing more will be heard over it.
     fn on_closed(&mut self, now: Instant, link: LinkId) {
         self.clients.remove(&link);
-        self.gathering.retain(|(gathering, _)| *gathering != link);
+        self.gathering.retain(|_, (gathering, _)| *gathering != link);
         for server in self.servers.values_mut().filter(|server| server.link == Some(link)) {
             server.link = None;
             // It may come back at once, over another connection.
@@ -358,31 +415,73 @@ impl Coordinator {
         self.hint(now, out);
     }
 
-    /// Tells the best of the living that the leader is dead, again and again until somebody leads.
+    /// Asks the living how their logs end, and tells the best of them that the leader is dead, over
+    /// and over until somebody leads.
     fn hint(&mut self, now: Instant, out: &mut Vec<Output>) {
         let Some((term, failed)) = self.leader else { return };
-        let is_alive = self.servers.get(&failed).is_some_and(|server| server.is_alive);
-        let pause = self.settings.report_interval / 2;
-        if is_alive || self.hinted_at.is_some_and(|at| now.since(at) < pause) {
+        if self.servers.get(&failed).is_some_and(|server| server.is_alive) {
+            self.inquiry = None;
             return;
         }
         let quorum = self.servers.len() / 2 + 1;
-        let living = self.servers.iter().filter(|(_, server)| server.is_alive);
-        let best = living.filter(|(_, server)| server.link.is_some());
+        if self.view().len() < quorum || self.is_inquiring(now, (term, failed), out) {
+            return;
+        }
+        let pause = self.settings.report_interval / 2;
+        if self.hinted_at.is_some_and(|at| now.since(at) < pause) {
+            return;
+        }
         // The lowest id of equals.
-        let best = best.max_by_key(|(id, server)| (server.report.last, std::cmp::Reverse(**id)));
-        let Some((id, server)) = best.filter(|_| quorum <= self.view().len()) else { return };
-        if term < server.report.term && server.report.leader.is_some_and(|leader| leader != failed)
-        {
+        let best =
+            self.within_reach().max_by_key(|(id, _, report)| (report.last, std::cmp::Reverse(*id)));
+        let Some((server, link, report)) = best else { return };
+        if term < report.term && report.leader.is_some_and(|leader| leader != failed) {
             // It follows somebody else already, who has not reported yet.
             return;
         }
-        let link = server.link.expect("only those with a connection are looked at");
-        let server = *id;
         self.hinted_at = Some(now);
+        let living = self.servers.iter().filter(|(_, server)| server.is_alive);
+        let peers = living.map(|(id, server)| entry(*id, &server.hello)).collect();
+        out.push(Output::Event(Event::Hinted { server, failed, term, peers }));
         out.push(Output::Server(link, ToServer::LeaderLost { leader: failed }));
-        out.push(Output::Event(Event::Hinted { server, failed }));
     }
+
+    /// Whether answers are waited for. Nobody is waited for who takes longer than a quarter of the
+    /// time between two reports: its last report has to do then.
+    fn is_inquiring(&mut self, now: Instant, about: (u64, u64), out: &mut Vec<Output>) -> bool {
+        if self.inquiry.as_ref().is_none_or(|inquiry| inquiry.about != about) {
+            let mut awaited = BTreeSet::new();
+            for (id, link, _) in self.within_reach() {
+                awaited.insert(id);
+                out.push(Output::Event(Event::LogStateAsked(id)));
+                out.push(Output::Server(link, ToServer::GetLogState {}));
+            }
+            self.inquiry = Some(Inquiry { about, asked_at: now, awaited });
+        }
+        let inquiry = self.inquiry.as_ref().expect("it has just begun, or before");
+        let patience = self.settings.report_interval / 4;
+        !inquiry.awaited.is_empty() && now.since(inquiry.asked_at) < patience
+    }
+
+    /// The living to whom there is a connection, with what they have said last.
+    fn within_reach(&self) -> impl Iterator<Item = (u64, LinkId, Report)> {
+        let living = self.servers.iter().filter(|(_, server)| server.is_alive);
+        living.filter_map(|(id, server)| Some((*id, server.link?, server.report)))
+    }
+}
+
+impl Server {
+    /// One that has not reported yet.
+    fn new(link: LinkId, hello: Hello, now: Instant) -> Self {
+        let (link, report) = (Some(link), Report::default());
+        let (is_alive, is_new, has_joined, has_failed) = (false, true, false, false);
+        Self { link, hello, report, heard: now, is_alive, is_new, has_joined, has_failed }
+    }
+}
+
+fn entry(id: u64, hello: &Hello) -> MemberEntry {
+    let Hello { name, peer, client, .. } = hello.clone();
+    MemberEntry { id, name, peer, client }
 }
 
 /// How long a server without a connection may take to come back before it is taken for dead.

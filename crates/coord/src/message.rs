@@ -17,6 +17,8 @@ pub enum ToCoordinator {
     Join(Hello),
     /// A server's heartbeat.
     Report(Report),
+    /// A server's answer to [`ToServer::GetLogState`].
+    LogState(Report),
     /// A client's only line: who leads, now and whenever that changes?
     GetLeader {
         /// The client's name.
@@ -70,8 +72,12 @@ pub struct Candidate {
 pub enum ToServer {
     /// All have come: this is the cluster.
     Welcome(Membership),
+    /// It belongs to the cluster, as its data says: its reports are awaited.
+    Joined {},
     /// It is not taken.
     Refused(String),
+    /// The leader is dead: how does your log end?
+    GetLogState {},
     /// The leader is dead, as far as the coordinator knows: campaign, if your own ears agree.
     LeaderLost {
         /// Who was it.
@@ -125,6 +131,9 @@ pub struct LeaderInfo {
     pub client: String,
     /// Where all servers do that have joined, the leader first.
     pub endpoints: Vec<String>,
+    /// Whether as many servers have joined as the coordinator was told to expect.
+    #[serde(default)]
+    pub all_joined: bool,
 }
 
 /// A message as its line, with its end.

@@ -91,6 +91,12 @@ impl Buffer {
         made
     }
 
+    /// Whether tokens are given: the tracing server has said where the clock stands.
+    #[must_use]
+    pub fn gives_tokens(&self) -> bool {
+        self.is_started
+    }
+
     /// A message has brought a token.
     pub fn receive(&mut self, token: &Token) {
         let own = token.clock.get(self.tracer.identity());

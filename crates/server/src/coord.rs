@@ -16,7 +16,7 @@ mod member;
 mod said;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
     sync::Arc,
@@ -161,7 +161,10 @@ const INPUTS_MAX: usize = 1024;
 /// Something for the task that decides.
 enum In {
     Opened(LinkId, mpsc::Sender<String>),
-    Input(Input),
+    /// A message, and the token that it has brought.
+    Message(LinkId, ToCoordinator, Option<String>),
+    Closed(LinkId),
+    Tick,
 }
 
 /// Which half of the protocol a listener speaks.
@@ -205,6 +208,7 @@ impl CoordServer {
         let office = Office {
             coordinator: Coordinator::new(settings.clone()),
             links: BTreeMap::new(),
+            tracing_clients: BTreeSet::new(),
             teller: Teller { recorder, tell },
             lie_interval,
         };
@@ -248,6 +252,8 @@ async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 struct Office {
     coordinator: Coordinator,
     links: BTreeMap<LinkId, mpsc::Sender<String>>,
+    /// Who has sent a token: others do not want one.
+    tracing_clients: BTreeSet<LinkId>,
     teller: Teller,
     lie_interval: Option<Duration>,
 }
@@ -268,25 +274,41 @@ impl Office {
         loop {
             let input = tokio::select! {
                 input = inputs.recv() => input,
-                _ = ticks.tick() => Some(In::Input(Input::Tick)),
+                _ = ticks.tick() => Some(In::Tick),
                 _ = lies.tick(), if self.lie_interval.is_some() => {
                     self.lie();
                     continue;
                 }
                 _ = stop.wait_for(|stop| *stop) => return,
             };
-            match input {
+            let input = match input {
                 None => return,
-                Some(In::Opened(link, lines)) => drop(self.links.insert(link, lines)),
-                Some(In::Input(input)) => {
-                    if let Input::Closed(link) = &input {
-                        self.links.remove(link);
-                    }
-                    let elapsed = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                    self.coordinator.step(Instant(elapsed), input, &mut out);
-                    out.drain(..).for_each(|output| self.carry_out(output));
+                Some(In::Opened(link, lines)) => {
+                    self.links.insert(link, lines);
+                    continue;
                 }
-            }
+                Some(In::Message(link, message, token)) => {
+                    self.take_token(link, &message, token);
+                    Input::Message(link, message)
+                }
+                Some(In::Closed(link)) => {
+                    self.links.remove(&link);
+                    self.tracing_clients.remove(&link);
+                    Input::Closed(link)
+                }
+                Some(In::Tick) => Input::Tick,
+            };
+            let elapsed = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.coordinator.step(Instant(elapsed), input, &mut out);
+            out.drain(..).for_each(|output| self.carry_out(output));
+        }
+    }
+
+    fn take_token(&mut self, link: LinkId, message: &ToCoordinator, token: Option<String>) {
+        let Some(token) = token else { return };
+        self.teller.take_token(&token);
+        if let ToCoordinator::GetLeader { .. } = message {
+            self.tracing_clients.insert(link);
         }
     }
 
@@ -296,7 +318,11 @@ impl Office {
                 let token = self.teller.token_of(&message);
                 self.send(link, lines::with_token(token, &encode(&message)));
             }
-            Output::Client(link, message) => self.send(link, encode(&message)),
+            Output::Client(link, message) => {
+                let wants_token = self.tracing_clients.contains(&link);
+                let token = if wants_token { self.teller.token() } else { None };
+                self.send(link, lines::with_token(token, &encode(&message)));
+            }
             Output::Close(link) => drop(self.links.remove(&link)),
             Output::Event(event) => self.teller.on_event(&event),
         }
@@ -350,7 +376,7 @@ async fn accept(
                 tracing::info!(%from, "a connection ended: {error}");
             }
             // The task that decides goes last, unless the coordinator stops.
-            drop(inputs.send(In::Input(Input::Closed(link))).await);
+            drop(inputs.send(In::Closed(link)).await);
             drop(permit);
         });
     }
@@ -378,13 +404,13 @@ async fn converse(
         let mut reader = LineReader::new(reader);
         while let Some(message) = reader.read::<ToCoordinator>().await? {
             let fits = match &message.content {
-                ToCoordinator::Join(_) | ToCoordinator::Report(_) => role == Role::Servers,
                 ToCoordinator::GetLeader { .. } => role == Role::Clients,
+                _ => role == Role::Servers,
             };
             if !fits {
                 return Err(io::Error::other("not what is spoken at this address"));
             }
-            let input = In::Input(Input::Message(link, message.content));
+            let input = In::Message(link, message.content, message.token);
             inputs.send(input).await.map_err(closed)?;
         }
         Ok(())

@@ -85,6 +85,11 @@ impl Recorder {
         Arc::clone(&self.outbox)
     }
 
+    /// Whether tokens are given: the tracing server has said where the clock stands.
+    pub(crate) fn gives_tokens(&self) -> bool {
+        self.outbox.buffer().gives_tokens()
+    }
+
     /// Something that belongs to no message.
     pub(crate) fn on_action(&self, action: &Action) {
         self.with(|state| state.record(self.own_trace, action));

@@ -15,8 +15,10 @@ use std::{
 
 use kvraft_proto::etcdserverpb::{PutRequest, kv_client::KvClient};
 use kvraft_server::{
-    CoordConfig, CoordServer, Server, ServerConfig, ask_leader, join_coordinator, read_identity,
+    Collector, CollectorConfig, CoordConfig, CoordServer, Server, ServerConfig, ask_leader,
+    join_coordinator, read_identity,
 };
+use kvraft_trace::{record::Log, verify::verify};
 
 /// Longer than anything here takes on a busy machine.
 const TEST_TIME_MAX: Duration = Duration::from_secs(60);
@@ -39,8 +41,18 @@ fn coord_config(lie_interval_ms: Option<u64>) -> CoordConfig {
 
 /// As `kvraft server --coord` does.
 async fn start(directory: &Path, coord: SocketAddr, addresses: [SocketAddr; 2]) -> Server {
+    start_tracing(directory, coord, addresses, None).await
+}
+
+async fn start_tracing(
+    directory: &Path,
+    coord: SocketAddr,
+    addresses: [SocketAddr; 2],
+    tracing_server: Option<SocketAddr>,
+) -> Server {
     let [client, peer] = addresses;
     let mut config = ServerConfig::alone(directory.to_owned(), client, peer);
+    config.tracing_server = tracing_server.map(|address| address.to_string());
     config.coord = Some(coord.to_string());
     config.heartbeat_interval = Duration::from_millis(100);
     config.election_timeout = Duration::from_secs(1);
@@ -149,6 +161,54 @@ async fn lies_depose_no_healthy_leader() {
             server.stop().await;
         }
         coordinator.stop().await;
+    };
+    tokio::time::timeout(TEST_TIME_MAX, test).await.unwrap();
+}
+
+/// What servers and their coordinator say to each other is in the trace, under clocks that fit.
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_and_hints_are_in_the_trace() {
+    let test = async {
+        let directory = tempfile::tempdir().unwrap();
+        let output_file = directory.path().join("trace_output.log");
+        let collector = CollectorConfig {
+            listen: free_address(),
+            output_file: output_file.clone(),
+            shiviz_output_file: directory.path().join("shiviz_output.log"),
+        };
+        let collector = Collector::start(collector).await.unwrap();
+        let tracing = Some(collector.local_address());
+        // It lies, so that there are hints.
+        let mut config = coord_config(Some(50));
+        config.tracing_server = Some(collector.local_address().to_string());
+        let coordinator = CoordServer::start(config.clone(), "t".into(), |_| {}).await.unwrap();
+        let coord = config.listen_servers;
+        let folder = |number: u64| directory.path().join(number.to_string());
+        let (one, two, three) = (folder(0), folder(1), folder(2));
+        let (a, b, c) = tokio::join!(
+            start_tracing(&one, coord, [free_address(), free_address()], tracing),
+            start_tracing(&two, coord, [free_address(), free_address()], tracing),
+            start_tracing(&three, coord, [free_address(), free_address()], tracing),
+        );
+        let servers = vec![a, b, c];
+        let clients = config.listen_clients.to_string();
+        ask_leader(&clients, "client1").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        for server in servers {
+            server.stop().await;
+        }
+        coordinator.stop().await;
+        collector.stop().await.unwrap();
+        let log = Log::read(std::fs::read(output_file).unwrap().as_slice()).unwrap();
+        assert_eq!(verify(&log), []);
+        let count = |tag: &str| log.records.iter().filter(|it| it.tag.as_ref() == tag).count();
+        for tag in ["ServerJoining", "ServerJoiningRecvd", "ServerJoined", "ServerJoinedRecvd"] {
+            assert_eq!(count(tag), 3, "{tag}");
+        }
+        for tag in ["AllServersJoined", "LeaderReconfigDone", "LeaderReqRecvd", "LeaderRes"] {
+            assert!(0 < count(tag), "{tag}");
+        }
+        assert!(0 < count("ServerFailRecvd") && 0 < count("NewClusterView"));
     };
     tokio::time::timeout(TEST_TIME_MAX, test).await.unwrap();
 }

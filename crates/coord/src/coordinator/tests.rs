@@ -50,6 +50,12 @@ impl Office {
         self.step(Input::Message(LinkId(link), ToCoordinator::Report(report)))
     }
 
+    fn log_state(&mut self, link: u64, term: u64, last: (u64, u64)) -> Vec<Output> {
+        let last = Candidate { term: last.0, index: last.1 };
+        let report = Report { term, leads: false, leader: None, last };
+        self.step(Input::Message(LinkId(link), ToCoordinator::LogState(report)))
+    }
+
     fn pass(&mut self, by: Duration) -> Vec<Output> {
         self.now = self.now + by;
         self.step(Input::Tick)
@@ -80,7 +86,7 @@ fn servers_are_told_when_all_have_come() {
     let mut office = Office::new(3);
     for link in 1..=2 {
         let out = office.join(link, hello(link * 10));
-        assert_eq!(events(&out), [&Event::ServerJoining(0)]);
+        assert_eq!(events(&out), [&Event::ServerWaiting(link)]);
         assert_eq!(out.len(), 1);
     }
     let out = office.join(3, hello(30));
@@ -94,10 +100,32 @@ fn servers_are_told_when_all_have_come() {
     assert_eq!(welcomes.iter().map(|it| it.1.member).collect::<Vec<_>>(), [1, 2, 3]);
     assert!(welcomes.iter().all(|(_, it)| it.members == welcomes[0].1.members && it.token == "t"));
     assert_eq!(welcomes[0].1.members[2].peer, "127.0.0.1:30");
-    assert!(events(&out).contains(&&Event::AllServersJoined));
     assert!(office.coordinator.view().is_empty(), "nobody has reported yet");
     let out = office.report(2, 1, true, (1, 1));
-    assert_eq!(events(&out), [&Event::NewLeader(2), &Event::ClusterView(vec![2])]);
+    assert_eq!(
+        events(&out),
+        [&Event::ServerJoined(2), &Event::NewLeader(2), &Event::ClusterView(vec![2])]
+    );
+}
+
+/// A server that was told who it is comes back with its data; all have joined when all have
+/// reported, and that is told once.
+#[test]
+fn all_have_joined_when_all_have_reported() {
+    let mut office = Office::new(2);
+    (1..=2).for_each(|link| drop(office.join(link, hello(link * 10))));
+    for (id, link) in [(1, 3), (2, 4)] {
+        office.step(Input::Closed(LinkId(id)));
+        let known = Hello { member: Some(id), cluster: Some(7), ..hello(id * 10) };
+        let out = office.join(link, known);
+        assert_eq!(events(&out)[0], &Event::ServerJoining(id));
+        assert!(out.contains(&Output::Server(LinkId(link), ToServer::Joined {})), "{out:?}");
+    }
+    let out = office.report(3, 1, true, (1, 1));
+    assert_eq!(events(&out), [&Event::ServerJoined(1), &Event::NewLeader(1)]);
+    let out = office.report(4, 1, false, (1, 1));
+    assert_eq!(events(&out), [&Event::ServerJoined(2), &Event::AllServersJoined]);
+    assert_eq!(events(&office.report(4, 1, false, (1, 1))), Vec::<&Event>::new());
 }
 
 /// One more is refused with words, and so is one that has lost its data.
@@ -106,7 +134,7 @@ fn one_too_many_is_refused() {
     let mut office = Office::with_leader();
     for port in [40, 10] {
         let out = office.join(4, hello(port));
-        let [_, _, Output::Server(LinkId(4), ToServer::Refused(why)), Output::Close(LinkId(4))] =
+        let [_, Output::Server(LinkId(4), ToServer::Refused(why)), Output::Close(LinkId(4))] =
             &out[..]
         else {
             panic!("{out:?}")
@@ -122,10 +150,11 @@ fn places_are_free_until_all_have_come() {
     office.join(1, hello(10));
     office.step(Input::Closed(LinkId(1)));
     office.join(2, hello(20));
-    office.join(3, hello(20));
+    assert_eq!(events(&office.join(3, hello(20))), [&Event::ServerWaiting(1)]);
     assert_eq!(office.coordinator.gathering.len(), 1);
     let out = office.join(4, hello(30));
-    assert!(events(&out).contains(&&Event::AllServersJoined));
+    let is_welcome = |output: &&Output| matches!(output, Output::Server(_, ToServer::Welcome(_)));
+    assert_eq!(out.iter().filter(is_welcome).count(), 2);
 }
 
 /// A coordinator that starts again knows its servers by their data, and gathers no second cluster.
@@ -159,8 +188,16 @@ fn the_longest_log_is_told_of_a_silent_leader() {
         [
             &Event::ServerFailed(1),
             &Event::ClusterView(vec![2, 3]),
-            &Event::Hinted { server: 3, failed: 1 }
+            &Event::LogStateAsked(2),
+            &Event::LogStateAsked(3),
         ]
+    );
+    assert_eq!(hints(&office.log_state(2, 1, (1, 8))), [], "the other may have more");
+    let out = office.log_state(3, 1, (1, 9));
+    assert!(
+        matches!(events(&out)[..], [Event::Hinted { server: 3, failed: 1, term: 1, peers }]
+            if peers.len() == 2),
+        "{out:?}"
     );
     assert_eq!(hints(&out), [LinkId(3)]);
     assert_eq!(hints(&office.pass(Duration::from_millis(1))), [], "not at once again");
@@ -184,7 +221,22 @@ fn closed_connections_are_noticed_early() {
     office.step(Input::Closed(LinkId(1)));
     let out = office.pass(Duration::from_millis(21));
     assert!(events(&out).contains(&&Event::ServerFailed(1)), "{out:?}");
-    assert_eq!(hints(&out), [LinkId(2)], "of equals the lowest id");
+    assert_eq!(hints(&out), [], "they are asked first");
+    let out = office.pass(Duration::from_millis(25));
+    assert_eq!(hints(&out), [LinkId(2)], "of equals the lowest id, and nobody is waited for long");
+}
+
+/// All go at once, as when somebody stops them all: one view of nobody, and nobody is told.
+#[test]
+fn all_may_go_at_once() {
+    let mut office = Office::with_leader();
+    (1..=3).for_each(|link| drop(office.step(Input::Closed(LinkId(link)))));
+    let out = office.pass(Duration::from_millis(21));
+    let failed = [1, 2, 3].map(Event::ServerFailed);
+    let rest = [Event::ClusterView(Vec::new()), Event::QuorumUnavailable];
+    assert_eq!(events(&out), failed.iter().chain(&rest).collect::<Vec<_>>());
+    assert_eq!(out.len(), 5, "{out:?}");
+    assert_eq!(office.pass(INTERVAL), []);
 }
 
 /// Where no majority lives nobody is told to campaign.

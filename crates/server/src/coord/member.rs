@@ -2,19 +2,26 @@
 //!
 //! Invariant: nothing in a server waits for the coordinator, once the server has data.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use kvraft_base::{ClusterId, MemberId};
 use kvraft_coord::{Candidate, Hello, Membership, Report, ToCoordinator, ToServer, encode};
 use kvraft_raft::RoleName;
 use kvraft_trace::action::Action;
 use tokio::{
-    net::TcpStream,
-    sync::watch,
+    net::{TcpStream, tcp::OwnedWriteHalf},
+    sync::{Notify, watch},
     time::{Instant, MissedTickBehavior},
 };
 
-use super::lines::{LineReader, write_line};
+use super::lines::{LineReader, with_token, write_line};
 use crate::{
     board::Board,
     config::{MemberConfig, derived_id},
@@ -24,6 +31,12 @@ use crate::{
 
 /// Wait before another try.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long a coordinator may take to answer a server that has data.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long a server that traces waits for its first token before it joins.
+const TOKEN_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Between two hints that are listened to.
 const HINT_INTERVAL: Duration = Duration::from_millis(10);
@@ -70,9 +83,8 @@ pub async fn join_coordinator(
     let mut was_told = false;
     loop {
         match try_join(address, &hello).await {
-            Ok(ToServer::Welcome(membership)) => return joined(membership),
-            Ok(ToServer::Refused(why)) => return Err(CoordError::Refused(why)),
-            Ok(ToServer::LeaderLost { .. }) => {}
+            Ok(Ok(membership)) => return joined(membership),
+            Ok(Err(refused)) => return Err(refused),
             Err(error) => {
                 if !std::mem::replace(&mut was_told, true) {
                     tracing::warn!(%address, "no coordinator: {error}; tries again and again");
@@ -83,14 +95,21 @@ pub async fn join_coordinator(
     }
 }
 
-async fn try_join(address: &str, hello: &Hello) -> io::Result<ToServer> {
+async fn try_join(address: &str, hello: &Hello) -> io::Result<Result<Membership, CoordError>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (reader, mut writer) = stream.into_split();
     write_line(&mut writer, &encode(&ToCoordinator::Join(hello.clone()))).await?;
     tracing::info!(%address, "waits until all servers have joined");
-    let gone = || io::Error::from(io::ErrorKind::UnexpectedEof);
-    Ok(LineReader::new(reader).read().await?.ok_or_else(gone)?.content)
+    let mut reader = LineReader::new(reader);
+    loop {
+        match reader.read().await?.ok_or_else(gone)?.content {
+            ToServer::Welcome(membership) => return Ok(Ok(membership)),
+            ToServer::Refused(why) => return Ok(Err(CoordError::Refused(why))),
+            // Hints are not for a server without data.
+            _ => {}
+        }
+    }
 }
 
 /// What follows from a welcome; nothing in it is believed to be well-formed.
@@ -127,6 +146,7 @@ pub(crate) struct Following {
 /// Reports, and hears hints, until the server stops.
 pub(crate) async fn follow_coordinator(following: Following, mut stop: watch::Receiver<bool>) {
     let follow = async {
+        following.wait_for_tokens().await;
         let mut was_told = false;
         loop {
             if let Err(error) = following.follow_once(&mut was_told).await
@@ -144,34 +164,82 @@ pub(crate) async fn follow_coordinator(following: Following, mut stop: watch::Re
     }
 }
 
+/// What a server has heard and not yet dealt with.
+#[derive(Default)]
+struct Heard {
+    /// Of whose death it was told; 0: nobody's.
+    failed: AtomicU64,
+    /// It was asked how its log ends.
+    asked: Notify,
+}
+
 impl Following {
+    /// A trace tells more where the join has its token. Nothing but the coordinator waits, and not
+    /// for long: the tracing server need not be there.
+    async fn wait_for_tokens(&self) {
+        let Some(recorder) = &self.recorder else { return };
+        let until = Instant::now() + TOKEN_WAIT_MAX;
+        while !recorder.gives_tokens() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     async fn follow_once(&self, was_told: &mut bool) -> io::Result<()> {
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
         let (reader, mut writer) = stream.into_split();
-        write_line(&mut writer, &encode(&ToCoordinator::Join(self.hello.clone()))).await?;
-        if let Some(recorder) = &self.recorder {
-            recorder.on_action(&Action::ServerJoined {
-                server_id: self.hello.member.unwrap_or_default(),
-            });
-        }
+        let mut reader = LineReader::new(reader);
+        let server_id = self.hello.member.unwrap_or_default();
+        let join = ToCoordinator::Join(self.hello.clone());
+        self.send(&mut writer, &join, Some(&Action::ServerJoining { server_id })).await?;
+        let token = tokio::time::timeout(ANSWER_TIME_MAX, acceptance(&mut reader)).await??;
+        self.take_token(token.as_deref());
         *was_told = false;
         tracing::info!(address = %self.address, "reports to the coordinator");
-        let report = async {
-            let mut led = self.board.led();
-            let mut ticks = tokio::time::interval(self.report_interval);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    _ = ticks.tick() => {}
-                    changed = led.changed() => if changed.is_err() { return Ok(()) },
-                }
-                write_line(&mut writer, &encode(&ToCoordinator::Report(self.report()))).await?;
-            }
-        };
+        let heard = Heard::default();
         tokio::select! {
-            ended = report => ended,
-            ended = self.listen(LineReader::new(reader)) => ended,
+            ended = self.report_on(writer, &heard) => ended,
+            ended = self.listen(reader, &heard) => ended,
+        }
+    }
+
+    /// Says how this server is: regularly, at once when it has lost or found a leader, and when it
+    /// is asked.
+    async fn report_on(&self, mut writer: OwnedWriteHalf, heard: &Heard) -> io::Result<()> {
+        let server_id = self.hello.member.unwrap_or_default();
+        let first = ToCoordinator::Report(self.report());
+        self.send(&mut writer, &first, Some(&Action::ServerJoined { server_id })).await?;
+        let mut led = self.board.led();
+        let mut ticks = tokio::time::interval(self.report_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_asked = tokio::select! {
+                _ = ticks.tick() => false,
+                changed = led.changed() => if changed.is_ok() { false } else { return Ok(()) },
+                () = heard.asked.notified() => true,
+            };
+            let report = self.report();
+            self.look_whether_handled(heard, report);
+            let (message, action) = if is_asked {
+                let Candidate { term, index: log_idx } = report.last;
+                // Its token is made after it is recorded.
+                let token = Some(String::new());
+                let state = Action::ServerLogState { server_id, term, log_idx, token };
+                (ToCoordinator::LogState(report), Some(state))
+            } else {
+                (ToCoordinator::Report(report), None)
+            };
+            self.send(&mut writer, &message, action.as_ref()).await?;
+        }
+    }
+
+    /// A failure is dealt with as soon as somebody else leads.
+    fn look_whether_handled(&self, heard: &Heard, report: Report) {
+        let failed_server_id = heard.failed.load(Ordering::Relaxed);
+        let is_led = report.leader.is_some_and(|leader| leader != failed_server_id);
+        if failed_server_id != 0 && is_led {
+            heard.failed.store(0, Ordering::Relaxed);
+            self.record(&Action::ServerFailHandled { failed_server_id });
         }
     }
 
@@ -185,10 +253,14 @@ impl Following {
         }
     }
 
-    async fn listen(&self, mut reader: LineReader) -> io::Result<()> {
+    async fn listen(&self, mut reader: LineReader, heard: &Heard) -> io::Result<()> {
         let mut next = Instant::now();
         while let Some(line) = reader.read::<ToServer>().await? {
             match line.content {
+                ToServer::GetLogState {} => {
+                    self.take_token(line.token.as_deref());
+                    heard.asked.notify_one();
+                }
                 ToServer::LeaderLost { leader } => {
                     tracing::debug!(leader, "the coordinator says that the leader is dead");
                     // Who says it all the time is heard now and then.
@@ -196,17 +268,59 @@ impl Following {
                         continue;
                     }
                     next = Instant::now() + HINT_INTERVAL;
-                    if let (Some(recorder), Some(token)) = (&self.recorder, &line.token) {
-                        recorder.take_token(token);
-                        recorder.on_action(&Action::ServerFailRecvd { failed_server_id: leader });
-                    }
+                    self.take_token(line.token.as_deref());
+                    self.record(&Action::ServerFailRecvd { failed_server_id: leader });
+                    heard.failed.store(leader, Ordering::Relaxed);
                     self.driver.on_leader_suspected();
                 }
                 ToServer::Refused(why) => return Err(io::Error::other(why)),
                 // Who it is, its data says.
-                ToServer::Welcome(_) => {}
+                ToServer::Welcome(_) | ToServer::Joined {} => {}
             }
         }
-        Err(io::Error::from(io::ErrorKind::UnexpectedEof))
+        Err(gone())
     }
+
+    /// Sends a message, after its action if that is recorded; a token goes with it then.
+    async fn send(
+        &self,
+        writer: &mut OwnedWriteHalf,
+        message: &ToCoordinator,
+        action: Option<&Action>,
+    ) -> io::Result<()> {
+        let token = self.recorder.as_ref().zip(action).and_then(|(recorder, action)| {
+            recorder.on_action(action);
+            recorder.give_token()
+        });
+        write_line(writer, &with_token(token, &encode(message))).await
+    }
+
+    fn record(&self, action: &Action) {
+        if let Some(recorder) = &self.recorder {
+            recorder.on_action(action);
+        }
+    }
+
+    fn take_token(&self, token: Option<&str>) {
+        if let (Some(recorder), Some(token)) = (&self.recorder, token) {
+            recorder.take_token(token);
+        }
+    }
+}
+
+/// Waits until the coordinator takes this server; the token that it says so with.
+async fn acceptance(reader: &mut LineReader) -> io::Result<Option<String>> {
+    loop {
+        let line = reader.read::<ToServer>().await?.ok_or_else(gone)?;
+        match line.content {
+            ToServer::Joined {} => return Ok(line.token),
+            ToServer::Refused(why) => return Err(io::Error::other(why)),
+            // It does not report yet, and is in no hurry.
+            _ => {}
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the coordinator has gone")
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base64::Engine as _;
-use kvraft_coord::{Event, ToServer};
+use kvraft_coord::{Event, MemberEntry, ToServer};
 use kvraft_trace::action::Action;
 
 use crate::recorder::Recorder;
@@ -27,10 +27,22 @@ impl Teller {
     /// What goes with a message that others are to know of.
     pub(super) fn token_of(&self, message: &ToServer) -> Option<String> {
         match message {
-            ToServer::Welcome(_) | ToServer::LeaderLost { .. } => {
-                self.recorder.as_ref()?.give_token()
+            ToServer::Joined {} | ToServer::GetLogState {} | ToServer::LeaderLost { .. } => {
+                self.token()
             }
-            ToServer::Refused(_) => None,
+            // Whoever is not in the cluster does not trace yet.
+            ToServer::Welcome(_) | ToServer::Refused(_) => None,
+        }
+    }
+
+    pub(super) fn token(&self) -> Option<String> {
+        self.recorder.as_ref()?.give_token()
+    }
+
+    /// A message has brought this.
+    pub(super) fn take_token(&self, token: &str) {
+        if let Some(recorder) = &self.recorder {
+            recorder.take_token(token);
         }
     }
 }
@@ -38,8 +50,9 @@ impl Teller {
 /// What people see.
 fn line_of(event: &Event) -> Option<String> {
     Some(match event {
-        Event::ServerJoining(0) => "Received join request".to_owned(),
-        Event::ServerJoining(id) => format!("Received join request of server {id}"),
+        Event::ServerWaiting(id) | Event::ServerJoining(id) => {
+            format!("Received join request of server {id}")
+        }
         Event::ServerJoined(id) => format!("Server {id} joined"),
         Event::AllServersJoined => "Join process completed".to_owned(),
         Event::ServerFailed(id) => format!("server failure detected: {id}"),
@@ -51,12 +64,12 @@ fn line_of(event: &Event) -> Option<String> {
             format!("ServerClusterView: {ids}").trim_end().to_owned()
         }
         Event::NewLeader(id) => format!("New leader: {id}"),
-        Event::Hinted { server, failed } => {
+        Event::Hinted { server, failed, .. } => {
             format!("Leader {failed} failed: server {server} is told")
         }
         Event::QuorumUnavailable => "quorum unavailable".to_owned(),
         Event::Refused(why) => why.clone(),
-        Event::LeaderAsked(_) | Event::LeaderTold { .. } => return None,
+        Event::LogStateAsked(_) | Event::LeaderAsked(_) | Event::LeaderTold { .. } => return None,
     })
 }
 
@@ -72,12 +85,16 @@ fn action_of(event: &Event) -> Option<Action> {
             Action::NewClusterView { view }
         }
         Event::NewLeader(id) => Action::LeaderReconfigDone { server_id: *id },
-        Event::Hinted { server, failed } => Action::LeaderFailOver {
+        // A token that is made after its record stands there empty, as in requests to append.
+        Event::LogStateAsked(id) => {
+            Action::ServerLogStateRequest { server_id: *id, token: Some(String::new()) }
+        }
+        Event::Hinted { server, failed, term, peers } => Action::LeaderFailOver {
             server_id: *server,
             failed_leader_id: *failed,
-            peers: serde_json::Value::Null,
-            term: 0,
-            token: None,
+            peers: peers.iter().map(peer).collect(),
+            term: *term,
+            token: Some(String::new()),
         },
         Event::QuorumUnavailable => {
             Action::LeaderSelectionFailed { msg: "quorum unavailable".to_owned() }
@@ -86,6 +103,15 @@ fn action_of(event: &Event) -> Option<Action> {
         Event::LeaderTold { client, server } => {
             Action::LeaderRes { client_id: client.clone(), server_id: *server }
         }
-        Event::ServerRecovered(_) | Event::Refused(_) => return None,
+        Event::ServerWaiting(_) | Event::ServerRecovered(_) | Event::Refused(_) => return None,
+    })
+}
+
+/// A server, with the names that KVRaft (Go) has for what it is told of one.
+fn peer(entry: &MemberEntry) -> serde_json::Value {
+    serde_json::json!({
+        "ServerId": entry.id,
+        "ServerListenAddr": entry.peer,
+        "ClientListenAddr": entry.client,
     })
 }
