@@ -13,8 +13,8 @@
 //!
 //! Under these, [`decay`] lets content go wrong without a word, where the world says so.
 //!
-//! What it lacks: pages that a failed sync marks clean: a second sync after a failed one panics
-//! instead, as no process may try it.
+//! What it lacks: a second sync of a process after a failed one. It panics: no process may try it.
+//! That of the next process may lie, see [`SimDisk::arm_sync_failure`].
 
 mod decay;
 mod image;
@@ -91,6 +91,42 @@ pub struct DiskStats {
     pub crash_count: u64,
 }
 
+/// A kind of change, where power may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangePoint {
+    /// A write of content.
+    Write,
+    /// A sync of content: writes are pending.
+    Sync,
+    /// A sync of a directory: names are pending.
+    SyncDir,
+    /// A new file.
+    Create,
+    /// A file gets another name.
+    Rename,
+    /// A name is removed.
+    Remove,
+}
+
+impl ChangePoint {
+    /// Every point.
+    pub const ALL: [Self; 6] =
+        [Self::Write, Self::Sync, Self::SyncDir, Self::Create, Self::Rename, Self::Remove];
+
+    /// Its name in plans.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Sync => "sync",
+            Self::SyncDir => "sync-dir",
+            Self::Create => "create",
+            Self::Rename => "rename",
+            Self::Remove => "remove",
+        }
+    }
+}
+
 /// What is wrong with a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskTrouble {
@@ -126,6 +162,10 @@ struct Platter {
     fuse: Option<u64>,
     /// Syncs left until one fails, that one included.
     sync_failure: Option<u64>,
+    /// The sync that fails marks clean what it has not written.
+    marks_clean: bool,
+    /// The one kind of change that a fuse counts; `None`: every change.
+    fuse_point: Option<ChangePoint>,
     /// Writes left until one fails, that one included.
     write_failure: Option<u64>,
     /// Reads left until one fails, that one included.
@@ -193,6 +233,8 @@ impl SimDisk {
             powered: true,
             fuse: None,
             sync_failure: None,
+            marks_clean: false,
+            fuse_point: None,
             write_failure: None,
             read_failure: None,
             has_failed: false,
@@ -232,7 +274,19 @@ impl SimDisk {
     /// When `change_count` is 0: the past cannot fail.
     pub fn arm_fuse(&self, change_count: u64) {
         assert!(0 < change_count, "a fuse blows in a change to come");
-        lock(&self.platter).fuse = Some(change_count);
+        let mut platter = lock(&self.platter);
+        (platter.fuse, platter.fuse_point) = (Some(change_count), None);
+    }
+
+    /// As [`SimDisk::arm_fuse`], but only changes of one kind are counted: power is lost where it
+    /// hurts most, in a sync with writes pending or between a rename and the sync of its directory.
+    ///
+    /// # Panics
+    /// When `change_count` is 0: the past cannot fail.
+    pub fn arm_fuse_at(&self, point: ChangePoint, change_count: u64) {
+        assert!(0 < change_count, "a fuse blows in a change to come");
+        let mut platter = lock(&self.platter);
+        (platter.fuse, platter.fuse_point) = (Some(change_count), Some(point));
     }
 
     /// Takes a fuse that has not blown out again.
@@ -246,13 +300,39 @@ impl SimDisk {
         !lock(&self.platter).powered
     }
 
-    /// The `sync_count`-th sync from now will fail, once.
+    /// The `sync_count`-th sync from now will fail, once. With `marks_clean`, what it has not
+    /// written counts as written from then on, as most file systems have it: reads show it as long
+    /// as the machine has power, the next process's sync succeeds, and it is not on the disk.
     ///
     /// # Panics
     /// When `sync_count` is 0: the past cannot fail.
-    pub fn arm_sync_failure(&self, sync_count: u64) {
+    pub fn arm_sync_failure(&self, sync_count: u64, marks_clean: bool) {
         assert!(0 < sync_count, "a sync to come fails");
-        lock(&self.platter).sync_failure = Some(sync_count);
+        let mut platter = lock(&self.platter);
+        (platter.sync_failure, platter.marks_clean) = (Some(sync_count), marks_clean);
+    }
+
+    /// What no running server needs: names that only interrupted steps leave, more than one segment
+    /// that is kept for use, and open files without a name.
+    pub(crate) fn left_over(&self) -> Vec<String> {
+        let platter = lock(&self.platter);
+        let endings = [".new", ".rebuild", ".refound"];
+        let is_left = |path: &String| endings.iter().any(|ending| path.ends_with(ending));
+        let mut left: Vec<String> =
+            platter.names.paths().filter(|path| is_left(path)).cloned().collect();
+        let is_spare = |path: &&String| path.ends_with(".old");
+        left.extend(platter.names.paths().filter(is_spare).skip(1).cloned());
+        let named = platter.names.live_files();
+        let nameless = |(id, file): &(&FileId, &File)| 0 < file.open_count && !named.contains(id);
+        let count = platter.files.iter().filter(nameless).count();
+        left.extend((0 < count).then(|| format!("{count} open files without a name")));
+        left
+    }
+
+    /// Reads show something that no sync has written or will write.
+    #[must_use]
+    pub fn is_forsaken(&self) -> bool {
+        lock(&self.platter).files.values().any(|file| file.image.is_forsaken())
     }
 
     /// The `write_count`-th write from now will fail, once, and write nothing.
@@ -339,7 +419,7 @@ impl Platter {
     fn end_cycle(&mut self) {
         self.cycle += 1;
         self.powered = true;
-        self.fuse = None;
+        (self.fuse, self.fuse_point) = (None, None);
         (self.sync_failure, self.write_failure, self.read_failure) = (None, None, None);
         self.has_failed = false;
         for file in self.files.values_mut() {
@@ -380,14 +460,17 @@ impl Platter {
     }
 
     /// Entry of every operation that changes something: the fuse counts it and may blow in it.
-    fn admit_change(&mut self, cycle: u64) -> Result<(), Refused> {
+    fn admit_change(&mut self, cycle: u64, point: Option<ChangePoint>) -> Result<(), Refused> {
         self.admit(cycle, 0)?;
-        if self.burn_fuse() { Err(SEVERED) } else { Ok(()) }
+        if self.burn_fuse(point) { Err(SEVERED) } else { Ok(()) }
     }
 
     /// Counts a change; true when power is lost in the middle of it.
-    fn burn_fuse(&mut self) -> bool {
+    fn burn_fuse(&mut self, point: Option<ChangePoint>) -> bool {
         self.stats.change_count += 1;
+        if self.fuse_point.is_some() && self.fuse_point != point {
+            return !self.powered;
+        }
         self.fuse = self.fuse.map(|left| left - 1);
         if self.fuse == Some(0) {
             self.fuse = None;
@@ -396,8 +479,8 @@ impl Platter {
         !self.powered
     }
 
-    fn admit_sync(&mut self, cycle: u64) -> Result<(), Refused> {
-        self.admit_change(cycle)?;
+    fn admit_sync(&mut self, cycle: u64, point: ChangePoint) -> Result<(), Refused> {
+        self.admit_change(cycle, Some(point))?;
         self.charge(self.costs.sync_ns);
         self.stats.sync_count += 1;
         if is_due(&mut self.sync_failure) {
@@ -427,7 +510,7 @@ impl Platter {
     }
 
     fn create(&mut self, cycle: u64, path: &str) -> Result<FileId, Refused> {
-        self.admit_change(cycle)?;
+        self.admit_change(cycle, Some(ChangePoint::Create))?;
         if !self.names.has_dir_of(path) {
             return Err(NOT_FOUND);
         }
@@ -446,7 +529,7 @@ impl Platter {
     }
 
     fn rename(&mut self, cycle: u64, source: &str, target: &str) -> Result<(), Refused> {
-        self.admit_change(cycle)?;
+        self.admit_change(cycle, Some(ChangePoint::Rename))?;
         let id = self.names.lookup(source).ok_or(NOT_FOUND)?;
         if !self.names.has_dir_of(target) {
             return Err(NOT_FOUND);
@@ -456,14 +539,14 @@ impl Platter {
     }
 
     fn remove(&mut self, cycle: u64, path: &str) -> Result<(), Refused> {
-        self.admit_change(cycle)?;
+        self.admit_change(cycle, Some(ChangePoint::Remove))?;
         let id = self.names.lookup(path).ok_or(NOT_FOUND)?;
         self.names.unbind(path, id);
         Ok(())
     }
 
     fn sync_dir(&mut self, cycle: u64, dir: &str) -> Result<(), Refused> {
-        self.admit_sync(cycle)?;
+        self.admit_sync(cycle, ChangePoint::SyncDir)?;
         if !self.names.has_dir(dir) {
             return Err(NOT_FOUND);
         }
@@ -501,7 +584,7 @@ impl Platter {
             self.has_failed = true;
             return Err(BROKEN);
         }
-        let blown = self.burn_fuse();
+        let blown = self.burn_fuse(Some(ChangePoint::Write));
         let count = if blown { self.torn_size(offset, bytes.len()) } else { bytes.len() };
         self.stats.write_count += 1;
         self.stats.written_bytes += count as u64;
@@ -520,7 +603,7 @@ impl Platter {
     }
 
     fn set_len(&mut self, handle: &SimFile, size: u64) -> Result<(), Refused> {
-        self.admit_change(handle.cycle)?;
+        self.admit_change(handle.cycle, None)?;
         let size = usize::try_from(size).map_err(|_| FULL)?;
         let present = self.file(handle.file).image.size();
         self.admit_growth(present, size)?;
@@ -529,11 +612,11 @@ impl Platter {
     }
 
     fn sync(&mut self, handle: &SimFile) -> Result<(), Refused> {
-        let admitted = self.admit_sync(handle.cycle);
+        let admitted = self.admit_sync(handle.cycle, ChangePoint::Sync);
         if handle.cycle != self.cycle {
             return admitted;
         }
-        let powered = self.powered;
+        let (powered, marks_clean) = (self.powered, self.marks_clean);
         let file = self.file(handle.file);
         assert!(!file.sync_failed, "a sync is never tried again after one has failed");
         if admitted.is_ok() {
@@ -541,6 +624,9 @@ impl Platter {
             self.stats.synced_sectors += sectors;
         } else {
             file.sync_failed = powered;
+            if powered && marks_clean {
+                file.image.forsake();
+            }
         }
         admitted
     }
@@ -571,7 +657,7 @@ impl Disk for SimDisk {
 
     fn create_dir(&self, path: &str) -> Result<(), DiskError> {
         self.act("create_dir", path, |platter| {
-            platter.admit_change(self.cycle)?;
+            platter.admit_change(self.cycle, None)?;
             platter.names.make_dir(path);
             Ok(())
         })

@@ -33,8 +33,8 @@ pub use cluster::{
     record_scenario, run, run_bounded, run_scenario,
 };
 pub use disk::{
-    ContentLoss, CrashPolicy, DiskCosts, DiskStats, DiskTrouble, NameLoss, SECTOR_SIZE_BYTES,
-    SimDisk,
+    ChangePoint, ContentLoss, CrashPolicy, DiskCosts, DiskStats, DiskTrouble, NameLoss,
+    SECTOR_SIZE_BYTES, SimDisk,
 };
 pub use heap::EventHeap;
 pub use history::History;

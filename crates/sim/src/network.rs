@@ -10,8 +10,8 @@
 //! - with FIFO links, frames of one connection arrive in the order they left, copies apart.
 //!
 //! What it lacks: connections (who notices that a peer has gone is the world's to say), the damage
-//! itself (it says which frames are damaged, the world has their bytes), and bandwidth shared
-//! between links.
+//! itself (it says which frames are damaged, the world has their bytes), and bandwidth that links
+//! share.
 
 #[cfg(test)]
 mod tests;
@@ -124,9 +124,40 @@ pub struct Network {
     offline: BTreeSet<Endpoint>,
     /// Links on which everything waits until the given time.
     clogged: BTreeMap<(Endpoint, Endpoint), Instant>,
+    /// What links add to the delay of all, in the mean.
+    lags: BTreeMap<(Endpoint, Endpoint), Duration>,
+    /// Links that carry only so much.
+    throttles: BTreeMap<(Endpoint, Endpoint), Throttle>,
     /// With FIFO links: when the last frame of each arrives.
     last_arrival: BTreeMap<(Endpoint, Endpoint, u8), Instant>,
     stats: NetworkStats,
+}
+
+/// A link with a bound on what it carries.
+#[derive(Clone, Copy, Debug)]
+struct Throttle {
+    /// Bytes a second, at least 1.
+    rate_bytes: u64,
+    /// Bytes that may wait.
+    queue_bytes: u64,
+    /// When all that waits has left.
+    free_at: Instant,
+}
+
+impl Throttle {
+    /// When a frame has left that begins to wait at `now`. `None`: there is no room for it. A frame
+    /// that finds an idle link always has room.
+    fn admit(&mut self, now: Instant, size_bytes: usize) -> Option<Instant> {
+        let waiting_ns = u128::from(self.free_at.max(now).0 - now.0);
+        let waiting_bytes = waiting_ns * u128::from(self.rate_bytes) / 1_000_000_000;
+        let wanted_bytes = waiting_bytes + size_bytes as u128;
+        if 0 < waiting_ns && u128::from(self.queue_bytes) < wanted_bytes {
+            return None;
+        }
+        let takes_ns = (size_bytes as u64).saturating_mul(1_000_000_000) / self.rate_bytes;
+        self.free_at = self.free_at.max(now) + Duration::from_nanos(takes_ns);
+        Some(self.free_at)
+    }
 }
 
 /// What became of frames. Those lost on arrival, to a partition, are the world's to count.
@@ -142,6 +173,8 @@ pub struct NetworkStats {
     pub blocked_count: u64,
     /// Frames that will arrive twice.
     pub duplicated_count: u64,
+    /// Frames that found no room on a throttled link.
+    pub overflowed_count: u64,
 }
 
 impl Network {
@@ -153,6 +186,8 @@ impl Network {
             blocked: BTreeSet::new(),
             offline: BTreeSet::new(),
             clogged: BTreeMap::new(),
+            lags: BTreeMap::new(),
+            throttles: BTreeMap::new(),
             last_arrival: BTreeMap::new(),
             stats: NetworkStats::default(),
         }
@@ -193,10 +228,18 @@ impl Network {
             self.stats.lost_count += 1;
             return Vec::new();
         }
-        let first = self.arrival(now, (from, to, connection), size_bytes, prng);
+        let mut leaves = now;
+        if let Some(throttle) = self.throttles.get_mut(&(from, to)) {
+            let Some(left) = throttle.admit(now, size_bytes) else {
+                self.stats.overflowed_count += 1;
+                return Vec::new();
+            };
+            leaves = left;
+        }
+        let first = self.arrival(leaves, (from, to, connection), size_bytes, prng);
         if between_servers && self.is_hit(self.config.duplicate_ppm, prng) {
             self.stats.duplicated_count += 1;
-            let again = now + self.delay(size_bytes, prng);
+            let again = leaves + self.delay((from, to), size_bytes, prng);
             return vec![first, first.max(again)];
         }
         vec![first]
@@ -258,6 +301,29 @@ impl Network {
         self.clogged.insert((from, to), until);
     }
 
+    /// Adds so much in the mean, with an exponential tail, to the delay of one link; nothing if it
+    /// is 0.
+    pub fn lag(&mut self, from: Endpoint, to: Endpoint, mean: Duration) {
+        if mean.is_zero() {
+            self.lags.remove(&(from, to));
+        } else {
+            self.lags.insert((from, to), mean);
+        }
+    }
+
+    /// From now on a link carries `rate_bytes` a second, and `queue_bytes` may wait for it; beyond
+    /// that, frames are lost.
+    pub fn throttle(&mut self, from: Endpoint, to: Endpoint, rate_bytes: u64, queue_bytes: u64) {
+        let rate_bytes = rate_bytes.max(1);
+        let throttle = Throttle { rate_bytes, queue_bytes, free_at: Instant::ZERO };
+        self.throttles.insert((from, to), throttle);
+    }
+
+    /// Undoes [`Network::throttle`]; what waits still arrives as late as it was to.
+    pub fn unthrottle(&mut self, from: Endpoint, to: Endpoint) {
+        self.throttles.remove(&(from, to));
+    }
+
     /// Blocks the links that `partition` names among `servers`, on top of what is blocked already.
     pub fn partition(&mut self, partition: &Partition, servers: &[MemberId]) {
         for &from in servers {
@@ -269,10 +335,13 @@ impl Network {
         }
     }
 
-    /// Opens every blocked link and clears every clog. Disconnected endpoints stay so.
+    /// Opens every blocked link, and clears every clog, lag and throttle. Disconnected endpoints
+    /// stay so.
     pub fn heal(&mut self) {
         self.blocked.clear();
         self.clogged.clear();
+        self.lags.clear();
+        self.throttles.clear();
     }
 
     /// What became of frames so far.
@@ -294,7 +363,7 @@ impl Network {
     ) -> Instant {
         let link = (connection.0, connection.1);
         let leaves = self.clogged.get(&link).map_or(now, |until| now.max(*until));
-        let arrives = leaves + self.delay(size_bytes, prng);
+        let arrives = leaves + self.delay(link, size_bytes, prng);
         if !self.config.fifo {
             return arrives;
         }
@@ -303,11 +372,13 @@ impl Network {
         *last
     }
 
-    fn delay(&self, size_bytes: usize, prng: &mut Prng) -> Duration {
+    fn delay(&self, link: (Endpoint, Endpoint), size_bytes: usize, prng: &mut Prng) -> Duration {
+        let lag = self.lags.get(&link).map_or(Duration::ZERO, |mean| exponential(*mean, prng));
         let transfer_ns = (size_bytes as u64).saturating_mul(self.config.kib_ns) / 1024;
         self.config.delay_min
             + exponential(self.config.delay_extra_mean, prng)
             + Duration::from_nanos(transfer_ns)
+            + lag
     }
 }
 

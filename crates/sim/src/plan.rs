@@ -26,7 +26,10 @@ use std::time::Duration;
 
 use kvraft_base::{Instant, MemberId, Prng};
 
-use crate::network::{Endpoint, Partition};
+use crate::{
+    disk::ChangePoint,
+    network::{Endpoint, Partition},
+};
 
 pub use clients::{CLIENT_MAX, ClientPlan, Intent, PAUSE_MIN, PlannedOperation};
 pub use kinds::{FaultChoice, FaultKind, FaultKinds, Profile};
@@ -67,6 +70,15 @@ pub enum Fault {
         /// Which change, from 1.
         change_count: u64,
     },
+    /// Power is lost in the n-th change of one kind from now.
+    Ambush {
+        /// Whose disk.
+        target: Target,
+        /// Which kind of change.
+        point: ChangePoint,
+        /// Which of them, from 1.
+        change_count: u64,
+    },
     /// A server that is down starts again.
     Restart(Target),
     /// A server stops executing, and notices nothing.
@@ -105,6 +117,14 @@ pub enum Fault {
     },
     /// The n-th sync of the disk from now fails, once.
     SyncError {
+        /// Whose disk.
+        target: Target,
+        /// Which sync, from 1.
+        sync_count: u64,
+    },
+    /// The n-th sync of the disk from now fails, once, and what it has not written counts as
+    /// written: only a loss of power will show that it is not.
+    FalseClean {
         /// Whose disk.
         target: Target,
         /// Which sync, from 1.
@@ -155,7 +175,48 @@ pub enum Fault {
         /// for so long.
         lasts: Duration,
     },
-    /// All partitions, blocks and clogs end.
+    /// One directed link is slower than others.
+    Lag {
+        /// Frames from here take longer,
+        from: Endpoint,
+        /// on their way to here,
+        to: Endpoint,
+        /// by so much in the mean; 0 is as before.
+        mean: Duration,
+    },
+    /// One directed link carries only so much.
+    Throttle {
+        /// Frames from here are throttled,
+        from: Endpoint,
+        /// on their way to here,
+        to: Endpoint,
+        /// to so many bytes a second. Greater than 0.
+        rate_bytes: u64,
+        /// So many bytes may wait; a frame that finds no room is lost.
+        queue_bytes: u64,
+    },
+    /// One directed link carries as much as others again.
+    Unthrottle {
+        /// Frames from here,
+        from: Endpoint,
+        /// on their way to here.
+        to: Endpoint,
+    },
+    /// A client's process ends; another one goes on with what is left to do.
+    ClientCrash {
+        /// Number of the client.
+        client: u64,
+        /// After so long.
+        down: Duration,
+    },
+    /// A client's process stands still.
+    ClientPause {
+        /// Number of the client.
+        client: u64,
+        /// For so long.
+        lasts: Duration,
+    },
+    /// All partitions, blocks and clogs end, and all links are as fast and as wide as they were.
     Heal,
     /// Power is lost, and what was durable is not what it was.
     Rot {
@@ -232,6 +293,8 @@ pub struct RunConfig {
     pub server_count: u64,
     /// How many servers that are added later faults may meet, too.
     pub newcomer_count: u64,
+    /// Clients, with numbers from 1 upwards.
+    pub client_count: u64,
     /// The widest that clocks differ: slowest and fastest rate, in parts per million.
     pub drift_ppm: (u64, u64),
     /// No fault before this time: the cluster may form.
@@ -263,6 +326,7 @@ impl RunConfig {
         Self {
             server_count,
             newcomer_count: 0,
+            client_count: 0,
             drift_ppm: DRIFT_PPM_MAX,
             faults_from: Instant(2_000_000_000),
             faults_until: Instant(30_000_000_000),

@@ -35,6 +35,13 @@ pub(crate) struct Agreed {
     committed_in: Term,
 }
 
+impl Agreed {
+    pub(crate) fn new(entry: &Entry, committed_in: Term) -> Self {
+        let Entry { term, kind, payload, checksum, .. } = entry.clone();
+        Self { term, kind, payload, checksum, committed_in }
+    }
+}
+
 /// The log of one server, as the simulator knows it.
 #[derive(Debug)]
 struct Held {
@@ -303,13 +310,7 @@ impl Checks {
                 format!("server {server} applies {position}, leaders have counted to {counted}"),
             );
         }
-        self.agreed.push(Agreed {
-            term: entry.term,
-            kind: entry.kind,
-            payload: entry.payload.clone(),
-            checksum: entry.checksum,
-            committed_in: term,
-        });
+        self.agreed.push(Agreed::new(entry, term));
     }
 
     /// A server has restarted: what it leads and has committed starts over.

@@ -98,6 +98,10 @@ pub(crate) struct Client {
     op_count: u64,
     attempt_next: u64,
     current: Option<Current>,
+    /// What its sessions are made with.
+    config: Config,
+    /// Its process does nothing before this time.
+    idle_until: Instant,
 }
 
 impl Client {
@@ -123,7 +127,7 @@ impl Client {
             },
             operation_timeout: plan.operation_timeout,
         };
-        let mut session = Session::new(config, seed).map_err(|error| wrong(&error))?;
+        let mut session = Session::new(config.clone(), seed).map_err(|error| wrong(&error))?;
         session.prefer(home);
         let (reserve, operations) =
             plan.operations.iter().cloned().partition(|operation| operation.is_reserve);
@@ -141,6 +145,8 @@ impl Client {
             op_count: 0,
             attempt_next: 1,
             current: None,
+            config,
+            idle_until: Instant::ZERO,
         })
     }
 
@@ -175,6 +181,28 @@ impl Client {
     /// How long after the end of what it did last the next operation begins.
     pub(crate) fn pause(&self) -> Duration {
         self.operations.front().map_or(Duration::ZERO, |operation| operation.after)
+    }
+
+    /// Until when its process does nothing.
+    pub(crate) fn idle_until(&self) -> Instant {
+        self.idle_until
+    }
+
+    /// Its process stands still until then; what comes meanwhile waits.
+    pub(crate) fn pause_until(&mut self, until: Instant) {
+        self.idle_until = self.idle_until.max(until);
+    }
+
+    /// Its process has ended, and with it all that it knew: its session, what it has seen, and what
+    /// became of the operation that it waited for. Another one goes on with what is left to do.
+    pub(crate) fn crash(&mut self, now: Instant, seed: u64, history: &mut History) {
+        if let Some(Current { name, wish: Wish::Do(_), .. }) = self.current.take() {
+            history.complete(now, name, Outcome::Unknown("the client crashed".to_owned()));
+        }
+        let session = Session::new(self.config.clone(), seed);
+        self.session = session.expect("the first one was made with the same configuration");
+        self.session.prefer(self.home);
+        self.memory = Memory::default();
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -226,6 +254,12 @@ impl Client {
         let operation = self.session.begin(now, kind);
         self.current = Some(Current { name, wish, operation, waiting: None });
         Some(())
+    }
+
+    /// The attempt that it waits for.
+    pub(crate) fn waited_for(&self) -> Option<u64> {
+        let waiting = self.current.as_ref()?.waiting;
+        waiting.map(|(number, ..)| number)
     }
 
     /// It waits for this attempt.

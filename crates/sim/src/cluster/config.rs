@@ -27,6 +27,18 @@ const QUICK_REPAIR_BYTES: [u64; 4] = [0, 1 << 21, 1 << 40, 1 << 40];
 /// history gets.
 const SEARCHED_ONE_IN: u64 = 2;
 
+/// One run in so many goes on for a while after its end: that costs time in which little happens.
+const STEADY_ONE_IN: u64 = 4;
+
+/// More than all clients of a run can fill: as in production.
+const WAITING_COUNT_MAX: usize = 65_536;
+
+/// The same of entries.
+const UNAPPLIED_COUNT_MAX: u64 = 5_000;
+
+/// The same of the overlay.
+const OVERLAY_SIZE_BYTES_MAX: usize = 64 << 20;
+
 /// Faults may meet so many servers that were not there in the beginning.
 const NEWCOMER_COUNT: u64 = 4;
 
@@ -93,6 +105,14 @@ pub struct ClusterConfig {
     pub quick_repair_bytes: u64,
     /// A follower that lacks more than this, in bytes, catches up on the bulk lane.
     pub catch_up_size_bytes: usize,
+    /// Requests that may wait in a server.
+    pub waiting_count_max: usize,
+    /// Entries that a log may have and the machine has not applied, before commands are refused.
+    pub unapplied_count_max: u64,
+    /// What may be applied and not settled, in bytes, before the machine waits for its table.
+    pub overlay_size_bytes_max: usize,
+    /// The run goes on for a while when nothing happens any more.
+    pub is_steady: bool,
     /// Operators who share the plan's changes of members.
     pub operators: u64,
     /// Reads by lease, within a bound that the clocks keep.
@@ -141,6 +161,7 @@ impl Draft {
         let election_timeout = election_timeout.max(slow * 4);
         let mut member_prng = prng.fork("members");
         let mut repair_prng = prng.fork("repair");
+        let mut bound_prng = prng.fork("bounds");
         let has_changes = kinds.iter().any(|kind| {
             matches!(kind, FaultKind::Members | FaultKind::Regrow | FaultKind::Replace)
         });
@@ -168,6 +189,12 @@ impl Draft {
                 .expect("any"),
             quick_repair_bytes: *repair_prng.pick(&QUICK_REPAIR_BYTES).expect("any"),
             catch_up_size_bytes: *prng.pick(&[1, 2 << 10, 4 << 20]).expect("any"),
+            waiting_count_max: *bound_prng.pick(&[2, 16, WAITING_COUNT_MAX]).expect("any"),
+            unapplied_count_max: *bound_prng.pick(&[4, 64, UNAPPLIED_COUNT_MAX]).expect("any"),
+            overlay_size_bytes_max: *bound_prng
+                .pick(&[4 << 10, 64 << 10, OVERLAY_SIZE_BYTES_MAX])
+                .expect("any"),
+            is_steady: prng.fork("steady").chance(1, STEADY_ONE_IN),
             operators: member_prng.between(1, 2),
             lease,
             trace_line_count: choices.trace_line_count,
@@ -217,6 +244,10 @@ impl ClusterConfig {
             checkpoint_interval: millis(2_000),
             quick_repair_bytes: Options::default().quick_repair_from_bytes,
             catch_up_size_bytes: 4 << 20,
+            waiting_count_max: WAITING_COUNT_MAX,
+            unapplied_count_max: UNAPPLIED_COUNT_MAX,
+            overlay_size_bytes_max: OVERLAY_SIZE_BYTES_MAX,
+            is_steady: false,
             operators: 1,
             lease: None,
             trace_line_count: 0,
@@ -255,6 +286,8 @@ impl ClusterConfig {
             store,
             node: NodeOptions {
                 retain_count: self.retain_count,
+                waiting_count_max: self.waiting_count_max,
+                unapplied_count_max: self.unapplied_count_max,
                 // Before the least patient client gives its attempt up.
                 parked_time_max: self.election_timeout.max(Duration::from_millis(500)) * 7 / 8,
                 ..NodeOptions::default()
@@ -262,10 +295,10 @@ impl ClusterConfig {
             machine: MachineOptions {
                 checkpoint_size_bytes: self.checkpoint_size_bytes,
                 checkpoint_interval: self.checkpoint_interval,
+                overlay_size_bytes_max: self.overlay_size_bytes_max,
                 // A few records and entries a turn, so that most work takes several.
                 slice_size_bytes: 16 * 1024,
                 apply_count_max: 16,
-                ..MachineOptions::default()
             },
             cluster,
             incarnation,

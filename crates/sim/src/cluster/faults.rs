@@ -28,6 +28,7 @@ pub(crate) fn draw(seed: u64, draft: &Draft) -> Vec<TimedFault> {
     let run = RunConfig {
         server_count: draft.config.servers,
         newcomer_count: draft.newcomers,
+        client_count: draft.clients,
         drift_ppm: draft.drift_ppm,
         faults_from: Instant(0),
         faults_until: Instant(until),
@@ -91,19 +92,41 @@ impl World {
             Fault::Slow { .. }
             | Fault::Stall { .. }
             | Fault::SyncError { .. }
+            | Fault::FalseClean { .. }
             | Fault::WriteError { .. }
             | Fault::ReadError { .. }
             | Fault::BadSector { .. }
             | Fault::GoodSectors(_)
             | Fault::Full { .. }
-            | Fault::Space(_) => self.inject_disk(fault),
+            | Fault::Space(_)
+            | Fault::Fuse { .. }
+            | Fault::Ambush { .. } => self.inject_disk(fault),
+            Fault::Disconnect(_)
+            | Fault::Reconnect(_)
+            | Fault::Partition(_)
+            | Fault::Block { .. }
+            | Fault::Unblock { .. }
+            | Fault::Clog { .. }
+            | Fault::Lag { .. }
+            | Fault::Throttle { .. }
+            | Fault::Unthrottle { .. }
+            | Fault::Heal => self.inject_links(fault),
+            Fault::Rot { decay, server, part, draw } => {
+                self.rot(*server, *decay, *part, *draw);
+            }
+            Fault::ClientCrash { client, down } => self.crash_client(*client, *down),
+            Fault::ClientPause { client, lasts } => self.pause_client(*client, *lasts),
+            Fault::Change(wishes) => self.on_errand(item, Errand::Change(wishes.clone())),
+            Fault::Transfer(to) => self.on_errand(item, Errand::Transfer(*to)),
+            Fault::Replace(whom) => self.on_errand(item, Errand::Replace(*whom)),
+            Fault::Stop(target) => self.each(*target, Self::ask_to_stop),
+        }
+    }
+
+    fn inject_links(&mut self, fault: &Fault) {
+        match fault {
             Fault::Disconnect(target) => self.each(*target, Self::disconnect),
             Fault::Reconnect(target) => self.each(*target, Self::reconnect),
-            Fault::Fuse { target, change_count } => {
-                for id in self.targets(*target) {
-                    self.arm_fuse(id, *change_count);
-                }
-            }
             Fault::Partition(partition) => {
                 self.sometimes.partitions += 1;
                 let servers = self.server_ids();
@@ -111,7 +134,11 @@ impl World {
                 self.on_links_stopped();
             }
             Fault::Block { from, to } => {
-                self.sometimes.blocks += 1;
+                if from.is_server() && to.is_server() {
+                    self.sometimes.blocks += 1;
+                } else {
+                    self.sometimes.client_cuts += 1;
+                }
                 self.network.block(*from, *to);
                 self.on_links_stopped();
             }
@@ -123,14 +150,17 @@ impl World {
                 self.sometimes.clogs += 1;
                 self.network.clog(*from, *to, self.now + *lasts);
             }
-            Fault::Heal => self.heal_links(),
-            Fault::Rot { decay, server, part, draw } => {
-                self.rot(*server, *decay, *part, *draw);
+            Fault::Lag { from, to, mean } => {
+                self.sometimes.lags += u64::from(!mean.is_zero());
+                self.network.lag(*from, *to, *mean);
             }
-            Fault::Change(wishes) => self.on_errand(item, Errand::Change(wishes.clone())),
-            Fault::Transfer(to) => self.on_errand(item, Errand::Transfer(*to)),
-            Fault::Replace(whom) => self.on_errand(item, Errand::Replace(*whom)),
-            Fault::Stop(target) => self.each(*target, Self::ask_to_stop),
+            Fault::Throttle { from, to, rate_bytes, queue_bytes } => {
+                self.sometimes.throttles += 1;
+                self.network.throttle(*from, *to, *rate_bytes, *queue_bytes);
+            }
+            Fault::Unthrottle { from, to } => self.network.unthrottle(*from, *to),
+            Fault::Heal => self.heal_links(),
+            _ => unreachable!("only faults of links come here: {fault:?}"),
         }
     }
 
@@ -151,7 +181,19 @@ impl World {
                 world.servers[&id].disk.stall(*lasts);
             }),
             Fault::SyncError { target, sync_count } => self.each(*target, |world, id| {
-                world.servers[&id].disk.arm_sync_failure(*sync_count);
+                world.servers[&id].disk.arm_sync_failure(*sync_count, false);
+            }),
+            Fault::FalseClean { target, sync_count } => self.each(*target, |world, id| {
+                world.servers[&id].disk.arm_sync_failure(*sync_count, true);
+            }),
+            Fault::Fuse { target, change_count } => self.each(*target, |world, id| {
+                world.servers[&id].disk.arm_fuse((*change_count).max(1));
+                world.await_fuse(id);
+            }),
+            Fault::Ambush { target, point, change_count } => self.each(*target, |world, id| {
+                world.servers[&id].disk.arm_fuse_at(*point, (*change_count).max(1));
+                world.sometimes.ambushes += 1;
+                world.await_fuse(id);
             }),
             Fault::WriteError { target, write_count } => self.each(*target, |world, id| {
                 world.servers[&id].disk.arm_write_failure(*write_count);
@@ -175,10 +217,10 @@ impl World {
         }
     }
 
-    /// Power will be lost in the middle of a write to come, in recovery too.
-    fn arm_fuse(&mut self, id: MemberId, change_count: u64) {
+    /// Power will be lost in the middle of a change to come, in recovery too; or without one, when
+    /// none has come for long.
+    fn await_fuse(&mut self, id: MemberId) {
         let server = self.server(id);
-        server.disk.arm_fuse(change_count.max(1));
         let boot = server.boot;
         if server.is_up() {
             self.after(FUSE_PATIENCE, Happening::Blow { server: id, boot });

@@ -18,6 +18,8 @@ mod server;
 mod settings;
 mod smaller;
 mod sometimes;
+mod states;
+mod steady;
 mod syncing;
 mod verdict;
 mod violation;

@@ -207,6 +207,7 @@ impl World {
         if !self.has_core_progressed() {
             return Err(self.no_progress());
         }
+        self.stay_broken(may_go_on)?;
         self.end_plan();
         self.core.clear();
         for id in self.server_ids() {
@@ -217,6 +218,7 @@ impl World {
         if !self.has_converged() {
             return Err(Violation::new(Check::Convergence, self.describe_state()));
         }
+        self.stay_well(may_go_on)?;
         self.judge()
     }
 
@@ -224,7 +226,7 @@ impl World {
         self.servers.keys().copied().collect()
     }
 
-    fn run_until(
+    pub(super) fn run_until(
         &mut self,
         may_go_on: &dyn Fn() -> bool,
         mut done: impl FnMut(&Self) -> bool,
@@ -300,6 +302,7 @@ impl World {
         self.sometimes.on_history(&self.evidence.history);
         self.sometimes.members_cut += self.checks.cut_count;
         self.sometimes.on_looks(self.checks.looks);
+        self.sometimes.overflows += self.network.stats().overflowed_count;
         let judged = verdict::check(self.checks.agreed(), &mut self.evidence, self.now)?;
         self.sometimes.duplicates += judged.duplicate_count;
         self.sometimes.expired += judged.expired_count;

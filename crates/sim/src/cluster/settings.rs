@@ -50,5 +50,10 @@ settings! {
     "checkpoint-interval": (checkpoint_interval), "a time such as 0.200s, from 1 ms to 60s",
         |time: &Duration| (Duration::from_millis(1)..=Duration::from_secs(60)).contains(time);
     "quick-repair-bytes": (quick_repair_bytes), "up to 2^40", |size| *size <= 1 << 40;
+    "waiting-requests": (waiting_count_max), "1 to 2^30", is_size;
+    "unapplied-entries": (unapplied_count_max), "1 to a million",
+        |count| (1..=1_000_000).contains(count);
+    "overlay-bytes": (overlay_size_bytes_max), "1 to 2^30", is_size;
+    "steady": (is_steady), "yes or no", |_| true;
     "catch-up-bytes": (catch_up_size_bytes), "1 to 2^30", is_size;
 }

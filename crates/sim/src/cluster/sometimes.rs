@@ -109,6 +109,30 @@ sometimes! {
     blocks: "link blocked",
     /// A directed link held everything back.
     clogs: "link clogged",
+    /// A directed link became slower.
+    lags: "link slowed",
+    /// A directed link became narrow.
+    throttles: "link throttled",
+    /// A frame found no room on such a link.
+    overflows: "frame found no room",
+    /// A client and a server lost each other, one way.
+    client_cuts: "client cut off from a server",
+    /// A client's process ended.
+    client_crashes: "client crashed",
+    /// It was waiting for an answer.
+    client_crashes_waiting: "client crashed waiting",
+    /// A client's process stood still.
+    client_pauses: "client paused",
+    /// A fuse was set to blow at a named point.
+    ambushes: "ambush laid",
+    /// A server started on what reads show and no disk has.
+    forsaken_starts: "start on falsely clean pages",
+    /// A request was refused since too much waited.
+    busy: "request refused as busy",
+    /// A machine had to wait for its table.
+    overlay_full: "overlay full",
+    /// A run went on while nothing happened.
+    steady: "steady time watched",
     /// Everybody agreed on other members.
     members_changed: "members changed",
     /// Everybody agreed on a joint configuration.

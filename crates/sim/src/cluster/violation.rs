@@ -67,6 +67,15 @@ checks! {
     Linearizable: "linearizable",
     /// The same, found by a search that believes only what clients saw.
     LinearizableSearch: "linearizable-search",
+    /// A server's state is what the log up to there makes of an empty store, at every index that it
+    /// has applied, after snapshots and restarts too.
+    StateIsReplayed: "state-is-replayed",
+    /// What waits in a server is within the bounds that it was given.
+    QueuesAreBounded: "queues-are-bounded",
+    /// While nothing happens terms hardly grow.
+    ElectionsAreRare: "elections-are-rare",
+    /// When all is done nothing waits in a server, and nothing lies about on its disk.
+    NothingLeaks: "nothing-leaks",
     /// A numbered operation takes effect once.
     ExactlyOnce: "exactly-once",
     /// What was said to have failed has no effect.

@@ -30,6 +30,7 @@ use super::{
     scenario::Scenario,
     server::{LaneId, LaneIn, Server, members},
     sometimes::Sometimes,
+    states::States,
     syncing::Syncing,
     verdict::Evidence,
     violation::{Check, Violation},
@@ -142,6 +143,7 @@ pub(crate) struct World {
     pub(crate) network: Network,
     links: Links,
     pub(crate) checks: Checks,
+    states: States,
     pub(crate) searched: Option<Searched>,
     pub(crate) trace: Trace,
     pub(crate) sometimes: Sometimes,
@@ -197,6 +199,7 @@ impl World {
             network: Network::new(config.network),
             links: Links::default(),
             checks: Checks::default(),
+            states: States::default(),
             servers: BTreeMap::new(),
             searched: None,
             trace: Trace::new(config.trace_line_count),
@@ -241,6 +244,10 @@ impl World {
         assert!(self.now <= at, "time never goes back");
         self.now = at;
         self.event_count += 1;
+        if let Some(until) = self.idle_until(&happening) {
+            self.heap.push(until, happening);
+            return true;
+        }
         let is_rare = happening.is_rare();
         self.record_step();
         match happening {

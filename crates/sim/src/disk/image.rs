@@ -17,6 +17,11 @@ use super::{CrashPolicy, SECTOR_SIZE_BYTES, policy::Fate};
 
 type Sector = [u8; SECTOR_SIZE_BYTES];
 
+/// Unit of the system's cache: what a write makes dirty and a sync writes.
+const PAGE_SIZE_BYTES: usize = 4096;
+
+const PAGE_SECTORS: usize = PAGE_SIZE_BYTES / SECTOR_SIZE_BYTES;
+
 /// What sectors were before they were changed.
 #[derive(Clone, Debug, Default)]
 struct Before {
@@ -43,6 +48,14 @@ impl Before {
         }
     }
 
+    fn add(&mut self, sector: usize, bytes: Option<&Sector>) {
+        let place = bytes.map(|bytes| {
+            self.sectors.push(*bytes);
+            self.sectors.len() - 1
+        });
+        self.places.insert(sector, place);
+    }
+
     fn clear(&mut self) {
         self.places.clear();
         self.sectors.clear();
@@ -64,6 +77,9 @@ pub(super) struct Image {
     damaged: BTreeSet<usize>,
     /// Sectors that cannot be read until they are written whole.
     unreadable: BTreeSet<usize>,
+    /// Durable content of sectors that a failed sync has marked clean: no sync writes them, until
+    /// something in their page is written again.
+    forsaken: BTreeMap<usize, Option<Box<Sector>>>,
 }
 
 impl Image {
@@ -86,6 +102,7 @@ impl Image {
         let whole = offset.div_ceil(SECTOR_SIZE_BYTES)..end / SECTOR_SIZE_BYTES;
         self.damaged.retain(|sector| !whole.contains(sector));
         self.unreadable.retain(|sector| !whole.contains(sector));
+        self.redirty(offset, end);
         self.remember(offset, end);
         if self.live.len() < end {
             self.live.resize(end, 0);
@@ -95,10 +112,12 @@ impl Image {
 
     pub(super) fn set_len(&mut self, size: usize) {
         if size < self.live.len() {
+            self.redirty(size, self.live.len());
             self.remember(size, self.live.len().min(self.durable_size));
             // Beyond both sizes the live content is zero again, as the durable one always was.
             let clean = size.max(self.durable_size).div_ceil(SECTOR_SIZE_BYTES);
             let _cut = self.undo.places.split_off(&clean);
+            let _cut = self.forsaken.split_off(&clean);
             let gone = size.div_ceil(SECTOR_SIZE_BYTES);
             let _cut = (self.damaged.split_off(&gone), self.unreadable.split_off(&gone));
             // The border sector keeps its head: what is cut of it must be remembered as well.
@@ -117,6 +136,33 @@ impl Image {
         }
         self.durable_size = self.live.len();
         dirty_count
+    }
+
+    /// A sync fails and marks everything clean all the same: reads go on showing what was written,
+    /// the next sync has nothing to do, and a loss of power shows that it never was on the disk.
+    pub(super) fn forsake(&mut self) {
+        let Before { places, sectors } = std::mem::take(&mut self.undo);
+        let old = |place: Option<usize>| place.map(|place| Box::new(sectors[place]));
+        self.forsaken.extend(places.into_iter().map(|(sector, place)| (sector, old(place))));
+    }
+
+    /// There is content that reads show and no sync will make durable.
+    pub(super) fn is_forsaken(&self) -> bool {
+        !self.forsaken.is_empty()
+    }
+
+    /// A write makes its pages dirty as a whole: the next sync writes all of them.
+    fn redirty(&mut self, from: usize, end: usize) {
+        if self.forsaken.is_empty() || end <= from {
+            return;
+        }
+        let first = from / PAGE_SIZE_BYTES * PAGE_SECTORS;
+        let after = end.div_ceil(PAGE_SIZE_BYTES) * PAGE_SECTORS;
+        let mut others = self.forsaken.split_off(&first);
+        self.forsaken.append(&mut others.split_off(&after));
+        for (sector, old) in others {
+            self.undo.add(sector, old.as_deref());
+        }
     }
 
     pub(super) fn is_dirty(&self) -> bool {
@@ -194,6 +240,7 @@ impl Image {
 
     /// Power is lost: every changed sector meets its fate, and so does the size.
     pub(super) fn crash(&mut self, prng: &mut Prng, policy: CrashPolicy) {
+        self.show_forsaken();
         if !self.is_dirty() {
             return;
         }
@@ -220,6 +267,19 @@ impl Image {
         self.live.resize(size, 0);
         self.durable_size = size;
         assert!(!self.is_dirty(), "after a crash, live and durable content are one");
+    }
+
+    /// What was never on the disk is not there.
+    fn show_forsaken(&mut self) {
+        for (sector, old) in std::mem::take(&mut self.forsaken) {
+            let start = sector * SECTOR_SIZE_BYTES;
+            let end = self.live.len().min(start + SECTOR_SIZE_BYTES);
+            let Some(live) = self.live.get_mut(start..end) else { continue };
+            match old {
+                Some(old) => live.copy_from_slice(&old[..live.len()]),
+                None => live.fill(0),
+            }
+        }
     }
 
     /// Records the durable content of the sectors that `from..end` touches, where not yet done.

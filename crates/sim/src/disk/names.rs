@@ -136,6 +136,16 @@ impl Names {
         names
     }
 
+    /// Every path of a file.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &String> {
+        self.live.files.keys()
+    }
+
+    /// Every file that has a name now.
+    pub(super) fn live_files(&self) -> BTreeSet<FileId> {
+        self.live.files.values().copied().collect()
+    }
+
     /// Makes the names in `dir` durable.
     pub(super) fn sync(&mut self, dir: &str) {
         for change in &self.pending {

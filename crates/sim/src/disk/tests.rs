@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use kvraft_base::{Disk, DiskErrorKind, DiskFile, Prng};
 use proptest::prelude::*;
 
-use super::{ContentLoss, CrashPolicy, DiskCosts, NameLoss, SECTOR_SIZE_BYTES, SimDisk};
+use super::{
+    ChangePoint, ContentLoss, CrashPolicy, DiskCosts, NameLoss, SECTOR_SIZE_BYTES, SimDisk,
+};
 
 fn disk() -> SimDisk {
     SimDisk::new("s1", DiskCosts::FREE)
@@ -209,9 +211,67 @@ fn failed_sync_makes_nothing_durable() {
     let disk = disk();
     let file = put(&disk, "a", b"one");
     disk.sync_dir("").unwrap();
-    disk.arm_sync_failure(1);
+    disk.arm_sync_failure(1, false);
     assert_eq!(file.sync().unwrap_err().kind, DiskErrorKind::Failed);
     assert_eq!(content(&crash(&disk, CrashPolicy::LOSE_ALL), "a").unwrap(), b"");
+}
+
+/// What a failed sync has marked clean is shown to the next process, whose sync succeeds, and is
+/// lost with the power; unless its page is written again.
+#[test]
+fn falsely_clean_pages_lie_until_power_is_lost() {
+    for is_rewritten in [false, true] {
+        let disk = disk();
+        let file = put(&disk, "a", &[1; 600]);
+        file.sync().unwrap();
+        disk.sync_dir("").unwrap();
+        file.write_at(0, &[2; 1000]).unwrap();
+        disk.arm_sync_failure(1, true);
+        assert_eq!(file.sync().unwrap_err().kind, DiskErrorKind::Failed);
+        disk.sever();
+        let next = disk.reboot();
+        assert!(next.is_forsaken());
+        assert_eq!(content(&next, "a").unwrap(), [2; 1000]);
+        let file = next.open("a").unwrap();
+        if is_rewritten {
+            file.write_at(999, &[2]).unwrap();
+        }
+        file.sync().unwrap();
+        let after = crash(&next, CrashPolicy::KEEP_ALL);
+        let mut lost = [0; 1000];
+        lost[..600].fill(1);
+        let expected = if is_rewritten { [2; 1000] } else { lost };
+        assert_eq!(content(&after, "a").unwrap(), expected);
+    }
+}
+
+/// A fuse at a named point counts changes of that kind only.
+#[test]
+fn fuse_at_a_point_waits_for_it() {
+    let disk = disk();
+    disk.arm_fuse_at(ChangePoint::Sync, 2);
+    let file = put(&disk, "a", b"one");
+    file.sync().unwrap();
+    disk.sync_dir("").unwrap();
+    file.write_at(0, b"two").unwrap();
+    assert_eq!(file.sync().unwrap_err().kind, DiskErrorKind::Severed);
+    assert_eq!(content(&crash(&disk, CrashPolicy::LOSE_ALL), "a").unwrap(), b"one");
+}
+
+/// Files that interrupted steps leave, and handles nobody closed, are found.
+#[test]
+fn left_over_files_are_found() {
+    let disk = disk();
+    let open = put(&disk, "a", b"1");
+    assert_eq!(disk.left_over(), Vec::<String>::new());
+    disk.remove("a").unwrap();
+    put(&disk, "table.new", b"2").sync().unwrap();
+    assert_eq!(disk.left_over(), ["table.new", "1 open files without a name"]);
+    drop(open);
+    for spare in ["1.old", "2.old"] {
+        put(&disk, spare, b"3").sync().unwrap();
+    }
+    assert_eq!(disk.left_over(), ["table.new", "2.old"], "one is kept for use");
 }
 
 /// Bit rot is durable.

@@ -176,3 +176,50 @@ fn endpoints_round_trip() {
         assert!(wrong.parse::<Endpoint>().is_err());
     }
 }
+
+/// A narrow link takes its time for each frame, lets a few wait, and loses the others; an idle one
+/// takes any.
+#[test]
+fn throttled_link_queues_and_then_loses() {
+    let config =
+        NetworkConfig { kib_ns: 0, delay_extra_mean: Duration::ZERO, ..NetworkConfig::CALM };
+    let (mut network, mut prng) = (Network::new(config), Prng::new(1));
+    network.throttle(server(1), server(2), 1_000, 250);
+    let mut send = |network: &mut Network, at_ms: u64, to: u64| {
+        let at = Instant::ZERO + Duration::from_millis(at_ms);
+        let arrivals = network.send(at, server(1), server(to), 100, &mut prng);
+        arrivals.first().map(|at| at.0 / 1_000_000)
+    };
+    assert_eq!(send(&mut network, 0, 2), Some(100));
+    assert_eq!(send(&mut network, 0, 2), Some(200));
+    assert_eq!(send(&mut network, 0, 2), None, "three are more than 250 bytes");
+    assert_eq!(send(&mut network, 0, 3), Some(0), "other links are as wide as before");
+    assert_eq!(send(&mut network, 1_000, 2), Some(1_100));
+    assert_eq!(network.stats().overflowed_count, 1);
+    network.heal();
+    assert_eq!(send(&mut network, 2_000, 2), Some(2_000));
+}
+
+/// A slow link is slow one way, until it is mended.
+#[test]
+fn lagging_link_is_slow_one_way() {
+    let (mut network, mut prng) = (Network::new(NetworkConfig::CALM), Prng::new(1));
+    network.lag(server(1), server(2), Duration::from_secs(1));
+    let mut mean_ms = |network: &mut Network, from: u64, to: u64| {
+        let all: u64 = (0..1_000)
+            .filter_map(|at| {
+                let at = Instant::ZERO + Duration::from_secs(at * 100);
+                let arrivals = network.send(at, server(from), server(to), 100, &mut prng);
+                arrivals.first().map(|arrival| arrival.since(at).as_millis())
+            })
+            .map(|millis| u64::try_from(millis).unwrap())
+            .sum();
+        all / 1_000
+    };
+    assert!((900..1_150).contains(&mean_ms(&mut network, 1, 2)));
+    assert!(mean_ms(&mut network, 2, 1) < 2);
+    let mut network = Network::new(NetworkConfig::CALM);
+    network.lag(server(1), server(2), Duration::from_secs(1));
+    network.lag(server(1), server(2), Duration::ZERO);
+    assert!(mean_ms(&mut network, 1, 2) < 2);
+}

@@ -5,7 +5,10 @@ use std::time::Duration;
 use kvraft_base::{Instant, MemberId, Prng};
 
 use super::{Decay, Fault, FaultKind, Part, RATE_PPM, RunConfig, Target, TimedFault, Whom, Wish};
-use crate::network::{Endpoint, Partition};
+use crate::{
+    disk::ChangePoint,
+    network::{Endpoint, Partition},
+};
 
 /// A fault and its repair, where it needs one of its own.
 type Broken = (Fault, Option<Fault>);
@@ -18,6 +21,11 @@ pub(super) fn draw_kind(
     faults: &mut Vec<TimedFault>,
 ) {
     let Some(breaker) = breaker_of(kind) else { return };
+    let is_of_clients =
+        matches!(kind, FaultKind::ClientCut | FaultKind::ClientCrash | FaultKind::ClientPause);
+    if is_of_clients && config.client_count == 0 {
+        return;
+    }
     let is_decay = matches!(kind, FaultKind::Rot | FaultKind::Misdirect | FaultKind::LostWrite);
     if is_decay && config.server_count < 2 {
         return; // Nobody could repair it.
@@ -47,6 +55,11 @@ pub(super) fn draw_kind(
             }
         } else if kind == FaultKind::Usurp {
             draw_usurp(config, prng, at, repaired_at).into_iter().for_each(|(at, it)| push(at, it));
+        } else if kind == FaultKind::ClientCut {
+            for (fault, repair) in draw_client_cut(config, prng) {
+                push(at, fault);
+                push(repaired_at, repair);
+            }
         } else if kind == FaultKind::Regrow {
             let faults = draw_regrow(config, prng, at);
             faults.into_iter().for_each(|timed| push(timed.at, timed.fault));
@@ -66,8 +79,16 @@ pub(super) fn draw_kind(
 fn weight(kind: FaultKind) -> u32 {
     match kind {
         FaultKind::Power | FaultKind::Rolling => 8,
-        FaultKind::SyncError | FaultKind::WriteError | FaultKind::Full | FaultKind::ReadError => 3,
-        FaultKind::Members | FaultKind::Transfer | FaultKind::Stop => 2,
+        FaultKind::SyncError
+        | FaultKind::FalseClean
+        | FaultKind::WriteError
+        | FaultKind::Full
+        | FaultKind::ReadError => 3,
+        FaultKind::Members
+        | FaultKind::Transfer
+        | FaultKind::Stop
+        | FaultKind::ClientCrash
+        | FaultKind::ClientPause => 2,
         FaultKind::Replace => 6,
         _ => 1,
     }
@@ -97,7 +118,15 @@ fn breaker_of(kind: FaultKind) -> Option<fn(&RunConfig, &mut Prng) -> Broken> {
         FaultKind::Misdirect => |config, prng| break_rot(config, prng, Decay::Misdirect),
         FaultKind::LostWrite => |config, prng| break_rot(config, prng, Decay::Lose),
         FaultKind::ReadError => break_read,
-        FaultKind::Members | FaultKind::Regrow | FaultKind::Usurp => break_members,
+        FaultKind::FalseClean => break_clean,
+        FaultKind::Ambush => break_ambush,
+        FaultKind::Lag => break_lag,
+        FaultKind::Throttle => break_throttle,
+        FaultKind::ClientCrash => break_client,
+        FaultKind::ClientPause => pause_client,
+        FaultKind::Members | FaultKind::Regrow | FaultKind::Usurp | FaultKind::ClientCut => {
+            break_members
+        }
         FaultKind::Transfer => break_transfer,
         FaultKind::Replace => break_replace,
         FaultKind::Stop => break_stop,
@@ -194,6 +223,55 @@ fn break_clog(config: &RunConfig, prng: &mut Prng) -> Broken {
     (Fault::Clog { from, to, lasts }, None)
 }
 
+fn break_lag(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let (from, to) = draw_link(config, prng);
+    let mean = prng.duration(Duration::from_millis(1), LAG_MAX);
+    (Fault::Lag { from, to, mean }, Some(Fault::Lag { from, to, mean: Duration::ZERO }))
+}
+
+/// From a link that is a little too narrow to one that hardly carries heartbeats; what does not fit
+/// waits for long, or is lost at once.
+fn break_throttle(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let (from, to) = draw_link(config, prng);
+    let rate_bytes = prng.between(500, *prng.clone().pick(&[5_000, 200_000]).expect("any"));
+    let queue_bytes = *prng.pick(&[0, 500, 10_000, 1 << 20]).expect("any");
+    let fault = Fault::Throttle { from, to, rate_bytes, queue_bytes };
+    (fault, Some(Fault::Unthrottle { from, to }))
+}
+
+fn draw_client(config: &RunConfig, prng: &mut Prng) -> u64 {
+    prng.between(1, config.client_count.max(1))
+}
+
+fn break_client(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let client = draw_client(config, prng);
+    let down = prng.duration(Duration::from_millis(1), config.repair_after_max);
+    (Fault::ClientCrash { client, down }, None)
+}
+
+fn pause_client(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let client = draw_client(config, prng);
+    let lasts = prng.duration(Duration::from_millis(1), config.repair_after_max);
+    (Fault::ClientPause { client, lasts }, None)
+}
+
+/// A client and some of the servers, both ways, or one: requests get through and answers do not, or
+/// nothing arrives though the answers would.
+fn draw_client_cut(config: &RunConfig, prng: &mut Prng) -> Vec<(Fault, Fault)> {
+    let client = Endpoint::Client(draw_client(config, prng));
+    let shape = prng.below(3);
+    let mut cuts = Vec::new();
+    for server in draw_side(config, prng) {
+        let server = Endpoint::Server(server);
+        for (from, to, other_shape) in [(client, server, 1), (server, client, 2)] {
+            if shape != other_shape {
+                cuts.push((Fault::Block { from, to }, Fault::Unblock { from, to }));
+            }
+        }
+    }
+    cuts
+}
+
 fn break_power(_config: &RunConfig, _prng: &mut Prng) -> Broken {
     (Fault::Crash(Target::All), Some(Fault::Restart(Target::All)))
 }
@@ -236,6 +314,23 @@ fn break_stall(config: &RunConfig, prng: &mut Prng) -> Broken {
 fn break_sync(config: &RunConfig, prng: &mut Prng) -> Broken {
     let target = draw_target(config, prng);
     (Fault::SyncError { target, sync_count: prng.between(1, 8) }, None)
+}
+
+fn break_clean(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let target = draw_target(config, prng);
+    (Fault::FalseClean { target, sync_count: prng.between(1, 8) }, None)
+}
+
+fn break_ambush(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let target = draw_target(config, prng);
+    let point = *prng.pick(&ChangePoint::ALL).expect("any");
+    // Files come and go more rarely than they are written.
+    let most = match point {
+        ChangePoint::Write | ChangePoint::Sync => 20,
+        ChangePoint::SyncDir | ChangePoint::Create | ChangePoint::Rename | ChangePoint::Remove => 2,
+    };
+    let fault = Fault::Ambush { target, point, change_count: prng.between(1, most) };
+    (fault, Some(Fault::Restart(repair_target(target))))
 }
 
 fn break_write(config: &RunConfig, prng: &mut Prng) -> Broken {
@@ -351,6 +446,9 @@ fn draw_regrow(config: &RunConfig, prng: &mut Prng, from: Instant) -> Vec<TimedF
     }
     faults
 }
+
+/// The slowest that a link becomes, in the mean.
+const LAG_MAX: Duration = Duration::from_millis(500);
 
 /// The longest that one operation of a disk takes.
 const STALL_MAX: Duration = Duration::from_secs(3);

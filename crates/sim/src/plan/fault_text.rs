@@ -6,9 +6,12 @@ use kvraft_base::MemberId;
 
 use super::{
     Decay, Fault, Part, Target, Wish,
-    text::{NUMBER_MAX, Words, write_seconds},
+    text::{NUMBER_MAX, Words, seconds},
 };
-use crate::network::{Endpoint, Partition};
+use crate::{
+    disk::ChangePoint,
+    network::{Endpoint, Partition},
+};
 
 /// The slowest disk that a plan may ask for, in times as long.
 const FACTOR_MAX: u64 = 1_000_000;
@@ -69,6 +72,9 @@ impl fmt::Display for Fault {
             Self::Crash(target) => write!(f, "crash {target}"),
             Self::Kill(target) => write!(f, "kill {target}"),
             Self::Fuse { target, change_count } => write!(f, "fuse {target} {change_count}"),
+            Self::Ambush { target, point, change_count } => {
+                write!(f, "ambush {target} {} {change_count}", point.name())
+            }
             Self::Restart(target) => write!(f, "restart {target}"),
             Self::Pause(target) => write!(f, "pause {target}"),
             Self::Suspend(target) => write!(f, "suspend {target}"),
@@ -77,11 +83,13 @@ impl fmt::Display for Fault {
             Self::Drift { target, rate_ppm } => write!(f, "drift {target} {rate_ppm}"),
             Self::Slow { target, factor } => write!(f, "slow {target} {factor}"),
             Self::Stall { target, lasts } => {
-                write!(f, "stall {target} ")?;
-                write_seconds(f, u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX))
+                write!(f, "stall {target} {}", seconds(*lasts))
             }
             Self::SyncError { target, sync_count } => {
                 write!(f, "sync-error {target} {sync_count}")
+            }
+            Self::FalseClean { target, sync_count } => {
+                write!(f, "false-clean {target} {sync_count}")
             }
             Self::WriteError { target, write_count } => {
                 write!(f, "write-error {target} {write_count}")
@@ -94,8 +102,18 @@ impl fmt::Display for Fault {
             Self::Block { from, to } => write!(f, "block {from} {to}"),
             Self::Unblock { from, to } => write!(f, "unblock {from} {to}"),
             Self::Clog { from, to, lasts } => {
-                write!(f, "clog {from} {to} ")?;
-                write_seconds(f, u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX))
+                write!(f, "clog {from} {to} {}", seconds(*lasts))
+            }
+            Self::Lag { from, to, mean } => write!(f, "lag {from} {to} {}", seconds(*mean)),
+            Self::Throttle { from, to, rate_bytes, queue_bytes } => {
+                write!(f, "throttle {from} {to} {rate_bytes} {queue_bytes}")
+            }
+            Self::Unthrottle { from, to } => write!(f, "unthrottle {from} {to}"),
+            Self::ClientCrash { client, down } => {
+                write!(f, "client-crash {client} {}", seconds(*down))
+            }
+            Self::ClientPause { client, lasts } => {
+                write!(f, "client-pause {client} {}", seconds(*lasts))
             }
             Self::Heal => f.write_str("heal"),
             Self::Rot { decay, server, part, draw } => write!(f, "{decay} {server} {part} {draw}"),
@@ -127,6 +145,7 @@ impl Words<'_> {
             Self::disk_fault,
             Self::content_fault,
             Self::link_fault,
+            Self::client_fault,
             Self::member_fault,
         ];
         for read in readers {
@@ -144,6 +163,11 @@ impl Words<'_> {
             "fuse" => {
                 Fault::Fuse { target: self.target()?, change_count: self.positive("change")? }
             }
+            "ambush" => Fault::Ambush {
+                target: self.target()?,
+                point: self.point()?,
+                change_count: self.positive("change")?,
+            },
             "restart" => Fault::Restart(self.target()?),
             "pause" => Fault::Pause(self.target()?),
             "suspend" => Fault::Suspend(self.target()?),
@@ -180,6 +204,9 @@ impl Words<'_> {
             "stall" => Fault::Stall { target: self.target()?, lasts: self.duration()? },
             "sync-error" => {
                 Fault::SyncError { target: self.target()?, sync_count: self.positive("sync")? }
+            }
+            "false-clean" => {
+                Fault::FalseClean { target: self.target()?, sync_count: self.positive("sync")? }
             }
             "write-error" => {
                 Fault::WriteError { target: self.target()?, write_count: self.positive("write")? }
@@ -222,7 +249,30 @@ impl Words<'_> {
                 let (from, to) = (self.endpoint()?, self.endpoint()?);
                 Fault::Clog { from, to, lasts: self.duration()? }
             }
+            "lag" => {
+                let (from, to) = (self.endpoint()?, self.endpoint()?);
+                Fault::Lag { from, to, mean: self.duration()? }
+            }
+            "throttle" => Fault::Throttle {
+                from: self.endpoint()?,
+                to: self.endpoint()?,
+                rate_bytes: self.positive("rate")?,
+                queue_bytes: self.bounded("count of bytes", NUMBER_MAX)?,
+            },
+            "unthrottle" => Fault::Unthrottle { from: self.endpoint()?, to: self.endpoint()? },
             "heal" => Fault::Heal,
+            _ => return Ok(None),
+        }))
+    }
+
+    fn client_fault(&mut self, name: &str) -> Result<Option<Fault>, String> {
+        Ok(Some(match name {
+            "client-crash" => {
+                Fault::ClientCrash { client: self.positive("client")?, down: self.duration()? }
+            }
+            "client-pause" => {
+                Fault::ClientPause { client: self.positive("client")?, lasts: self.duration()? }
+            }
             _ => return Ok(None),
         }))
     }
@@ -280,6 +330,12 @@ impl Words<'_> {
             "journal" => Ok(Part::Journal),
             word => Err(format!("not a part of a disk: {word}")),
         }
+    }
+
+    fn point(&mut self) -> Result<ChangePoint, String> {
+        let word = self.next("kind of change")?;
+        let found = ChangePoint::ALL.into_iter().find(|point| point.name() == word);
+        found.ok_or_else(|| format!("not a kind of change: {word}"))
     }
 
     fn wishes(&mut self) -> Result<Vec<Wish>, String> {

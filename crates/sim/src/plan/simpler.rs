@@ -52,6 +52,15 @@ impl Fault {
                 let with = |change_count| Self::Fuse { target: *target, change_count };
                 smaller(*change_count).map(with).collect()
             }
+            Self::Ambush { target, point, change_count } => {
+                let with =
+                    |change_count| Self::Ambush { target: *target, point: *point, change_count };
+                smaller(*change_count).map(with).collect()
+            }
+            Self::FalseClean { target, sync_count } => {
+                let with = |sync_count| Self::FalseClean { target: *target, sync_count };
+                smaller(*sync_count).map(with).collect()
+            }
             Self::SyncError { target, sync_count } => {
                 let with = |sync_count| Self::SyncError { target: *target, sync_count };
                 smaller(*sync_count).map(with).collect()
@@ -67,14 +76,6 @@ impl Fault {
             Self::Slow { target, factor } if *factor != 1 => {
                 let with = |factor| Self::Slow { target: *target, factor };
                 smaller(*factor).filter(|factor| 1 < *factor).map(with).collect()
-            }
-            Self::Stall { target, lasts } => {
-                let with = |lasts| Self::Stall { target: *target, lasts };
-                rounded_duration(*lasts).map(with).collect()
-            }
-            Self::Clog { from, to, lasts } => {
-                let with = |lasts| Self::Clog { from: *from, to: *to, lasts };
-                rounded_duration(*lasts).map(with).collect()
             }
             Self::Full { target, left_bytes } if 0 < *left_bytes => {
                 vec![Self::Full { target: *target, left_bytes: 0 }]
@@ -106,6 +107,33 @@ impl Fault {
                     Self::Change(fewer)
                 };
                 (0..wishes.len()).map(without).collect()
+            }
+            _ => self.shorter(),
+        }
+    }
+
+    /// Of what lasts a while, the same for a rounder while.
+    fn shorter(&self) -> Vec<Self> {
+        match self {
+            Self::Stall { target, lasts } => {
+                let with = |lasts| Self::Stall { target: *target, lasts };
+                rounded_duration(*lasts).map(with).collect()
+            }
+            Self::Clog { from, to, lasts } => {
+                let with = |lasts| Self::Clog { from: *from, to: *to, lasts };
+                rounded_duration(*lasts).map(with).collect()
+            }
+            Self::Lag { from, to, mean } => {
+                let with = |mean| Self::Lag { from: *from, to: *to, mean };
+                rounded_duration(*mean).map(with).collect()
+            }
+            Self::ClientCrash { client, down } => {
+                let with = |down| Self::ClientCrash { client: *client, down };
+                rounded_duration(*down).map(with).collect()
+            }
+            Self::ClientPause { client, lasts } => {
+                let with = |lasts| Self::ClientPause { client: *client, lasts };
+                rounded_duration(*lasts).map(with).collect()
             }
             _ => Vec::new(),
         }

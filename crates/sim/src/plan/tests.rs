@@ -33,6 +33,15 @@ at 5.000s drift 2 250000
 at 5.000s slow 1 50
 at 5.000s stall 1 2.500s
 at 5.000s sync-error leader 3
+at 5.000s false-clean leader 2
+at 5.000s ambush 2 rename 1
+at 5.000s ambush leader sync-dir 2
+at 5.000s lag s1 s2 0.050s
+at 5.000s throttle s2 s1 5000 0
+at 5.000s unthrottle s2 s1
+at 5.000s client-crash 3 0.100s
+at 5.000s client-pause 1 1.500s
+at 5.000s block c1 s2
 at 5.000s write-error 3 30
 at 5.000s full 2 0
 at 5.000s space all

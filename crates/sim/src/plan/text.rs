@@ -66,7 +66,7 @@ pub(crate) fn seconds(time: Duration) -> String {
     text
 }
 
-pub(super) fn write_seconds(f: &mut impl fmt::Write, nanos: u64) -> fmt::Result {
+fn write_seconds(f: &mut impl fmt::Write, nanos: u64) -> fmt::Result {
     let decimals = format!("{:09}", nanos % 1_000_000_000);
     let used = decimals.trim_end_matches('0').len().max(3);
     write!(f, "{}.{}s", nanos / 1_000_000_000, &decimals[..used])

@@ -487,6 +487,11 @@ impl<'s, S: System> Stage<'s, S> {
             Fault::Block { from, to } => self.network.block(*from, *to),
             Fault::Unblock { from, to } => self.network.unblock(*from, *to),
             Fault::Clog { from, to, lasts } => self.network.clog(*from, *to, self.now + *lasts),
+            Fault::Lag { from, to, mean } => self.network.lag(*from, *to, *mean),
+            Fault::Throttle { from, to, rate_bytes, queue_bytes } => {
+                self.network.throttle(*from, *to, *rate_bytes, *queue_bytes);
+            }
+            Fault::Unthrottle { from, to } => self.network.unthrottle(*from, *to),
             Fault::Heal => self.network.heal(),
             other => self.inject_disk(other),
         }
@@ -505,7 +510,15 @@ impl<'s, S: System> Stage<'s, S> {
                 self.each(*target, |stage, id| disk(stage, id).stall(*lasts));
             }
             Fault::SyncError { target, sync_count } => {
-                self.each(*target, |stage, id| disk(stage, id).arm_sync_failure(*sync_count));
+                self.each(*target, |stage, id| {
+                    disk(stage, id).arm_sync_failure(*sync_count, false)
+                });
+            }
+            Fault::FalseClean { target, sync_count } => {
+                self.each(*target, |stage, id| disk(stage, id).arm_sync_failure(*sync_count, true));
+            }
+            Fault::Ambush { target, point, change_count } => {
+                self.each(*target, |stage, id| disk(stage, id).arm_fuse_at(*point, *change_count));
             }
             Fault::WriteError { target, write_count } => {
                 self.each(*target, |stage, id| disk(stage, id).arm_write_failure(*write_count));

@@ -157,6 +157,8 @@ fn refuse(fault: &Fault) -> Result<(), String> {
         | Fault::Change(_)
         | Fault::Transfer(_)
         | Fault::Replace(_)
+        | Fault::ClientCrash { .. }
+        | Fault::ClientPause { .. }
         | Fault::Stop(_) => true,
         Fault::Crash(target)
         | Fault::Kill(target)
@@ -168,6 +170,8 @@ fn refuse(fault: &Fault) -> Result<(), String> {
         | Fault::Disconnect(target)
         | Fault::Reconnect(target)
         | Fault::Fuse { target, .. }
+        | Fault::Ambush { target, .. }
+        | Fault::FalseClean { target, .. }
         | Fault::Jump { target, .. }
         | Fault::Drift { target, .. }
         | Fault::Slow { target, .. }
@@ -181,10 +185,15 @@ fn refuse(fault: &Fault) -> Result<(), String> {
         | Fault::Block { .. }
         | Fault::Unblock { .. }
         | Fault::Clog { .. }
+        | Fault::Lag { .. }
+        | Fault::Throttle { .. }
+        | Fault::Unthrottle { .. }
         | Fault::Heal => false,
     };
     if is_foreign {
-        Err(format!("a stage has no members, no leader and no rot: {fault}"))
+        Err(format!(
+            "a stage has no members, no leader, no rot and no processes of clients: {fault}"
+        ))
     } else {
         Ok(())
     }

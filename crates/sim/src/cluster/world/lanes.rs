@@ -98,6 +98,10 @@ impl World {
             return;
         }
         self.check_turn(id, lane, clock, &hops);
+        self.check_bounds(id, lane);
+        if lane == LaneId::Machine {
+            self.check_state(id);
+        }
         let boot = self.servers[&id].boot;
         for hop in hops.drain(..) {
             // A process that has ended itself says nothing more.
@@ -142,6 +146,41 @@ impl World {
         let steps = self.checks.on_turn(&status, term_at_commit, &writes);
         for step in &steps {
             self.on_config_step(step);
+        }
+    }
+
+    /// What has been applied is what the log makes of an empty store.
+    pub(super) fn check_state(&mut self, id: MemberId) {
+        let Some(lanes) = self.servers.get(&id).and_then(|server| server.lanes.as_ref()) else {
+            return;
+        };
+        let checked = self.states.check(id, lanes.machine.kv(), self.checks.agreed());
+        if let Err(violation) = checked {
+            self.checks.fail(violation.check, violation.detail);
+        }
+    }
+
+    /// What waits is within its bounds.
+    fn check_bounds(&mut self, id: MemberId, lane: LaneId) {
+        let Some(lanes) = self.servers.get(&id).and_then(|server| server.lanes.as_ref()) else {
+            return;
+        };
+        let checked = match lane {
+            LaneId::Node => bounded(
+                "requests that wait",
+                lanes.node.waiting_count(),
+                self.config.waiting_count_max,
+            ),
+            LaneId::Machine => {
+                let size = lanes.machine.kv().overlay_size_bytes();
+                let most = self.config.overlay_size_bytes_max;
+                self.sometimes.overlay_full += u64::from(most <= size);
+                bounded("bytes that are not settled", size, most + ENTRY_EFFECT_SIZE_BYTES_MAX)
+            }
+            LaneId::Journal | LaneId::Table => Ok(()),
+        };
+        if let Err(detail) = checked {
+            self.checks.fail(Check::QueuesAreBounded, format!("server {id}: {detail}"));
         }
     }
 
@@ -227,8 +266,30 @@ impl World {
     }
 }
 
+/// One entry of the workload leaves no more than this in the overlay: a transaction of a few small
+/// puts, what it replaces, and the result that its session keeps.
+const ENTRY_EFFECT_SIZE_BYTES_MAX: usize = 16 << 10;
+
+/// # Errors
+/// In words, when there are more than there may be.
+fn bounded(what: &str, count: usize, most: usize) -> Result<(), String> {
+    if count <= most { Ok(()) } else { Err(format!("{count} {what}, {most} at most")) }
+}
+
 fn digest(event: &Event) -> u64 {
     let mut hash = crate::trace::TraceHash::EMPTY;
     hash.mix_bytes(format!("{event:?}").as_bytes());
     hash.value()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bounded;
+
+    /// A queue may be full and not fuller.
+    #[test]
+    fn queue_over_its_bound_is_noticed() {
+        assert_eq!(bounded("requests", 2, 2), Ok(()));
+        assert_eq!(bounded("requests", 3, 2), Err("3 requests, 2 at most".to_owned()));
+    }
 }

@@ -30,6 +30,7 @@ impl World {
         if self.servers[&id].is_up() || self.servers[&id].standing != Standing::InUse {
             return;
         }
+        self.sometimes.forsaken_starts += u64::from(self.servers[&id].disk.is_forsaken());
         let incarnation = self.servers[&id].boot + 1;
         let options = self.open_options(id, incarnation);
         let now = self.now;
@@ -48,6 +49,7 @@ impl World {
                     self.checks.on_notes(id, &found.notes);
                 }
                 self.sometimes.on_notes(&found.notes);
+                self.check_state(id);
                 self.connect_all();
                 self.schedule_wake(id, LaneId::Node);
                 self.schedule_wake(id, LaneId::Machine);

@@ -1,8 +1,10 @@
 //! Requests of clients on their way to servers, and the answers on their way back.
 
-use kvraft_base::{MemberId, Ticket};
+use std::time::Duration;
+
+use kvraft_base::{Instant, MemberId, Ticket};
 use kvraft_kv::{Command, Origin, SessionOp};
-use kvraft_replica::{ClientRequest, NodeIn, Outcome, Reply};
+use kvraft_replica::{ClientRequest, Failure, NodeIn, Outcome, Reply};
 use kvraft_session::Stamp;
 
 use super::{HOP, Happening, NOTICE_MAX, World};
@@ -26,7 +28,8 @@ impl World {
             return;
         };
         let happening = Happening::Timeout { client: id, attempt: attempt.number };
-        self.heap.push(attempt.deadline, happening);
+        // A client that stood still may come too late to wait at all.
+        self.heap.push(attempt.deadline.max(now), happening);
         let ends = (Endpoint::Client(id), Endpoint::Server(attempt.server));
         let prng = &mut self.net_prng;
         let arrivals = self.network.send(self.now, ends.0, ends.1, 100, prng);
@@ -105,7 +108,8 @@ impl World {
             Outcome::Unknown(_) => {
                 self.server(id).released.insert(reply.ticket);
             }
-            Outcome::Failed(_) => {
+            Outcome::Failed(failure) => {
+                self.sometimes.busy += u64::from(failure == Failure::Busy);
                 let sent = self.evidence.sent.get_mut(&(id, boot, reply.ticket));
                 sent.expect("every ticket was sent").failed = true;
             }
@@ -139,11 +143,52 @@ impl World {
         self.checks.fail(Check::ExactlyOnce, detail);
     }
 
+    /// Until when what has happened waits, since its client does nothing.
+    pub(super) fn idle_until(&self, happening: &Happening) -> Option<Instant> {
+        let (Happening::ClientWake { client }
+        | Happening::Response { client, .. }
+        | Happening::Timeout { client, .. }) = happening
+        else {
+            return None;
+        };
+        let until = self.clients.get(client)?.idle_until();
+        (self.now < until).then_some(until)
+    }
+
+    pub(crate) fn pause_client(&mut self, id: u64, lasts: Duration) {
+        let until = self.now + lasts;
+        if let Some(client) = self.clients.get_mut(&id) {
+            self.sometimes.client_pauses += 1;
+            client.pause_until(until);
+        }
+    }
+
+    /// A client's process ends; its connections close with it.
+    pub(crate) fn crash_client(&mut self, id: u64, down: Duration) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        self.sometimes.client_crashes += 1;
+        let waited = client.waited_for();
+        let seed = self.crash_prng.next_u64();
+        client.crash(self.now, seed, &mut self.evidence.history);
+        client.pause_until(self.now + down);
+        if let Some(number) = waited {
+            self.sometimes.client_crashes_waiting += 1;
+            self.hang_up(id, number);
+        }
+        self.after(down, Happening::ClientWake { client: id });
+    }
+
     pub(super) fn on_timeout(&mut self, id: u64, number: u64) {
         let waits = self.clients.get(&id).is_some_and(|client| client.waits_for(number));
         if !waits {
             return;
         }
+        self.hang_up(id, number);
+        self.on_response(id, number, &Told::Nothing);
+    }
+
+    /// The stream of an attempt is closed; if that gets through, the server drops what it can.
+    fn hang_up(&mut self, id: u64, number: u64) {
         let waited = self.servers.values().find_map(|server| {
             let is_it = |waiter: &Waiter| {
                 matches!(waiter, Waiter::Client(client, n, _) if (*client, *n) == (id, number))
@@ -152,13 +197,11 @@ impl World {
             found.map(|(ticket, _)| (server.id, server.boot, *ticket))
         });
         if let Some((server, boot, ticket)) = waited {
-            // The stream is closed; if that gets through, the server drops what it can.
             let ends = (Endpoint::Client(id), Endpoint::Server(server));
             for at in self.network.send(self.now, ends.0, ends.1, 0, &mut self.net_prng) {
                 self.heap.push(at, Happening::Cancel { server, boot, ticket });
             }
         }
-        self.on_response(id, number, &Told::Nothing);
     }
 
     pub(super) fn on_cancel(&mut self, id: MemberId, boot: u64, ticket: Ticket) {
