@@ -222,14 +222,20 @@ impl Raft {
     #[must_use]
     pub fn expects_snapshot(&self, from: MemberId, term: Term, position: Position) -> bool {
         let Role::Follower(follower) = &self.role else { return false };
+        follower.leader == Some(from) && self.wants_snapshot(term, position)
+    }
+
+    /// Whether a snapshot that a leader of `term` has begun to send may still be expected: that
+    /// leader may be heard again, and what it sends is not here yet.
+    #[must_use]
+    pub fn wants_snapshot(&self, term: Term, position: Position) -> bool {
         let core = &self.core;
         // A log that contains the snapshot's end may hold entries after it that were acknowledged;
         // the snapshot would take them away, and is not needed.
         let replaces = position.term <= core.term
             && core.commit < position.index
             && !core.log.contains(position);
-        follower.leader == Some(from)
-            && core.term == term
+        core.term == term
             && (replaces || core.fills(position))
             && position.index <= INDEX_MAX
             && core.installing.is_none_or(|installing| installing == position)

@@ -294,15 +294,8 @@ pub enum TableIn {
         /// The journal holds that, and goes on after it; else it is reset next.
         log_kept: bool,
     },
-    /// Throw away what was received of this snapshot. Another one may have begun since.
-    ImportDrop {
-        /// The sender.
-        from: MemberId,
-        /// The sender's term.
-        term: Term,
-        /// The snapshot.
-        position: Position,
-    },
+    /// Throw away what was received: none of it will be installed.
+    ImportDrop,
 }
 
 /// What became of a client's request.

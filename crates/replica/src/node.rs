@@ -84,6 +84,8 @@ pub struct Node {
     member_io: MemberIo,
     outgoing_snapshots: OutgoingSnapshots,
     pace: Pace,
+    /// The snapshot that the table may be receiving: its sender's term, and what it contains.
+    importing: Option<(Term, Position)>,
     /// The snapshot that is replacing this server's state right now.
     installing: Option<Position>,
     /// The new table, between its install and the machine's reload.
@@ -124,6 +126,7 @@ impl Node {
             member_io: MemberIo::default(),
             outgoing_snapshots: OutgoingSnapshots::default(),
             pace: Pace::new(options.snapshot_rate),
+            importing: None,
             installing: None,
             installed: None,
             checkpoint: settled,
@@ -177,6 +180,7 @@ impl Node {
         self.raft.finish(now.instant, &mut output);
         self.emit(now, &mut output, out);
         self.output = output;
+        self.drop_unwanted_import(out);
         self.release(now.instant, out);
         self.stop_if_removed(now.instant, out);
     }

@@ -100,11 +100,7 @@ impl TableLane {
             }
             TableIn::Import { from, chunk } => self.on_chunk(from, chunk, out)?,
             TableIn::Install { position, log_kept } => self.install(position, log_kept, out)?,
-            TableIn::ImportDrop { from, term, position } => {
-                if self.receives(from, term, position) {
-                    self.incoming = None;
-                }
-            }
+            TableIn::ImportDrop => self.incoming = None,
         }
         Ok(())
     }

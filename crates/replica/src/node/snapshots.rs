@@ -89,7 +89,19 @@ impl Node {
         }
         let expected = self.raft.expects_snapshot(from, chunk.term, chunk.position);
         if expected && self.installing.is_none() {
+            self.importing = Some((chunk.term, chunk.position));
             out.push(Hop::Table(TableIn::Import { from, chunk }));
+        }
+    }
+
+    /// Has the table throw away what it has received once nobody will install it: this server has
+    /// got its entries otherwise, or hears another leader. What was sent before in this turn goes
+    /// too: all of that is of this snapshot, or of one that it had superseded.
+    pub(super) fn drop_unwanted_import(&mut self, out: &mut Vec<Hop>) {
+        let Some((term, position)) = self.importing else { return };
+        if self.installing.is_none() && !self.raft.wants_snapshot(term, position) {
+            self.importing = None;
+            out.push(Hop::Table(TableIn::ImportDrop));
         }
     }
 
@@ -106,11 +118,10 @@ impl Node {
         }
         if self.raft.expects_snapshot(from, term, position) {
             self.installing = Some(position);
+            self.importing = self.importing.filter(|newer| *newer != (term, position));
             self.raft.step(now, Input::SnapshotInstalling { position });
             let log_kept = self.raft.keeps_log(position);
             out.push(Hop::Table(TableIn::Install { position, log_kept }));
-        } else {
-            out.push(Hop::Table(TableIn::ImportDrop { from, term, position }));
         }
     }
 

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use kvraft_base::{MemberId, Position, Term};
+use kvraft_raft::{Body, Message};
 
 use super::nodes::{A, B, C, Group};
-use crate::{Frame, NodeIn, NodeOptions, TableIn};
+use crate::{Frame, NodeIn, NodeOptions, TableIn, frame::SnapshotChunk};
 
 /// A leads, and its journal begins after what C has missed.
 fn c_needs_a_snapshot() -> Group {
@@ -76,4 +78,28 @@ fn a_restarted_follower_gets_the_snapshot_again() {
     group.input(A, vec![said(C), said(C), said(C)]);
     assert_eq!(exports(&group).len(), 2, "{:?}", group.table);
     assert!(!is_closed(&group));
+}
+
+/// What a follower has received of a snapshot stays as long as its leader may go on with it, and is
+/// thrown away when another leads: nobody will send the rest.
+#[test]
+fn a_snapshot_that_nobody_will_finish_is_thrown_away() {
+    let mut group = c_needs_a_snapshot();
+    let status = group.nodes[&A].status();
+    let (term, position) = (status.term, status.released);
+    let chunk = SnapshotChunk { term, position, seq: 0, bytes: Bytes::new() };
+    let frame = Frame::SnapshotChunk(chunk).encode();
+    group.input(C, vec![NodeIn::Frame { from: A, frame }]);
+    assert!(matches!(group.table.last(), Some(TableIn::Import { from: A, .. })));
+    // The leader is silent, and may be heard again.
+    group.pass = Box::new(|sent| sent.from != C && sent.to != C);
+    group.advance(Duration::from_secs(3));
+    assert!(!group.follows(C, A));
+    assert!(!group.table.iter().any(|input| matches!(input, TableIn::ImportDrop)));
+    let term = Term(group.nodes[&C].status().term.0 + 1);
+    let notice = Message { from: B, to: C, term, body: Body::SnapshotNotice { position } };
+    let frame = Frame::Raft(vec![notice]).encode();
+    group.input(C, vec![NodeIn::Frame { from: B, frame }]);
+    assert!(group.follows(C, B));
+    assert!(matches!(group.table.last(), Some(TableIn::ImportDrop)), "{:?}", group.table);
 }
