@@ -193,7 +193,7 @@ pub enum Profile {
     Clock,
     /// Members that come and go, leaders that hand over, and what hurts meanwhile.
     Membership,
-    /// Every kind that servers are made to stand.
+    /// Every kind.
     #[default]
     Everything,
 }
@@ -246,6 +246,7 @@ impl Profile {
                 K::Slow,
                 K::Stall,
                 K::SyncError,
+                K::FalseClean,
                 K::WriteError,
                 K::Full,
                 K::Rot,
@@ -278,8 +279,7 @@ impl Profile {
             ],
             Self::Everything => K::ALL,
         };
-        // Recovery believes what reads show, and so does not stand this yet: by name only.
-        kinds.iter().copied().filter(|kind| *kind != K::FalseClean).collect()
+        kinds.iter().copied().collect()
     }
 }
 

@@ -46,6 +46,7 @@ pub(crate) fn recover(
     }
     replay.finish();
     let mut journal = replay.journal(disk, identity, options, &plan)?;
+    write_again(&journal, replay.unproven)?;
     journal.active().file.sync()?;
     if replay.needs_segment {
         journal.begin_segment(
@@ -57,6 +58,21 @@ pub(crate) fn recover(
     }
     notes.append(&mut replay.notes);
     Ok(journal)
+}
+
+/// Writes the batches from `offset` on once more, as they are: the ones that no later batch attests.
+///
+/// A sync that failed in an earlier process may have marked them clean in the system's cache, where
+/// a read finds them though they are not on the disk; a sync alone would then have nothing to do.
+/// Written again they are dirty, whatever came before. All of it lies in whole sectors that get the
+/// bytes they have, so that it may be cut short anywhere.
+fn write_again(journal: &Journal, offset: Option<u64>) -> Result<(), DiskError> {
+    let Some(offset) = offset else { return Ok(()) };
+    let size = usize::try_from(journal.end - offset).expect("segments fit in memory");
+    let file = &journal.active().file;
+    let mut bytes = vec![0; size];
+    file.read_at(offset, &mut bytes)?;
+    file.write_at(offset, &bytes)
 }
 
 /// Removes files that an interrupted step left in the journal's directory; returns their paths.
@@ -191,6 +207,8 @@ struct Replay {
     frozen: Option<Frozen>,
     /// Where the log ends in the newest segment.
     end: u64,
+    /// Where its first batch begins of which no later one says that it was durable.
+    unproven: Option<u64>,
     needs_segment: bool,
     notes: Vec<Note>,
 }
@@ -295,6 +313,9 @@ impl Replay {
                         self.on_gap(&path, at, detail);
                     }
                     strange = None;
+                    if synced < header.sequence {
+                        self.unproven.get_or_insert(offset);
+                    }
                     self.batch(segment, &path, offset, header, &entries);
                 }
                 Part::Broken { offset, header, detail } if self.seen < header.sequence => {

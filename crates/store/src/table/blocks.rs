@@ -21,6 +21,11 @@
 //! all that it refers to: a file that has lost its end is found out when it is opened, before redb
 //! looks for what is gone. It is made less before the file is made shorter.
 //!
+//! What an earlier process has written and failed to sync may be found in the system's cache and not
+//! on the disk, for as long as nobody writes it again. Only the header can refer to such blocks, and
+//! redb writes it anew, and syncs, whenever it opens a file; a sector of checksums that this process
+//! has not written yet is written with the first of its blocks.
+//!
 //! Invariants: checksum 0 means "never written", and such a block must be all zeroes. Checksums are
 //! written before each sync of the file. The first failure is kept: it is what all later ones say.
 //!
@@ -75,13 +80,17 @@ struct Group {
     sums: Vec<u32>,
     /// A bit for each sector of checksums that the file does not have yet.
     dirty: u8,
+    /// A bit for each that this process has written. What it has only read may be clean in the
+    /// system's cache and not on the disk, since an earlier process's sync has failed.
+    written: u8,
 }
 
 impl Group {
     fn set(&mut self, slot: usize, sum: u32) {
-        if self.sums[slot] != sum {
+        let sector = 1 << (slot / SECTOR_SUMS);
+        if self.sums[slot] != sum || self.written & sector == 0 {
             self.sums[slot] = sum;
-            self.dirty |= 1 << (slot / SECTOR_SUMS);
+            self.dirty |= sector;
         }
     }
 
@@ -97,6 +106,7 @@ impl Group {
             }
             file.write_at(offset + (index * SECTOR_BYTES) as u64, &sector)?;
         }
+        self.written |= self.dirty;
         self.dirty = 0;
         Ok(())
     }
@@ -274,7 +284,7 @@ impl Blocks {
                 self.file.read_at(group_offset(number), &mut page)?;
                 let words = page.chunks_exact(4);
                 let sums = words.map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect();
-                Ok(missing.insert(Group { sums, dirty: 0 }))
+                Ok(missing.insert(Group { sums, dirty: 0, written: 0 }))
             }
         }
     }
