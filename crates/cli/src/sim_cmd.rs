@@ -13,7 +13,9 @@ use std::{
 };
 
 use clap::Args;
-use kvraft_sim::{Choices, FaultChoice, Profile, Report, Scenario, record_scenario, run_scenario};
+use kvraft_sim::{
+    Choices, FaultChoice, FaultKind, Profile, Report, Scenario, record_scenario, run_scenario,
+};
 use serde_json::{Value, json};
 
 use plan_files::Origin;
@@ -74,11 +76,14 @@ pub(crate) struct SimArgs {
     /// Faults that a seed may draw
     #[arg(long, default_value = "everything", value_parser = profiles())]
     profile: String,
-    /// Faults in every seed (NAME) and in none (-NAME), separated by commas: crash, power, kill,
-    /// rolling, fuse, pause, suspend, jump, drift, slow, stall, sync-error, write-error, full,
-    /// disconnect, partition, block, clog, loss, duplicate, reorder, corrupt, rot, members, regrow,
-    /// transfer, replace, stop, usurp, read-error, misdirect, lost-write
-    #[arg(long, value_name = "NAMES", allow_hyphen_values = true, value_parser = parse_faults)]
+    // Its help names them all.
+    #[arg(
+        long,
+        value_name = "NAMES",
+        help = faults_help(),
+        allow_hyphen_values = true,
+        value_parser = parse_faults
+    )]
     faults: Option<String>,
     /// Simulate only the I-th of N equal parts of the seeds, as in 1/4
     #[arg(long, value_name = "I/N", requires = "seeds", value_parser = sweep::parse_shard)]
@@ -145,6 +150,12 @@ pub(crate) struct SimArgs {
 fn profiles() -> clap::builder::PossibleValuesParser {
     let names: Vec<_> = Profile::ALL.iter().map(|profile| profile.name()).collect();
     clap::builder::PossibleValuesParser::new(names)
+}
+
+fn faults_help() -> String {
+    let names: Vec<_> = FaultKind::ALL.iter().map(|kind| kind.name()).collect();
+    let what = "Faults in every seed (NAME) and in none (-NAME), separated by commas";
+    format!("{what}: {}", names.join(", "))
 }
 
 fn parse_faults(text: &str) -> Result<String, String> {

@@ -154,6 +154,11 @@ impl Client {
         self.operations.is_empty() && self.current.is_none()
     }
 
+    /// How many operations are left to do, the present one included.
+    pub(crate) fn left(&self) -> usize {
+        self.operations.len() + usize::from(self.current.is_some())
+    }
+
     /// The only server it asks, if it is pinned to one.
     pub(crate) fn pinned_to(&self) -> Option<MemberId> {
         self.is_pinned.then(|| self.places[self.home.0])

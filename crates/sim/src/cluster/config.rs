@@ -259,6 +259,17 @@ impl ClusterConfig {
         Duration::from_millis(500)
     }
 
+    /// A server's edge gives a request up after this, as that of a real server does.
+    pub(crate) fn request_time_max(&self) -> Duration {
+        Duration::from_secs(5) + self.election_timeout * 2
+    }
+
+    /// What may be applied and not settled: at least a whole checkpoint, as servers demand it of
+    /// their settings, or the table would only be written at the checkpoints' pace.
+    pub(crate) fn overlay_size_bytes_max(&self) -> usize {
+        self.overlay_size_bytes_max.max(self.checkpoint_size_bytes)
+    }
+
     pub(crate) fn disk_costs(&self, prng: &mut Prng) -> DiskCosts {
         if self.free_disks { DiskCosts::FREE } else { DiskCosts::draw(prng) }
     }
@@ -295,7 +306,7 @@ impl ClusterConfig {
             machine: MachineOptions {
                 checkpoint_size_bytes: self.checkpoint_size_bytes,
                 checkpoint_interval: self.checkpoint_interval,
-                overlay_size_bytes_max: self.overlay_size_bytes_max,
+                overlay_size_bytes_max: self.overlay_size_bytes_max(),
                 // A few records and entries a turn, so that most work takes several.
                 slice_size_bytes: 16 * 1024,
                 apply_count_max: 16,

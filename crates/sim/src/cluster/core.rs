@@ -171,10 +171,11 @@ impl World {
                 .is_quorum(|id| status(&id).is_some_and(|status| status.leader == Some(leader)))
     }
 
-    /// Nobody in the core was served in time.
-    pub(crate) fn no_progress(&self) -> Violation {
+    /// Nobody in the core was served in time, which was `after`.
+    pub(crate) fn no_progress(&self, after: Duration) -> Violation {
         let core: Vec<_> = self.core.iter().map(ToString::to_string).collect();
-        let detail = format!("servers {} are well: {}", core.join(", "), self.describe_state());
+        let detail =
+            format!("servers {} are well: {}", core.join(", "), self.describe_state(after));
         Violation::new(Check::Progress, detail)
     }
 }

@@ -199,7 +199,9 @@ impl World {
         if let Some(recording) = &mut self.recording {
             recording.on_world(self.now, "Operator", format!("asks server{id}: {wanted:?}"));
         }
-        let ticket = self.server(id).ticket(Waiter::Operator(request));
+        let server = self.server(id);
+        let (boot, ticket) = (server.boot, server.ticket(Waiter::Operator(request)));
+        self.give_up_at_edge(id, boot, ticket);
         let request = match wanted {
             Wanted::Change(changes) => ClientRequest::ChangeMembers(changes),
             Wanted::Transfer(to) => ClientRequest::Transfer { to },

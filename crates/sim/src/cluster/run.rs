@@ -33,6 +33,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// slowest drawn disks and links need tens of election timeouts for a backlog.
 const CONVERGENCE_MAX: Duration = Duration::from_secs(120);
 
+/// Beyond that, a client that has more to do gets so long for each operation: in long runs some
+/// find out that they cannot reach their server only when it is over, with most of their work left.
+const OPERATION_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// The search takes this much of a history.
 const SEARCH_EVENT_COUNT_MAX: usize = 600;
 
@@ -202,10 +206,11 @@ impl World {
         self.run_until(may_go_on, |world| faults_until <= world.now)?;
         let mut core_prng = self.core_prng.clone();
         self.begin_core(&mut core_prng);
-        let limit = self.now + CONVERGENCE_MAX;
+        let time = self.time_to_serve();
+        let limit = self.now + time;
         self.run_until(may_go_on, |world| limit <= world.now || world.has_core_progressed())?;
         if !self.has_core_progressed() {
-            return Err(self.no_progress());
+            return Err(self.no_progress(time));
         }
         self.stay_broken(may_go_on)?;
         self.end_plan();
@@ -213,13 +218,21 @@ impl World {
         for id in self.server_ids() {
             self.mend(id);
         }
-        let limit = self.now + CONVERGENCE_MAX;
+        let time = self.time_to_serve();
+        let limit = self.now + time;
         self.run_until(may_go_on, |world| limit <= world.now || world.has_converged())?;
         if !self.has_converged() {
-            return Err(Violation::new(Check::Convergence, self.describe_state()));
+            return Err(Violation::new(Check::Convergence, self.describe_state(time)));
         }
         self.stay_well(may_go_on)?;
         self.judge()
+    }
+
+    /// How long it may take until everybody is served: clients do one operation after another, so
+    /// the one with the most left tells.
+    fn time_to_serve(&self) -> Duration {
+        let left = self.clients.values().map(super::clients::Client::left).max().unwrap_or(0);
+        CONVERGENCE_MAX.max(OPERATION_TIME_MAX * u32::try_from(left).unwrap_or(u32::MAX))
     }
 
     pub(crate) fn server_ids(&self) -> Vec<MemberId> {
@@ -276,11 +289,10 @@ impl World {
             && members.ids().iter().all(|id| is_lost(id) || has_all(id))
     }
 
-    pub(crate) fn describe_state(&self) -> String {
+    pub(crate) fn describe_state(&self, after: Duration) -> String {
         let end = self.checks.agreed().len();
         let (_, members) = self.checks.agreed_members();
-        let mut text =
-            format!("after {CONVERGENCE_MAX:?} {end} entries are agreed on, members {members};");
+        let mut text = format!("after {after:?} {end} entries are agreed on, members {members};");
         for server in self.servers.values() {
             match &server.lanes {
                 None => text.push_str(&format!(" server {} is down;", server.id)),

@@ -39,6 +39,9 @@ impl World {
         if !self.config.is_steady {
             return Ok(());
         }
+        // What nobody waits for any more is given up by then.
+        let until = self.now + self.config.request_time_max();
+        self.run_until(may_go_on, |world| until <= world.now)?;
         let ids = self.members_in_use();
         let found = ids.into_iter().find_map(|id| self.leak_of(id));
         found.map_or(Ok(()), |detail| Err(Violation::new(Check::NothingLeaks, detail)))

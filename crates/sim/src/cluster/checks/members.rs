@@ -105,6 +105,10 @@ impl Checks {
         self.check_counting(status, term_at_commit, [&before.1, &after.1]);
         self.check_own_term(status, term_at_commit);
         self.check_in_force(status, &after);
+        // Who stood still may find in one turn that its entry is committed, change the members and
+        // step down: at the end of the turn it leads no more.
+        let own = |term: &Term| appended.iter().any(|(position, _)| position.term == *term);
+        self.settled_terms.extend(term_at_commit.filter(own));
         let steps = appended.into_iter().map(|(position, next)| {
             let before = self.check_change(status.id, position, &next);
             ConfigStep { position, before, next }

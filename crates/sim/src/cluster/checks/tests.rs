@@ -230,6 +230,19 @@ fn change_waits_for_an_own_commit() {
     scene.breaks(Check::ChangeAfterOwnCommit);
 }
 
+/// In one turn a leader may commit in its term, change the members, and step down.
+#[test]
+fn change_may_be_the_last_act_of_a_leader() {
+    let mut scene = Scene::new();
+    scene.append(1, None);
+    scene.sync(&[1, 2, 3], 1);
+    scene.in_force = plain(&[1, 2, 3, 4]);
+    let status = Status { role: RoleName::Follower, ..scene.status(1, 2, 1) };
+    let change = write(2, 1, Some(&scene.in_force));
+    scene.checks.on_turn(&status, Some(Term(1)), &[&change]);
+    scene.is_clean();
+}
+
 /// Two voters at once need the joint step; so does a swap of one for another.
 #[test]
 fn larger_steps_are_joint() {

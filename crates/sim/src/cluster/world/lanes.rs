@@ -173,7 +173,7 @@ impl World {
             ),
             LaneId::Machine => {
                 let size = lanes.machine.kv().overlay_size_bytes();
-                let most = self.config.overlay_size_bytes_max;
+                let most = self.config.overlay_size_bytes_max();
                 self.sometimes.overlay_full += u64::from(most <= size);
                 bounded("bytes that are not settled", size, most + ENTRY_EFFECT_SIZE_BYTES_MAX)
             }

@@ -69,6 +69,17 @@ impl World {
         self.evidence.sent.insert((id, boot, ticket), Sent { name, failed: false });
         let request = request_of(&attempt, origin, wall_ms);
         self.deliver_to(id, HOP, LaneIn::Node(NodeIn::Client { ticket, request }));
+        if !self.clients.get(&client).is_some_and(|client| client.waits_for(number)) {
+            // The end of the stream was on its way before it.
+            self.give_up_at_edge(id, boot, ticket);
+        }
+    }
+
+    /// A server's edge waits for no outcome for ever: a request of which nobody says that it is over
+    /// is cancelled there after a while.
+    pub(crate) fn give_up_at_edge(&mut self, server: MemberId, boot: u64, ticket: Ticket) {
+        let time_max = self.config.request_time_max();
+        self.after(time_max, Happening::Cancel { server, boot, ticket });
     }
 
     pub(super) fn send_reply(&mut self, id: MemberId, reply: Reply) {
@@ -198,7 +209,11 @@ impl World {
         });
         if let Some((server, boot, ticket)) = waited {
             let ends = (Endpoint::Client(id), Endpoint::Server(server));
-            for at in self.network.send(self.now, ends.0, ends.1, 0, &mut self.net_prng) {
+            let arrivals = self.network.send(self.now, ends.0, ends.1, 0, &mut self.net_prng);
+            if arrivals.is_empty() {
+                self.give_up_at_edge(server, boot, ticket);
+            }
+            for at in arrivals {
                 self.heap.push(at, Happening::Cancel { server, boot, ticket });
             }
         }
