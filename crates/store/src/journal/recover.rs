@@ -60,7 +60,7 @@ pub(crate) fn recover(
     Ok(journal)
 }
 
-/// Writes the batches from `offset` on once more, as they are: the ones that no later batch attests.
+/// Writes the batches from `offset` on once more, as they are: those that no later batch attests.
 ///
 /// A sync that failed in an earlier process may have marked them clean in the system's cache, where
 /// a read finds them though they are not on the disk; a sync alone would then have nothing to do.

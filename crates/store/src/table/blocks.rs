@@ -21,10 +21,10 @@
 //! all that it refers to: a file that has lost its end is found out when it is opened, before redb
 //! looks for what is gone. It is made less before the file is made shorter.
 //!
-//! What an earlier process has written and failed to sync may be found in the system's cache and not
-//! on the disk, for as long as nobody writes it again. Only the header can refer to such blocks, and
-//! redb writes it anew, and syncs, whenever it opens a file; a sector of checksums that this process
-//! has not written yet is written with the first of its blocks.
+//! What an earlier process has written and failed to sync may be found in the system's cache and
+//! not on the disk, for as long as nobody writes it again. Only the header can refer to such
+//! blocks, and redb writes it anew, and syncs, whenever it opens a file; a sector of checksums that
+//! this process has not written yet is written with the first of its blocks.
 //!
 //! Invariants: checksum 0 means "never written", and such a block must be all zeroes. Checksums are
 //! written before each sync of the file. The first failure is kept: it is what all later ones say.

@@ -75,8 +75,8 @@ impl World {
         }
     }
 
-    /// A server's edge waits for no outcome for ever: a request of which nobody says that it is over
-    /// is cancelled there after a while.
+    /// A server's edge waits for no outcome for ever: a request of which nobody says that it is
+    /// over is cancelled there after a while.
     pub(crate) fn give_up_at_edge(&mut self, server: MemberId, boot: u64, ticket: Ticket) {
         let time_max = self.config.request_time_max();
         self.after(time_max, Happening::Cancel { server, boot, ticket });
