@@ -251,6 +251,11 @@ impl Writer {
         self
     }
 
+    /// Begins anew, in the same memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
     /// What has been written so far.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {

@@ -1,6 +1,7 @@
 //! Log entries, positions and hard state.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Index, MemberId, Term, WriteId,
@@ -10,7 +11,9 @@ use crate::{
 
 /// An index together with the term of the entry there: names a whole log prefix (log matching,
 /// Raft §5.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Position {
     /// Term of the entry. Ordered first, as in Raft's up-to-date comparison (§5.4.1).
     pub term: Term,
@@ -51,7 +54,7 @@ impl std::fmt::Display for Position {
 }
 
 /// What an entry's payload is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum EntryKind {
     /// Nothing: a new leader's first entry of its term (Raft §8).
     Noop,
@@ -90,7 +93,7 @@ impl EntryKind {
 ///
 /// Its checksum is made where it enters the log and carried through journal, wire and read-back, so
 /// that damage anywhere on the way is seen.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Entry {
     /// Term of the leader that appended it.
     pub term: Term,
@@ -99,6 +102,7 @@ pub struct Entry {
     /// What the payload is.
     pub kind: EntryKind,
     /// Opaque to consensus.
+    #[serde(with = "crate::thin::field")]
     pub payload: Bytes,
     /// CRC-32C over all the above.
     pub checksum: u32,
@@ -170,7 +174,7 @@ impl Entry {
 ///
 /// `commit` is a hint that speeds recovery up and lets it refuse to cut what was committed; it may
 /// lag behind the truth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HardState {
     /// Latest term seen. Never goes back.
     pub term: Term,

@@ -2,11 +2,25 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Defines a `u64` newtype with the conversions and the plain `Display` that all ids share.
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(
+            Clone,
+            Copy,
+            Debug,
+            Default,
+            PartialEq,
+            Eq,
+            PartialOrd,
+            Ord,
+            Hash,
+            Serialize,
+            Deserialize,
+        )]
         pub struct $name(pub u64);
 
         impl $name {
@@ -85,7 +99,9 @@ id!(
 /// The store's version: one per mutating transaction. A fresh store is at 1 (as etcd's).
 ///
 /// Signed because etcd's API is: negative values arrive from clients and mean "latest".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Revision(pub i64);
 
 impl fmt::Display for Revision {

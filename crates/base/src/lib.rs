@@ -18,6 +18,7 @@ pub mod limits;
 mod members;
 mod prng;
 mod table;
+pub mod thin;
 mod time;
 
 pub use checksum::{checksum, checksum_append, checksum_seeded};

@@ -24,6 +24,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     MemberId,
@@ -424,6 +425,19 @@ impl fmt::Display for Members {
             |learner: &Learner| format!("{}{}", learner.id, if learner.promote { "+" } else { "" });
         let learners: Vec<String> = self.learners.iter().map(text).collect();
         write!(f, " learners ({})", learners.join(" "))
+    }
+}
+
+/// As its own encoding, which no list that breaks an invariant gets through.
+impl Serialize for Members {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.encode().serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::decode(Bytes::deserialize(from)?).map_err(D::Error::custom)
     }
 }
 

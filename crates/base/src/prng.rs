@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// xoshiro256** (Blackman and Vigna 2018), seeded through SplitMix64. Not for secrets.
 ///
 /// One stream per concern: [`Prng::fork`] derives streams that do not disturb each other, so adding
 /// a draw in one place leaves the others as they were.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Prng {
     state: [u64; 4],
 }

@@ -3,11 +3,12 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::{Position, disk::DiskError};
 
 /// The tables of a store. Numbers are part of the file format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum TableId {
     /// 17-byte revision key → protobuf `KeyValue`, as etcd's backend has it.
     Records,
@@ -31,7 +32,7 @@ impl TableId {
 }
 
 /// One change to a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TableOp {
     /// Set `key` to `value`.
     Put {

@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use comfy_table::{Table, presets};
 use kvraft_base::{ClusterId, MemberId};
-use kvraft_server::{ConfigFile, MemberConfig, ServerConfig, parse_time};
+use kvraft_server::{ConfigFile, MemberConfig, ServerConfig, parse_size_or_off, parse_time};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 pub(crate) use self::place::new_cluster_id;
@@ -68,6 +68,10 @@ pub(crate) struct ClusterArgs {
     /// Which events servers log: error, warn, info, debug, trace, or a filter
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log_level: String,
+    /// Keep what each server is given in a ring of this size, for kvraft replay; or off
+    /// [default: off]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size_or_off)]
+    flight_recorder: Option<u64>,
     /// DANGER, for tests: what was not fsynced is lost when a server is killed
     #[arg(long)]
     volatile_disk: bool,
@@ -163,6 +167,7 @@ fn write_config(member: &Member, all: &[Member], place: &Place, args: &ClusterAr
     config.heartbeat_interval = args.heartbeat_interval.unwrap_or(config.heartbeat_interval);
     config.election_timeout = args.election_timeout.unwrap_or(config.election_timeout);
     config.volatile_disk = args.volatile_disk;
+    config.flight_recorder = args.flight_recorder.unwrap_or(config.flight_recorder);
     config.log_format = args.log_format.into();
     config.log_level = args.log_level.clone();
     config.members = all

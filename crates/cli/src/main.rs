@@ -14,6 +14,7 @@ mod move_leader_cmd;
 mod noop_server;
 mod prompt;
 mod recover_cmd;
+mod replay_cmd;
 mod replication_test_cmd;
 mod server_cmd;
 mod signals;
@@ -51,6 +52,7 @@ enum Command {
     ReplicationTest(replication_test_cmd::ReplicationTestArgs),
     Log(log_cmd::LogArgs),
     Recover(recover_cmd::RecoverArgs),
+    Replay(replay_cmd::ReplayArgs),
     Sim(sim_cmd::SimArgs),
     Check(check_cmd::CheckArgs),
     Trace(trace_cmd::TraceArgs),
@@ -99,6 +101,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::ReplicationTest(args) => block_on(done(replication_test_cmd::run(args))),
         Command::Log(args) => log_cmd::run(&args),
         Command::Recover(args) => block_on(recover_cmd::run(args)),
+        Command::Replay(args) => Ok(replay_cmd::run(&args)),
         Command::Sim(args) => Ok(sim_cmd::main(&args)),
         Command::Check(args) => check_cmd::run(&args),
         Command::Trace(args) => trace_cmd::run(&args),

@@ -14,7 +14,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use kvraft_server::{
-    ConfigFile, LogFormat, MemberConfig, MemberEntry, Server, ServerConfig, StartError, parse_time,
+    ConfigFile, LogFormat, MemberConfig, MemberEntry, Server, ServerConfig, StartError,
+    flush_flight_recorders, parse_size_or_off, parse_time,
 };
 use kvraft_store::Identity;
 use tokio::io::AsyncReadExt as _;
@@ -113,6 +114,10 @@ pub(crate) struct ServerArgs {
     /// Which events are logged: error, warn, info, debug, trace, or a filter
     #[arg(long, value_name = "FILTER")]
     log_level: Option<String>,
+    /// Keep what the server is given in a ring of this size, for kvraft replay; or off
+    /// [default: off]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size_or_off)]
+    flight_recorder: Option<u64>,
     /// DANGER, for tests: what was not fsynced is lost when this process is killed
     #[arg(long)]
     volatile_disk: bool,
@@ -213,6 +218,7 @@ fn overlay(args: &ServerArgs) -> Result<ConfigFile> {
     file.log_format = args.log_format.map_or(file.log_format, Into::into);
     file.log_level = args.log_level.clone().unwrap_or(file.log_level);
     file.coord = args.coord.clone().or(file.coord);
+    file.flight_recorder = args.flight_recorder.unwrap_or(file.flight_recorder);
     file.volatile_disk |= args.volatile_disk;
     if !args.initial_cluster.is_empty() {
         file.members.clone_from(&args.initial_cluster);
@@ -369,6 +375,7 @@ fn end_process_on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         print(panic);
+        flush_flight_recorders();
         std::process::abort();
     }));
 }

@@ -10,10 +10,12 @@
 
 use std::{collections::BTreeMap, ops::Bound};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{rev_key::RevKey, span::Span};
 
 /// One change to one key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Change {
     /// Which.
     pub(crate) rev: RevKey,
@@ -33,7 +35,7 @@ impl Change {
 }
 
 /// Where the newest generation of a key stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Generation {
     /// Main revision at which it was created.
     pub(crate) create_revision: i64,
@@ -42,7 +44,7 @@ pub(crate) struct Generation {
 }
 
 /// All changes of one key that have not been compacted away.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct History {
     changes: Vec<Change>,
     /// Of the last change that was not a tombstone.
@@ -63,7 +65,7 @@ impl History {
 }
 
 /// The histories of all keys.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Index {
     keys: BTreeMap<Box<[u8]>, History>,
     live_count: u64,

@@ -7,6 +7,7 @@ use kvraft_base::{
     Checkpoint, Damage, Entry, EntryKind, META_MEMBERS, Members, Position, Reader, Records,
     Revision, TableId, TableOp, checksum,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     command::{Command, Header, Origin, SessionOp},
@@ -26,7 +27,7 @@ use crate::{
 ///
 /// Invariant: two values that applied the same entries are equal, also if one of them was settled
 /// to a table and loaded from there; [`Kv::state_hash`] tells.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Kv {
     pub(crate) meta: Meta,
     pub(crate) members: Option<Members>,

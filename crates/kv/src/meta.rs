@@ -5,9 +5,10 @@
 
 use bytes::Bytes;
 use kvraft_base::{DecodeError, META_APPLIED, Position, Reader, TableId, TableOp, Writer};
+use serde::{Deserialize, Serialize};
 
 /// The single values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Meta {
     /// The last entry applied.
     pub(crate) applied: Position,

@@ -14,11 +14,12 @@ use std::{
 
 use bytes::Bytes;
 use kvraft_base::{Damage, Index, Position, Records, TableId, TableOp};
+use serde::{Deserialize, Serialize};
 
 use crate::meta::Meta;
 
 /// What one entry changed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Batch {
     pub(crate) meta: Meta,
     /// Set when the entry was a configuration: its encoding.
@@ -28,7 +29,7 @@ pub(crate) struct Batch {
 }
 
 /// A row as the newest batch that touches it leaves it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Slot {
     /// The entry that touched it last.
     index: Index,
@@ -40,7 +41,7 @@ struct Slot {
 type VisitSlot<'a> = dyn FnMut(&[u8], Option<&[u8]>) -> ControlFlow<()> + 'a;
 
 /// The queue and its view.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Overlay {
     batches: VecDeque<Batch>,
     view: BTreeMap<TableId, BTreeMap<Bytes, Slot>>,

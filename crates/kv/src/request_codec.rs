@@ -3,10 +3,12 @@
 //! Invariants: decoding is bounded in memory by the input and in depth by [`DEPTH_MAX`]; it never
 //! panics.
 
+use bytes::Bytes;
 use kvraft_base::{ClientId, DecodeError, Reader, Revision, Writer, limits};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::request::{
-    CompactRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest,
+    CompactRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest, Query,
     RangeRequest, Request, RequestOp, SortOrder, SortTarget, TxnRequest,
 };
 
@@ -53,6 +55,54 @@ impl Request {
             KIND_CLOSE_SESSION => Self::CloseSession { client: ClientId(reader.u64("client")?) },
             other => return Err(unknown("command kind", other)),
         })
+    }
+}
+
+impl Query {
+    /// Appends the encoding: for what is recorded, never for the log.
+    pub fn encode(&self, writer: &mut Writer) {
+        match self {
+            Self::Range(range) => range.encode(writer.u8(1)),
+            Self::Txn(txn) => txn.encode(writer.u8(2)),
+            Self::HashKv { revision } => {
+                writer.u8(3).i64(revision.0);
+            }
+            Self::Hash => {
+                writer.u8(4);
+            }
+        }
+    }
+
+    /// Reads a query back.
+    ///
+    /// # Errors
+    /// Any [`DecodeError`].
+    pub fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(match reader.u8("query kind")? {
+            1 => Self::Range(RangeRequest::decode(reader)?),
+            2 => Self::Txn(TxnRequest::decode(reader, 1)?),
+            3 => Self::HashKv { revision: Revision(reader.i64("hash revision")?) },
+            4 => Self::Hash,
+            other => return Err(unknown("query kind", other)),
+        })
+    }
+}
+
+/// As its own encoding, which is bounded in depth.
+impl Serialize for Query {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut writer = Writer::new();
+        self.encode(&mut writer);
+        writer.finish().serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Query {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut reader = Reader::new(Bytes::deserialize(from)?);
+        let query = Self::decode(&mut reader).map_err(D::Error::custom)?;
+        reader.finish().map_err(D::Error::custom)?;
+        Ok(query)
     }
 }
 

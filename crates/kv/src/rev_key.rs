@@ -11,9 +11,10 @@
 
 use bytes::Bytes;
 use kvraft_base::{DecodeError, Reader, Writer};
+use serde::{Deserialize, Serialize};
 
 /// Names one change: main revision of the transaction and place within it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct RevKey {
     /// Revision of the transaction. At least 2.
     pub(crate) main: i64,

@@ -23,6 +23,7 @@ use bytes::Bytes;
 use kvraft_base::{
     ClientId, Damage, DecodeError, Index, OpId, Reader, Records, TableId, Writer, checksum,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     command::SessionOp,
@@ -54,7 +55,7 @@ const RESULT_OVERHEAD_BYTES: u64 = 64;
 const EXPIRE_COUNT_MAX: usize = 16;
 
 /// A result in the window. The bytes are in overlay or table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kept {
     size_bytes: u32,
     checksum: u32,
@@ -71,7 +72,7 @@ impl Kept {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Session {
     ttl_ms: u64,
     /// The replicated clock at which it ends. Invariant: the same as in `Sessions::expiries`.
@@ -94,7 +95,7 @@ pub(crate) enum Admission {
 }
 
 /// All sessions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sessions {
     sessions: BTreeMap<ClientId, Session>,
     expiries: BTreeSet<(u64, ClientId)>,

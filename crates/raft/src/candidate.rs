@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use kvraft_base::{Index, Instant, MemberId, Position, Term};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Body, IgnoreReason,
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// What only a (pre-)candidate knows.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Campaign {
     /// Answers so far, the own one included once it counts.
     pub(crate) answers: BTreeMap<MemberId, bool>,

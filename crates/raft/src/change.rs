@@ -10,9 +10,11 @@
 //!   a server in common (Ongaro 2014, §4.1), which is all that the joint step is for;
 //! - an id that was used once is never added again.
 
+use bytes::Bytes;
 use kvraft_base::{
     DecodeError, MemberId, MemberInfo, Members, MembersDraft, MembersError, Reader, Writer, limits,
 };
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 pub use update::InfoUpdate;
 
@@ -103,6 +105,24 @@ pub enum ChangeError {
     /// What would result cannot be a configuration.
     #[error(transparent)]
     Impossible(#[from] MembersError),
+}
+
+/// As its own encoding.
+impl Serialize for Change {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut writer = Writer::new();
+        self.encode(&mut writer);
+        writer.finish().serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Change {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut reader = Reader::new(Bytes::deserialize(from)?);
+        let change = Self::decode(&mut reader).map_err(D::Error::custom)?;
+        reader.finish().map_err(D::Error::custom)?;
+        Ok(change)
+    }
 }
 
 impl Change {

@@ -7,11 +7,12 @@
 use std::time::Duration;
 
 use kvraft_base::{Entry, EntryKind, HardState, Index, MemberId, Members, Position, Term, limits};
+use serde::{Deserialize, Serialize};
 
 use crate::LeaseReads;
 
 /// Timings and bounds of one server.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Config {
     /// This server. Never 0, never reused.
     pub id: MemberId,

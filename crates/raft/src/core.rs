@@ -11,6 +11,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use kvraft_base::{
     Entry, EntryKind, HardState, Index, Instant, MemberId, Members, Position, Prng, Term, Write,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Body, Config, Event, IgnoreReason, Membership, Message, Output, Start, log::Log,
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// See the module.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) prng: Prng,
@@ -57,6 +58,8 @@ pub(crate) struct Core {
     pub(crate) transfer: Option<Transfer>,
     next_fetch: u64,
     next_context: u64,
+    /// Empty between turns.
+    #[serde(skip)]
     pub(crate) outbox: Output,
 }
 

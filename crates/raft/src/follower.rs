@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use kvraft_base::{Entry, EntryKind, Index, Instant, MemberId, Members, Position, Term, limits};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     AppendOutcome, Body, Event, IgnoreReason, Refusal,
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// What only a follower knows.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Follower {
     pub(crate) leader: Option<MemberId>,
     /// When the leader was last heard.

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use kvraft_base::{Entry, EntryKind, Index, Instant, MemberId, Position, limits};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     AppendOutcome, Body, Event, Fetch, IgnoreReason, PeerStatus, Refusal, SnapshotRequest,
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// What only a leader knows.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Leader {
     /// The other members, and for a while those who have left.
     pub(crate) progress: BTreeMap<MemberId, Progress>,

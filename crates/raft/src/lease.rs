@@ -19,9 +19,10 @@
 use std::{collections::VecDeque, time::Duration};
 
 use kvraft_base::Instant;
+use serde::{Deserialize, Serialize};
 
 /// How a leader may answer reads without asking a majority.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaseReads {
     /// Greatest difference in rate between any two clocks of the group, in parts per million.
     pub drift_ppm_max: u32,
@@ -39,7 +40,7 @@ impl LeaseReads {
 }
 
 /// A leader's lease. Without [`LeaseReads`] no round is ever noted, and it never holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Lease {
     /// Rounds that are not confirmed yet, by number, and when each was sent. Oldest first.
     sent: VecDeque<(u64, Instant)>,

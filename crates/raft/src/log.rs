@@ -14,10 +14,11 @@
 
 use std::collections::VecDeque;
 
-use kvraft_base::{Entry, Index, Position, Term};
+use kvraft_base::{Entry, EntryKind, Index, Position, Term, thin};
+use serde::{Deserialize, Serialize};
 
 /// See the module.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Log {
     /// Just before the journal's first entry.
     released: Position,
@@ -59,6 +60,25 @@ impl Log {
             last: position,
             window: VecDeque::new(),
             window_size_bytes: 0,
+        }
+    }
+
+    /// The same log, with zeroes for the payloads of commands up to `upto`.
+    pub(crate) fn thinned(&self, upto: Index) -> Self {
+        let thin = |entry: &Entry| {
+            let thin = entry.index <= upto && entry.kind == EntryKind::Command;
+            if !thin {
+                return entry.clone();
+            }
+            let Entry { term, index, kind, ref payload, checksum } = *entry;
+            Entry { term, index, kind, payload: thin::zeroes(payload.len()), checksum }
+        };
+        Self {
+            released: self.released,
+            runs: self.runs.clone(),
+            last: self.last,
+            window: self.window.iter().map(thin).collect(),
+            window_size_bytes: self.window_size_bytes,
         }
     }
 

@@ -11,9 +11,10 @@
 //! little-endian; positions are term then index; options are a byte 0 or 1 and the value.
 
 use kvraft_base::{DecodeError, Entry, Index, MemberId, Position, Reader, Term, Writer};
+use serde::{Deserialize, Serialize};
 
 /// One message between two servers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message {
     /// Sender.
     pub from: MemberId,
@@ -26,7 +27,7 @@ pub struct Message {
 }
 
 /// What a message says.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Body {
     /// Would you vote for me? Changes nothing at the receiver (Ongaro 2014, §9.6).
     PreVoteRequest {
@@ -118,7 +119,7 @@ pub enum Body {
 }
 
 /// How an Append was received.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AppendOutcome {
     /// The log matches the leader's up to here and is durable.
     Accepted {

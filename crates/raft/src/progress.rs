@@ -16,11 +16,12 @@
 use std::{collections::VecDeque, time::Duration};
 
 use kvraft_base::{Index, Instant, Position};
+use serde::{Deserialize, Serialize};
 
 use crate::{Config, PeerState};
 
 /// See the module.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// Greatest position known to match and to be durable at the follower.
     pub(crate) matched: Position,
@@ -40,7 +41,7 @@ pub(crate) struct Progress {
 }
 
 /// How a follower is sent to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum State {
     Probe(Search),
     Replicate { inflight: Inflight, fetch: Option<u64> },
@@ -115,7 +116,7 @@ impl Progress {
 /// The follower's hint skips whole terms where that is possible. Where terms alternate it skips
 /// little, so successive conflicts step back by 1, 2, 4, … from the hint; once something matches,
 /// the gap is halved until it is small enough to be sent.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Search {
     /// Known to match.
     low: Index,
@@ -224,7 +225,7 @@ impl Search {
 }
 
 /// Appends under way to one follower, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Inflight {
     appends: VecDeque<Flight>,
     size_bytes: usize,
@@ -233,7 +234,7 @@ pub(crate) struct Inflight {
     catch_up: Option<(Index, Instant)>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Flight {
     last: Index,
     size_bytes: usize,

@@ -16,11 +16,12 @@
 use std::collections::VecDeque;
 
 use kvraft_base::{Index, WriteId};
+use serde::{Deserialize, Serialize};
 
 use crate::message::Message;
 
 /// See the module.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Promises {
     issued: WriteId,
     done: WriteId,
@@ -37,14 +38,14 @@ pub(crate) struct Promises {
     held: Vec<Promise>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Outstanding {
     id: WriteId,
     /// Last index that its completion vouches for.
     last: Index,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Promise {
     needs: WriteId,
     /// Last index that it vouches for; 0 for votes.

@@ -15,22 +15,23 @@
 use std::collections::BTreeMap;
 
 use kvraft_base::{EntryKind, Index, Instant, MemberId, Members, Position, Term, Ticket};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Body, Config, Event, IgnoreReason, Input, Message, Output, PeerStatus, Refusal, RoleName,
     Start, StartError, Status, candidate::Campaign, core::Core, follower::Follower, leader::Leader,
-    reads::Reader,
+    log::Log, reads::Reader,
 };
 
 /// One server of a Raft group, without IO.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Raft {
     pub(crate) core: Core,
     pub(crate) role: Role,
 }
 
 /// What a server is at the moment, and what only that role knows.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Role {
     Follower(Follower),
     PreCandidate(Campaign),
@@ -161,6 +162,35 @@ impl Raft {
             leader.lease.doubt();
         }
         self.core.now = self.core.now.max(now);
+    }
+
+    /// The same server for a recording: zeroes stand for the payloads of commands that the machine
+    /// has applied, which are as long, and which nothing here looks into.
+    #[must_use]
+    pub fn thinned(&mut self) -> Self {
+        // Taken out meanwhile, so that payloads are not shared only to be dropped.
+        let log = std::mem::replace(&mut self.core.log, Log::at(Position::ZERO));
+        let mut copy = self.clone();
+        copy.core.log = log.thinned(self.core.applied);
+        self.core.log = log;
+        copy
+    }
+
+    /// What tells one state from another at the price of a few numbers: not all of it.
+    #[must_use]
+    pub fn digest_parts(&self) -> [u64; 9] {
+        let core = &self.core;
+        [
+            core.term.0,
+            core.vote.map_or(0, |vote| vote.0),
+            self.role.name() as u64,
+            self.leader().map_or(0, |leader| leader.0),
+            core.log.last().index.0,
+            core.commit.0,
+            core.promises.durable().0,
+            core.applied.0,
+            self.deadline().0,
+        ]
     }
 
     /// When to call [`Raft::finish`] if nothing happens before.

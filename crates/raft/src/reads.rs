@@ -17,16 +17,17 @@
 use std::collections::VecDeque;
 
 use kvraft_base::{Index, Instant, MemberId, Ticket};
+use serde::{Deserialize, Serialize};
 
 /// Who waits for a read index at a leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Reader {
     Local(Ticket),
     Remote { member: MemberId, context: u64 },
 }
 
 /// Reads at a leader.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct LeaderReads {
     /// Not yet part of a round.
     waiting: Vec<Reader>,
@@ -35,7 +36,7 @@ pub(crate) struct LeaderReads {
     count: usize,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Round {
     number: u64,
     index: Index,
@@ -94,7 +95,7 @@ impl LeaderReads {
 }
 
 /// Reads that a follower has asked its leader about.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct ForwardedReads {
     waiting: Vec<Ticket>,
     /// Oldest first; contexts increase. A later answer serves earlier ones too.

@@ -15,6 +15,7 @@
 //! What it lacks: cancelling by hand.
 
 use kvraft_base::{Instant, MemberId, Ticket};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Body, Event, Refusal,
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// A transfer that this server began as a leader, and whose end it does not know yet.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Transfer {
     /// Who wants to know how it ends.
     ticket: Option<Ticket>,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use kvraft_base::{Entry, Index, Instant, MemberId, Position, Term, Ticket};
 use kvraft_kv::Query;
 use kvraft_raft::{Change, Membership};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     frame::changes_size_bytes,
@@ -20,7 +21,7 @@ use crate::{
 const PARKED_COUNT_MAX: usize = 4096;
 
 /// What only a leader can put into the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Wish {
     /// An encoded command.
     Command(Bytes),
@@ -38,21 +39,21 @@ impl Wish {
 }
 
 /// A request that waits for a leader. It is in no log, and nothing of it is on its way to one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Parked {
     Wish(Wish),
     Query(Query),
 }
 
 /// A wish and when its client brought it, for as long as it may have to be parked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kept {
     pub(crate) wish: Wish,
     pub(crate) arrived: Instant,
 }
 
 /// To whom a wish was passed on, and in which term that server was thought to lead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Passed {
     pub(crate) leader: MemberId,
     pub(crate) term: Term,
@@ -61,7 +62,7 @@ pub(crate) struct Passed {
 }
 
 /// Where a wish went after it left the client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Sent {
     /// In this server's raft, not yet accepted or refused.
     Proposed(Kept),
@@ -74,7 +75,7 @@ enum Sent {
 }
 
 /// The waiting clients of one server.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Waiting {
     /// With their arrival. Tickets grow, so this is about the order of arrival.
     parked: BTreeMap<Ticket, (Instant, Parked)>,

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use kvraft_base::{Index, MemberId, Position, Term, Ticket};
 use kvraft_raft::Membership;
+use serde::{Deserialize, Serialize};
 
 use crate::frame::{Attempt, Frame};
 
@@ -19,21 +20,21 @@ use crate::frame::{Attempt, Frame};
 pub(crate) const REMOTE_TICKET_FIRST: u64 = 1 << 63;
 
 /// Where a wish came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Remote {
     pub(crate) from: MemberId,
     pub(crate) attempt: Attempt,
 }
 
 /// What is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Command,
     Change,
 }
 
 /// What peers' clients want.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Forwards {
     /// In raft, not yet accepted or refused.
     proposed: BTreeMap<Ticket, (Kind, Remote)>,

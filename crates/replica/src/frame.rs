@@ -8,6 +8,7 @@ use kvraft_base::{
     DecodeError, Entry, Index, MemberId, Members, Position, Reader, Term, Ticket, Writer, limits,
 };
 use kvraft_raft::{Body, CHANGES_MAX, Change, ChangeError, Message};
+use serde::{Deserialize, Serialize};
 
 mod refusal;
 
@@ -70,7 +71,7 @@ pub enum Frame {
 }
 
 /// Names one passing on of one command or change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Attempt {
     /// The life of the server that asks: an answer to an earlier one is for nobody.
     pub incarnation: u64,
@@ -109,7 +110,7 @@ pub enum ForwardRefusal {
 }
 
 /// Part of a snapshot, as the store exported it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotChunk {
     /// Term of the sending leader.
     pub term: Term,
@@ -118,6 +119,7 @@ pub struct SnapshotChunk {
     /// Number of this chunk, from 0.
     pub seq: u64,
     /// Checksummed by the store.
+    #[serde(with = "kvraft_base::thin::field")]
     pub bytes: Bytes,
 }
 
@@ -129,7 +131,7 @@ impl Frame {
         let mut writer = Writer::with_capacity(self.size_bytes_about());
         match self {
             Self::Raft(messages) => {
-                writer.u8(1).count(messages.len());
+                writer.u8(KIND_RAFT).count(messages.len());
                 for message in messages {
                     message.encode(&mut writer);
                 }
@@ -153,7 +155,7 @@ impl Frame {
             Self::ForwardLost { attempt } => attempt.encode(writer.u8(6)),
             Self::SnapshotUnknown { position } => position.encode(writer.u8(7)),
             Self::SnapshotChunk(chunk) => {
-                writer.u8(4).u64(chunk.term.0);
+                writer.u8(KIND_SNAPSHOT_CHUNK).u64(chunk.term.0);
                 chunk.position.encode(&mut writer);
                 writer.u64(chunk.seq).bytes(&chunk.bytes);
             }
@@ -199,7 +201,7 @@ impl Frame {
         }
         let mut reader = Reader::new(bytes);
         let frame = match reader.u8("frame kind")? {
-            1 => Self::Raft(decode_messages(&mut reader)?),
+            KIND_RAFT => Self::Raft(decode_messages(&mut reader)?),
             KIND_FORWARD => Self::Forward {
                 attempt: Attempt::decode(&mut reader)?,
                 command: reader.bytes("command")?,
@@ -208,7 +210,7 @@ impl Frame {
                 attempt: Attempt::decode(&mut reader)?,
                 reason: ForwardRefusal::decode(&mut reader)?,
             },
-            4 => Self::SnapshotChunk(SnapshotChunk {
+            KIND_SNAPSHOT_CHUNK => Self::SnapshotChunk(SnapshotChunk {
                 term: Term(reader.u64("snapshot term")?),
                 position: Position::decode(&mut reader)?,
                 seq: reader.u64("chunk number")?,
@@ -244,6 +246,22 @@ impl Frame {
         matches!(encoded.first(), Some(&(KIND_FORWARD | KIND_FORWARD_CHANGE)))
     }
 
+    /// The beginning of an encoded frame, before the first payload that it can hold: what is the
+    /// same where payloads were left out or replaced.
+    #[must_use]
+    pub fn head(encoded: &[u8]) -> &[u8] {
+        let is_raft = encoded.first() == Some(&KIND_RAFT);
+        let size = if is_raft { RAFT_HEAD_BYTES } else { OTHER_HEAD_BYTES };
+        &encoded[..encoded.len().min(size)]
+    }
+
+    /// What stands before the bytes of a part of a snapshot, if an encoded frame is one.
+    pub(crate) fn chunk_head(encoded: &[u8]) -> Option<&[u8]> {
+        let (head, bytes) = encoded.split_at_checked(CHUNK_HEAD_BYTES)?;
+        let size = u32::try_from(bytes.len()).ok()?.to_le_bytes();
+        (head[0] == KIND_SNAPSHOT_CHUNK && head.ends_with(&size)).then_some(head)
+    }
+
     /// The attempt that this frame makes, if it passes on what a client wants.
     pub(crate) fn attempt(&self) -> Option<Attempt> {
         match self {
@@ -270,6 +288,14 @@ impl Frame {
     }
 }
 
+/// Kind, count; sender, receiver, term, kind, previous position, commit and count of an Append.
+const RAFT_HEAD_BYTES: usize = 1 + 4 + 8 + 8 + 8 + 1 + 16 + 8 + 4;
+/// Kind, attempt and length of a forwarded command.
+const OTHER_HEAD_BYTES: usize = 1 + 24 + 4;
+const KIND_RAFT: u8 = 1;
+const KIND_SNAPSHOT_CHUNK: u8 = 4;
+/// Kind, term, position, number and length.
+pub(crate) const CHUNK_HEAD_BYTES: usize = 1 + 8 + 16 + 8 + 4;
 const KIND_FORWARD: u8 = 2;
 const KIND_FORWARD_CHANGE: u8 = 8;
 
@@ -287,7 +313,7 @@ impl Attempt {
     }
 }
 
-fn encode_changes(writer: &mut Writer, changes: &[Change]) {
+pub(crate) fn encode_changes(writer: &mut Writer, changes: &[Change]) {
     writer.count(changes.len());
     for change in changes {
         change.encode(writer);
@@ -297,7 +323,7 @@ fn encode_changes(writer: &mut Writer, changes: &[Change]) {
 /// No change is shorter: kind and member.
 const CHANGE_SIZE_BYTES_MIN: usize = 1 + 8;
 
-fn decode_changes(reader: &mut Reader) -> Result<Vec<Change>, DecodeError> {
+pub(crate) fn decode_changes(reader: &mut Reader) -> Result<Vec<Change>, DecodeError> {
     let what = "change count";
     let count = reader.count(what, CHANGE_SIZE_BYTES_MIN)?;
     if CHANGES_MAX < count {

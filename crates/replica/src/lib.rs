@@ -29,6 +29,7 @@
 //! table damaged while it runs ends, and rebuilds the table at its next start, not before.
 
 mod client_io;
+pub mod flight;
 mod forwards;
 mod frame;
 mod hop;
@@ -38,6 +39,7 @@ mod node;
 mod open;
 mod outgoing;
 mod recover;
+mod settled;
 mod snapshots;
 mod table_lane;
 #[cfg(test)]

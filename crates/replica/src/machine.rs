@@ -1,22 +1,26 @@
 //! The state machine's lane: applies what is committed, answers clients, fills checkpoints.
 
 use std::{
-    cell::OnceCell,
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use bytes::Bytes;
-use kvraft_base::{
-    Damage, Entry, Index, Instant, MemberId, Position, Records, RowVisitor, TableId, Ticket,
-};
+use kvraft_base::{Damage, Entry, Index, Instant, MemberId, Position, Ticket};
 use kvraft_kv::{ANSWER_SIZE_BYTES_MAX, Applied, Kv, Query, Reading, Slice};
-use kvraft_store::{TableReader, TableView};
+use kvraft_store::TableReader;
+use serde::{Deserialize, Serialize};
 
-use crate::hop::{Fatal, Hop, MachineIn, NodeIn, Now, Outcome, Reply, TableIn};
+use crate::{
+    hop::{Fatal, Hop, MachineIn, NodeIn, Now, Outcome, Reply, TableIn},
+    settled::{Row, Settled},
+};
+
+mod image;
+
+pub(crate) use image::MachineImage;
 
 /// Sizes and paces of the machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct MachineOptions {
     /// A checkpoint is taken when this much has gathered; also its greatest size, in bytes. Small,
     /// since a large commit stalls the journal's fsync on the same disk.
@@ -45,49 +49,6 @@ impl Default for MachineOptions {
     }
 }
 
-/// The settled part of the state: one view of the table, opened when it is first read after a
-/// checkpoint. What is newer than the view is in the overlay.
-#[derive(Debug)]
-struct Settled {
-    reader: TableReader,
-    view: OnceCell<TableView>,
-}
-
-impl Settled {
-    fn new(reader: TableReader) -> Self {
-        Self { reader, view: OnceCell::new() }
-    }
-
-    fn view(&self) -> Result<&TableView, Damage> {
-        if self.view.get().is_none() {
-            let view = self.reader.view()?;
-            return Ok(self.view.get_or_init(|| view));
-        }
-        Ok(self.view.get().expect("looked at above"))
-    }
-
-    /// A checkpoint has left the overlay: the next read needs a newer view.
-    fn refresh(&mut self) {
-        self.view = OnceCell::new();
-    }
-}
-
-impl Records for Settled {
-    fn read(&self, table: TableId, key: &[u8]) -> Result<Option<Bytes>, Damage> {
-        self.view()?.read(table, key)
-    }
-
-    fn scan(
-        &self,
-        table: TableId,
-        first: &[u8],
-        end: Option<&[u8]>,
-        visit: &mut RowVisitor<'_>,
-    ) -> Result<(), Damage> {
-        self.view()?.scan(table, first, end, visit)
-    }
-}
-
 /// Applies committed entries in order to the key-value state.
 ///
 /// Invariants: `kv.applied()` only grows except when a snapshot is installed; at most one
@@ -113,6 +74,8 @@ pub struct MachineLane {
     /// When the pace asks for the next checkpoint; set while something is unsettled.
     checkpoint_due: Option<Instant>,
     failed: bool,
+    /// What applying reads from the table is kept for a recording.
+    is_recorded: bool,
 }
 
 impl MachineLane {
@@ -141,6 +104,7 @@ impl MachineLane {
             settled_upto,
             checkpoint_due: None,
             failed: false,
+            is_recorded: false,
         })
     }
 
@@ -151,9 +115,12 @@ impl MachineLane {
     }
 
     /// Read access to the settled part of the state.
+    ///
+    /// # Panics
+    /// In a replay, which has no table.
     #[must_use]
     pub fn reader(&self) -> &TableReader {
-        &self.settled.reader
+        self.settled.reader().expect("only a replay is without a table")
     }
 
     /// When to step again without input: at once, while work of the last turn is left over.
@@ -179,7 +146,9 @@ impl MachineLane {
         }
         if let Err(damage) = self.turn(now, inbox, out) {
             self.failed = true;
-            self.reader().condemn(&damage);
+            if let Some(reader) = self.settled.reader() {
+                reader.condemn(&damage);
+            }
             out.push(Hop::Fatal(Fatal::Damage(damage)));
         }
     }
@@ -237,7 +206,7 @@ impl MachineLane {
         );
         let position = kv.applied();
         self.kv = kv;
-        self.settled = Settled::new(reader);
+        self.settled.replace(reader);
         self.settling = None;
         self.settled_upto = position;
         self.checkpoint_due = None;
@@ -258,6 +227,7 @@ impl MachineLane {
     fn apply_backlog(&mut self, out: &mut Vec<Hop>) -> Result<(), Damage> {
         let before = self.kv.applied().index;
         let mut answered = Vec::new();
+        self.settled.listen(self.is_recorded);
         for _ in 0..self.options.apply_count_max {
             if !self.can_apply() {
                 break;
@@ -272,6 +242,7 @@ impl MachineLane {
                 self.reply(applied, &mut answered, out);
             }
         }
+        self.settled.listen(false);
         let index = self.kv.applied().index;
         if before < index {
             out.push(Hop::Node(NodeIn::Applied { index, answered }));

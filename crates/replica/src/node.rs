@@ -21,13 +21,15 @@ use crate::{
 };
 
 use members::MemberIo;
+use serde::{Deserialize, Serialize};
 
 mod clients;
+mod image;
 mod members;
 mod snapshots;
 
 /// Bounds of the node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct NodeOptions {
     /// Requests of this server's clients that may wait at once. More are refused as "busy".
     pub waiting_count_max: usize,
@@ -61,7 +63,7 @@ impl Default for NodeOptions {
 /// Invariants: a frame to a peer leaves only through raft's own rules for promises; raft is told
 /// before a snapshot begins to replace this server's state, and its log does not move until the
 /// snapshot is in table, journal and machine.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Node {
     options: NodeOptions,
     me: MemberId,
@@ -69,6 +71,8 @@ pub struct Node {
     incarnation: u64,
     raft: Raft,
     bootstrap: Members,
+    /// Empty between turns.
+    #[serde(skip)]
     output: Output,
     waiting: Waiting,
     /// What peers have passed on to this server.
@@ -89,6 +93,7 @@ pub struct Node {
     /// The snapshot that is replacing this server's state right now.
     installing: Option<Position>,
     /// The new table, between its install and the machine's reload.
+    #[serde(skip)]
     installed: Option<(TableReader, Box<Kv>)>,
     /// What the newest checkpoint contains, and the one before it.
     checkpoint: Position,

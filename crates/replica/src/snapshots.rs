@@ -19,6 +19,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use kvraft_base::{Index, Instant, MemberId, Position};
+use serde::{Deserialize, Serialize};
 
 use crate::frame::SnapshotChunk;
 
@@ -45,7 +46,7 @@ const TAIL_PATIENCE: Duration = Duration::from_secs(30);
 const HELD_GROWTH_BYTES_BASE: u64 = 1 << 30;
 
 /// One outgoing transfer.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct OutgoingSnapshot {
     /// The follower has the log, so what it matches does not say that it has the snapshot.
     state_only: bool,
@@ -62,7 +63,7 @@ struct OutgoingSnapshot {
 }
 
 /// What has been written to the journal since a snapshot was begun, and what that is measured by.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Growth {
     journal_bytes: u64,
     snapshot_bytes: u64,
@@ -75,7 +76,7 @@ impl Growth {
 }
 
 /// A follower that has its snapshot and still reads from the journal.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Tail {
     /// It has everything up to here.
     matched: Index,
@@ -125,7 +126,7 @@ pub(crate) enum Due {
 }
 
 /// All outgoing transfers, and those who have just received one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct OutgoingSnapshots {
     by_peer: BTreeMap<MemberId, OutgoingSnapshot>,
     tails: BTreeMap<MemberId, Tail>,

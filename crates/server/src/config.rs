@@ -26,7 +26,7 @@ pub use self::{
     bounds::Limits,
     file::{ConfigFile, MemberEntry, derived_id},
     join::JoinInfo,
-    units::{UnitError, parse_size, parse_time},
+    units::{UnitError, parse_size, parse_size_or_off, parse_time},
 };
 
 /// Everything that a server can be told, nothing left out.
@@ -68,6 +68,8 @@ pub struct ServerConfig {
     pub tracing_server: Option<String>,
     /// This server's name in traces; see [`ServerConfig::tracing_identity`].
     pub tracing_identity: Option<String>,
+    /// What the ring of the flight recorder may take, in bytes; 0: nothing is recorded.
+    pub flight_recorder: u64,
     /// Bounds.
     pub limits: Limits,
     /// The servers of the cluster. Only a new data directory takes them as the membership, and then
@@ -226,6 +228,9 @@ pub enum ConfigError {
     /// The tracing server cannot be found.
     #[error("tracing-server: it is written as host:port")]
     TracingServer,
+    /// The ring holds nothing of use.
+    #[error("flight-recorder: write off, or a size of at least {}MiB", FLIGHT_RECORDER_MIN >> 20)]
+    FlightRecorder,
     /// This server cannot be called that in traces.
     #[error("tracing-identity: it is one word of at most {IDENTITY_SIZE_BYTES_MAX} bytes")]
     TracingIdentity,
@@ -272,6 +277,7 @@ impl ServerConfig {
             coord: None,
             tracing_server: None,
             tracing_identity: None,
+            flight_recorder: FLIGHT_RECORDER_DEFAULT,
             limits: Limits::default(),
             members: vec![MemberConfig {
                 id: MemberId(1),
@@ -307,6 +313,9 @@ impl ServerConfig {
         }
         if !is_identity(&self.tracing_identity()) {
             return Err(ConfigError::TracingIdentity);
+        }
+        if self.flight_recorder != 0 && self.flight_recorder < FLIGHT_RECORDER_MIN {
+            return Err(ConfigError::FlightRecorder);
         }
         self.limits.validate()?;
         self.raft().validate().map_err(|error| match error {
@@ -428,6 +437,12 @@ impl MemberConfig {
         }
     }
 }
+
+/// The flight recorder is off if nothing else is said.
+pub(crate) const FLIGHT_RECORDER_DEFAULT: u64 = 0;
+
+/// A ring of less has no room for the state that a segment begins with, in bytes.
+const FLIGHT_RECORDER_MIN: u64 = 1 << 20;
 
 /// A hundred times what the oscillators of two machines differ by, and twenty times as fast as NTP
 /// corrects a clock.

@@ -7,8 +7,8 @@
 //! - at most one process has a data directory open for writing: an exclusive lock on the file
 //!   `LOCK` is held as long as any handle lives, and the system releases it when the process dies;
 //! - every error carries the full path, so that a person can go and look;
-//! - names that belong to the edge itself (`LOCK`, the hiding place of the volatile disk) are never
-//!   listed, so the store sees its own files only.
+//! - names that belong to the edge itself (`LOCK`, the recordings, the hiding place of the volatile
+//!   disk) are never listed, so the store sees its own files only.
 //!
 //! What it lacks: caching, direct IO, and anything asynchronous: the lanes that use it have threads
 //! of their own.
@@ -22,6 +22,8 @@ use std::{
 };
 
 use kvraft_base::{Disk, DiskError, DiskErrorKind, DiskFile};
+
+use crate::flight::FLIGHT_DIRECTORY;
 
 /// Name of the file whose lock means "this directory is in use". It contains the holder's process
 /// id.
@@ -148,7 +150,8 @@ impl Disk for RealDisk {
             let name = entry.map_err(|error| failure("list", &full, &error))?.file_name();
             // Names that are not UTF-8 are not ours: the store only ever asks for names it made.
             if let Ok(name) = name.into_string()
-                && !(dir.is_empty() && (name == LOCK_FILE || name == HIDING_PLACE))
+                && !(dir.is_empty()
+                    && (name == LOCK_FILE || name == HIDING_PLACE || name == FLIGHT_DIRECTORY))
             {
                 names.push(name);
             }

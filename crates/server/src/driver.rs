@@ -37,6 +37,8 @@ use tokio::sync::{
     oneshot,
 };
 
+use crate::flight::Flight;
+
 /// Inputs taken in one turn at most, so that a flood cannot starve deadlines.
 const TURN_INPUT_COUNT_MAX: usize = 4096;
 
@@ -169,6 +171,7 @@ impl Driver {
         origin: StdInstant,
         waiting_size_max: usize,
         first_ticket: u64,
+        flight: Option<Flight>,
         edge: Arc<dyn Edge>,
     ) -> std::io::Result<Self> {
         assert!(0 < first_ticket && first_ticket < 1 << 62, "tickets have room to grow");
@@ -193,6 +196,7 @@ impl Driver {
             table: table_tx,
             peer_frames_size: Arc::clone(&peer_frames_size),
             edge: Arc::clone(&edge),
+            flight,
             clock,
         };
         let (journal, table) = (replica.journal, replica.table);
@@ -315,6 +319,8 @@ struct Core {
     table: Sender<TableMsg>,
     peer_frames_size: Arc<AtomicUsize>,
     edge: Arc<dyn Edge>,
+    /// There when this server keeps what its lanes are given.
+    flight: Option<Flight>,
     clock: Clock,
 }
 
@@ -326,6 +332,9 @@ impl Core {
         }
         drop(self.journal.send(JournalMsg::Stop));
         drop(self.table.send(TableMsg::Stop));
+        if let Some(flight) = self.flight.take() {
+            flight.finish();
+        }
         // Whoever still waits learns from the dropped waiters that the server has stopped.
     }
 
@@ -384,9 +393,19 @@ impl Core {
     /// with what has arrived by then and under a clock read anew.
     fn turn(&mut self) {
         let now = self.clock.now();
+        if let Some(flight) = &mut self.flight {
+            let node = (&mut self.node, self.node_inbox.as_slice());
+            flight.begin(now, node, (&mut self.machine, &self.machine_inbox));
+        }
         self.node.step(now, &mut self.node_inbox, &mut self.hops);
+        if let Some(flight) = &mut self.flight {
+            flight.node_done(&self.node, &self.hops);
+        }
         self.route();
         self.machine.step(now, &mut self.machine_inbox, &mut self.hops);
+        if let Some(flight) = &mut self.flight {
+            flight.end(&mut self.machine, &self.hops);
+        }
         self.route();
         self.publish();
         self.answer();

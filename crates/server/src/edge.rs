@@ -14,6 +14,7 @@ use crate::{
     board::{Board, KnownMembers},
     config::ServerConfig,
     driver::{Edge, Snapshot},
+    flight::flush_flight_recorders,
     peers::{Lane, PeerNet, Peers, SendError},
     recorder::Recorder,
 };
@@ -155,6 +156,7 @@ impl Edge for ServerEdge {
             ),
             _ => tracing::error!("this server cannot go on: {fatal}"),
         }
+        flush_flight_recorders();
         (self.on_fatal)(&fatal);
     }
 

@@ -17,6 +17,7 @@ mod coord;
 mod disk;
 mod driver;
 mod edge;
+mod flight;
 mod grpc;
 mod logs;
 mod peers;
@@ -28,13 +29,14 @@ mod volatile;
 pub use collector::{Collector, CollectorConfig, CollectorError};
 pub use config::{
     ConfigError, ConfigFile, JoinInfo, Limits, LogFormat, MemberConfig, MemberEntry, ServerConfig,
-    UnitError, derived_id, parse_size, parse_time,
+    UnitError, derived_id, parse_size, parse_size_or_off, parse_time,
 };
 pub use coord::{
     CoordConfig, CoordError, CoordServer, Joined, LeaderWatch, ask_leader, join_coordinator,
 };
 pub use disk::{LOCK_FILE, RealDisk};
 pub use edge::FatalHandler;
+pub use flight::{FLIGHT_DIRECTORY, flight_files, flush_flight_recorders};
 pub use logs::{LOG_COLOUR_VARIABLE, LogError, start_logs};
 pub use peers::{
     Lane, LeaseTerms, PeerConfig, PeerCounts, PeerError, PeerEvent, PeerNet, Peers, SendError,

@@ -37,6 +37,7 @@ use crate::{
     disk::RealDisk,
     driver::{Driver, Edge},
     edge::{FatalHandler, ServerEdge},
+    flight::{FLIGHT_DIRECTORY, Flight, FlightConfig},
     grpc,
     peers::{Lane, LeaseTerms, PeerConfig, PeerError, PeerEvent, PeerNet},
     publish::publish,
@@ -376,13 +377,33 @@ fn start_driver(
     let first_ticket = 1 + (incarnation >> 3);
     let edge = Arc::clone(edge) as _;
     let waiting = config.limits.waiting_size_max();
-    let driver = Driver::start(replica, StdInstant::now(), waiting, first_ticket, edge)
+    let flight = start_flight(config, incarnation);
+    let driver = Driver::start(replica, StdInstant::now(), waiting, first_ticket, flight, edge)
         .map_err(StartError::Thread)?;
     board.wait_for_first();
     // Told anew in the first turn, which may be a while off.
     let first = board.snapshot().raft.membership;
     board.set_first_members(&first);
     Ok(Arc::new(driver))
+}
+
+/// A server that cannot record runs all the same.
+fn start_flight(config: &ServerConfig, incarnation: u64) -> Option<Flight> {
+    if config.flight_recorder == 0 {
+        return None;
+    }
+    let directory = config.data_dir.join(FLIGHT_DIRECTORY);
+    let (size_bytes, cluster) = (config.flight_recorder, config.cluster);
+    let member = config.member;
+    let started =
+        Flight::start(FlightConfig { directory, size_bytes, cluster, member, incarnation });
+    match started {
+        Ok(flight) => Some(flight),
+        Err(error) => {
+            tracing::warn!("flight recorder: {error}; nothing is recorded");
+            None
+        }
+    }
 }
 
 fn start_peers(

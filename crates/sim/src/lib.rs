@@ -18,6 +18,7 @@ mod linear;
 mod models;
 mod network;
 mod plan;
+pub mod replay;
 mod settings;
 mod shrink;
 pub mod stage;

@@ -10,6 +10,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use kvraft_base::{Index, Instant, MemberId, Position, Ticket};
 use kvraft_raft::{Input, Membership, Refusal};
+use serde::{Deserialize, Serialize};
 
 use super::Node;
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
 const REMOVED_LINGER: Duration = Duration::from_secs(1);
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct MemberIo {
     /// Who waits for the end of a transfer.
     transfers: BTreeSet<Ticket>,

@@ -9,7 +9,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use kvraft_base::{Instant, MemberId};
+use kvraft_base::{Instant, MemberId, thin};
+use serde::{Deserialize, Serialize};
 
 use crate::frame::SnapshotChunk;
 
@@ -17,7 +18,7 @@ use crate::frame::SnapshotChunk;
 const SLACK: Duration = Duration::from_millis(10);
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Pace {
     /// Bytes per second, at least 1.
     rate: u64,
@@ -29,6 +30,15 @@ pub(crate) struct Pace {
 impl Pace {
     pub(crate) fn new(rate: u64) -> Self {
         Self { rate: rate.max(1), free_at: Instant::ZERO, waiting: VecDeque::new() }
+    }
+
+    /// A copy with zeroes for what is in the chunks.
+    pub(crate) fn thinned(&self) -> Self {
+        let mut copy = self.clone();
+        for (_, chunk) in &mut copy.waiting {
+            chunk.bytes = thin::zeroes(chunk.bytes.len());
+        }
+        copy
     }
 
     pub(crate) fn push(&mut self, to: MemberId, chunk: SnapshotChunk) {

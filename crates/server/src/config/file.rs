@@ -75,6 +75,9 @@ pub struct ConfigFile {
     /// This server's name in traces; `server` and its id by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing_identity: Option<String>,
+    /// What the ring of the flight recorder may take; `off`: nothing is recorded.
+    #[serde(default = "default_flight_recorder", with = "units::size_or_off")]
+    pub flight_recorder: u64,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
@@ -204,6 +207,7 @@ impl ConfigFile {
             coord: self.coord,
             tracing_server: self.tracing_server,
             tracing_identity: self.tracing_identity,
+            flight_recorder: self.flight_recorder,
             limits: self.limits,
             members,
             join: None,
@@ -241,6 +245,7 @@ impl From<&ServerConfig> for ConfigFile {
             coord: config.coord.clone(),
             tracing_server: config.tracing_server.clone(),
             tracing_identity: config.tracing_identity.clone(),
+            flight_recorder: config.flight_recorder,
             limits: config.limits.clone(),
             members: config.members.iter().map(entry).collect(),
         }
@@ -353,6 +358,10 @@ fn default_election() -> Duration {
 
 fn default_jitter() -> Duration {
     kvraft_raft::Config::new(MemberId(1)).fail_over_jitter_max
+}
+
+fn default_flight_recorder() -> u64 {
+    super::FLIGHT_RECORDER_DEFAULT
 }
 
 fn default_clock_drift() -> u32 {

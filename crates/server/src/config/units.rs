@@ -118,6 +118,28 @@ pub(super) mod size {
     }
 }
 
+/// Reads `off`, which is 0, or a size.
+///
+/// # Errors
+/// [`UnitError::Size`].
+pub fn parse_size_or_off(text: &str) -> Result<u64, UnitError> {
+    if text.trim() == "off" { Ok(0) } else { parse_size(text) }
+}
+
+/// For `#[serde(with)]`: a size in bytes; 0 is written as `off`.
+pub(super) mod size_or_off {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(size: &u64, out: S) -> Result<S::Ok, S::Error> {
+        if *size == 0 { out.serialize_str("off") } else { super::size::serialize(size, out) }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let text = super::text_of(&toml::Value::deserialize(from)?);
+        super::parse_size_or_off(&text).map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{SIZES, TIMES, parse_size, parse_time, print};

@@ -26,6 +26,8 @@ mod violation;
 mod workload;
 mod world;
 
+pub(crate) use recording::{Recording, Sent as RecordingSent};
+
 pub use config::{Choices, ClusterConfig};
 pub use run::{Report, first_difference, record_scenario, run, run_bounded, run_scenario};
 pub use scenario::Scenario;

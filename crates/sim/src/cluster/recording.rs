@@ -134,7 +134,7 @@ impl Recording {
     }
 
     /// A step of the world begins.
-    fn begin_step(&mut self) {
+    pub(crate) fn begin_step(&mut self) {
         self.step = self.run.events.len();
     }
 
@@ -189,6 +189,23 @@ impl Recording {
         send.fate = Some(Fate::Delivered);
         let kind = send.kind.clone();
         self.push(Event { cause: Some(cause), ..Event::new(now.0, node, kind) });
+    }
+
+    /// A frame arrives from a server that is not shown, or of which nobody knows when it was sent.
+    pub(crate) fn on_frame_of_stranger(
+        &mut self,
+        now: Instant,
+        to: MemberId,
+        from: MemberId,
+        frame: &Frame,
+    ) {
+        let node = self.server(to);
+        let from: Arc<str> = format!("server{from}").into();
+        let name = self.name(Endpoint::Server(to));
+        for mut event in describe_frame(now, node, &name, frame) {
+            event.fields.retain(|field| field.name != "to");
+            self.push(event.with("from", Arc::clone(&from)));
+        }
     }
 
     /// A client sends an attempt.
@@ -321,14 +338,27 @@ impl Recording {
             let (check, text) = (violation.check.name().into(), violation.detail.as_str().into());
             self.run.violations.push(Broken { at: now, event, nodes, check, text });
         }
+        self.say_what_is_left_out();
+        sort_nodes(&mut self.run);
+        self.run
+    }
+
+    /// The run of a replay, which knows nothing of clients and faults.
+    pub(crate) fn finish_replay(mut self, title: &str) -> Run {
+        self.run.title = title.to_owned();
+        self.run.clock = Clock::Wall;
+        self.say_what_is_left_out();
+        sort_nodes(&mut self.run);
+        self.run
+    }
+
+    fn say_what_is_left_out(&mut self) {
         if 0 < self.left_out {
             let kept = self.run.events.len();
             let left_out = self.left_out;
             self.run.truncated =
                 Some(format!("the first {kept} events are shown; {left_out} more found no room"));
         }
-        sort_nodes(&mut self.run);
-        self.run
     }
 
     fn learn_entries(&mut self, hops: &[Hop]) {

@@ -1,0 +1,40 @@
+//! The node as a recording carries it.
+
+use kvraft_raft::Output;
+
+use super::Node;
+
+impl Node {
+    /// A copy that does the same from here on, with zeroes for payloads that nothing looks into.
+    /// `None` in the moment between the table's being replaced and the machine's taking it over:
+    /// the new state is on its way, and not here.
+    pub(crate) fn image(&mut self) -> Option<Self> {
+        if self.installed.is_some() {
+            return None;
+        }
+        Some(Self {
+            options: self.options,
+            me: self.me,
+            incarnation: self.incarnation,
+            raft: self.raft.thinned(),
+            bootstrap: self.bootstrap.clone(),
+            output: Output::default(),
+            waiting: self.waiting.clone(),
+            forwards: self.forwards.clone(),
+            attempt_count: self.attempt_count,
+            led_by: self.led_by,
+            unreachable: self.unreachable.clone(),
+            parked_retry_at: self.parked_retry_at,
+            member_io: self.member_io.clone(),
+            outgoing_snapshots: self.outgoing_snapshots.clone(),
+            pace: self.pace.thinned(),
+            importing: self.importing,
+            installing: self.installing,
+            installed: None,
+            checkpoint: self.checkpoint,
+            checkpoint_previous: self.checkpoint_previous,
+            released_upto: self.released_upto,
+            frames_refused: self.frames_refused,
+        })
+    }
+}

@@ -1,0 +1,214 @@
+//! A server alone is recorded and run again; the reader of recordings believes nothing that it
+//! should not.
+
+use bytes::Bytes;
+use kvraft_base::{ClusterId, Disk as _, Instant, MemberId, Members, Ticket};
+use kvraft_kv::{Command, Origin, PutRequest, Request};
+use kvraft_raft::Config;
+use kvraft_replica::{
+    ClientRequest, Hop, JournalIn, MachineIn, MachineOptions, NodeIn, NodeOptions, Now,
+    OpenOptions, Replica, TableIn,
+    flight::{
+        Cut, Follows, Header, Image, Replay, Segment, Tape, end_block, header_bytes, image_block,
+        records_block, seal_block,
+    },
+};
+use kvraft_store::{Identity, Options};
+
+use super::{NamedSegment, Outcome, replay};
+use crate::{DiskCosts, SimDisk};
+
+const ME: MemberId = MemberId(1);
+
+fn header() -> Header {
+    Header {
+        software: "test".into(),
+        cluster: ClusterId(7),
+        member: MemberId(1),
+        incarnation: 9,
+        number: 3,
+        wall_ms: 1,
+        follows: Follows::Start,
+        is_redacted: false,
+    }
+}
+
+fn add(file: &mut Vec<u8>, block: &[u8]) {
+    let head = seal_block(file.len() as u64, block);
+    file.extend_from_slice(&head);
+    file.extend_from_slice(block);
+}
+
+fn alone() -> Replica {
+    let disk = SimDisk::new("s1", DiskCosts::FREE);
+    let members = Members::new([ME]).unwrap();
+    let identity = Identity { cluster: ClusterId(7), member: ME, members };
+    kvraft_store::format(&disk, &identity).unwrap();
+    let options = OpenOptions {
+        raft: Config::new(ME),
+        store: Options::default(),
+        node: NodeOptions::default(),
+        machine: MachineOptions::default(),
+        cluster: ClusterId(7),
+        incarnation: 9,
+        seed: 1,
+    };
+    kvraft_replica::open(disk.handle().as_ref(), options, Now::default()).unwrap()
+}
+
+fn put(ticket: u64) -> NodeIn {
+    let put = PutRequest {
+        key: Bytes::from_static(b"key"),
+        value: format!("value {ticket}").into(),
+        prev_kv: true,
+        ..PutRequest::default()
+    };
+    let ticket = Ticket(ticket);
+    let command = Command::new(Origin { member: ME, incarnation: 9, ticket }, 1, Request::Put(put));
+    NodeIn::Client { ticket, request: ClientRequest::Propose(command.encode()) }
+}
+
+/// What waits for each lane.
+#[derive(Default)]
+struct Inboxes {
+    node: Vec<NodeIn>,
+    machine: Vec<MachineIn>,
+    journal: Vec<JournalIn>,
+    table: Vec<TableIn>,
+}
+
+impl Inboxes {
+    fn route(&mut self, hops: &mut Vec<Hop>) {
+        for hop in hops.drain(..) {
+            match hop {
+                Hop::Node(input) => self.node.push(input),
+                Hop::Machine(input) => self.machine.push(input),
+                Hop::Journal(input) => self.journal.push(input),
+                Hop::Table(input) => self.table.push(input),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A server alone that elects itself and writes one key again and again, while checkpoints take
+/// the old values to the table, where each put reads them. A state is kept in the middle, too.
+fn recorded() -> Vec<Vec<u8>> {
+    let mut replica = alone();
+    let mut files = Vec::new();
+    let mut tape = Tape::new(&mut replica.machine);
+    let (mut hops, mut inboxes, mut image) = (Vec::new(), Inboxes::default(), None);
+    for turn in 1..=120_u64 {
+        let now = Now { instant: Instant(turn * 100_000_000), wall_ms: turn };
+        if turn == 1 || turn == 61 {
+            let next = Image::of(&mut replica.node, &replica.machine, u64::MAX).unwrap();
+            if let Some(image) = image.replace(next) {
+                files.push(file(&image, Follows::Start, &tape, Cut::Full));
+                tape.clear();
+            }
+        }
+        if turn % 30 == 20 {
+            inboxes.node.push(put(turn));
+        }
+        assert!(tape.turn(now, &inboxes.node, &inboxes.machine));
+        replica.node.step(now, &mut inboxes.node, &mut hops);
+        tape.node_done(&replica.node, &hops);
+        inboxes.route(&mut hops);
+        replica.machine.step(now, &mut inboxes.machine, &mut hops);
+        tape.end(&mut replica.machine, &hops);
+        inboxes.route(&mut hops);
+        replica.journal.step(now, &mut inboxes.journal, &mut hops);
+        replica.table.step(now, &mut inboxes.table, &mut hops);
+        inboxes.route(&mut hops);
+    }
+    files.push(file(&image.unwrap(), Follows::Nothing, &tape, Cut::Stopped));
+    assert_eq!(replica.machine.kv().revision().0, 5, "all four puts were made");
+    files
+}
+
+fn file(image: &Image, follows: Follows, tape: &Tape, cut: Cut) -> Vec<u8> {
+    let mut file = header_bytes(&Header { follows, ..header() }).to_vec();
+    add(&mut file, &image_block(image));
+    add(&mut file, &records_block(tape.bytes()));
+    add(&mut file, &end_block(cut));
+    file
+}
+
+fn run(files: Vec<Vec<u8>>) -> Outcome {
+    let named = |file: Vec<u8>| NamedSegment {
+        name: "file".into(),
+        segment: Segment::read(&file.into()).unwrap(),
+    };
+    let segments: Vec<_> = files.into_iter().map(named).collect();
+    replay(&segments, "test", |_| {}, |_| {})
+}
+
+/// Rows that puts have read from the table come out of the recording, and where the two segments
+/// meet the whole state is the same.
+#[test]
+fn a_recording_runs_again_to_the_same_state() {
+    let outcome = run(recorded());
+    assert_eq!(outcome.divergence, None);
+    assert_eq!((outcome.turns, outcome.borders), (120, 1));
+    assert!(240 < outcome.compared, "states are hashed, too: {}", outcome.compared);
+    assert!(outcome.state.is_some());
+    assert_eq!(outcome.notes, Vec::<String>::new());
+}
+
+/// The second segment can be run without the first.
+#[test]
+fn a_recording_begins_anywhere() {
+    let outcome = run(recorded().split_off(1));
+    assert_eq!((outcome.divergence, outcome.turns), (None, 60));
+}
+
+/// A lane that breaks an assertion is told, with its place.
+#[test]
+fn a_panic_is_a_difference() {
+    let mut file = Vec::new();
+    let mut replica = alone();
+    let image = Image::of(&mut replica.node, &replica.machine, u64::MAX).unwrap();
+    let mut tape = Tape::new(&mut replica.machine);
+    let lie = NodeIn::ResetDone(kvraft_base::Position::ZERO);
+    assert!(tape.turn(Now::default(), &[lie], &[]));
+    tape.node_done(&replica.node, &[]);
+    tape.end(&mut replica.machine, &[]);
+    file.push(self::file(&image, Follows::Start, &tape, Cut::Stopped));
+    let divergence = run(file).divergence.unwrap();
+    assert!(divergence.what.contains("the journal resets only on request"), "{divergence:?}");
+}
+
+/// A server that was given something else comes to another digest.
+#[test]
+fn a_turn_that_differs_is_found() {
+    let segment = Segment::read(&recorded().remove(0).into()).unwrap();
+    let mut replay = Replay::new(segment.image().unwrap());
+    let mut differed = false;
+    for step in segment.steps() {
+        let mut step = step.unwrap();
+        step.turn.now.instant = Instant(step.turn.now.instant.0 / 2);
+        differed |= replay.play(step).difference.is_some();
+    }
+    assert!(differed);
+}
+
+/// Cut or damaged anywhere, it is read up to there, or refused with a place in the file.
+#[test]
+fn what_is_cut_or_damaged_is_seen() {
+    let file = recorded().pop().unwrap();
+    for size in (0..file.len()).step_by(13) {
+        let cut = Bytes::copy_from_slice(&file[..size]);
+        if let Ok(segment) = Segment::read(&cut) {
+            assert!(segment.steps().all(|step| step.is_ok()));
+            assert_ne!(segment.cut, Some(Cut::Stopped));
+        }
+    }
+    for at in (0..file.len()).step_by(11) {
+        let mut damaged = file.clone();
+        damaged[at] ^= 0x20;
+        if let Ok(segment) = Segment::read(&damaged.into()) {
+            let torn = segment.torn.as_ref().map(|torn| torn.offset <= at as u64);
+            assert_eq!(torn, Some(true), "the flip at {at} was not seen");
+        }
+    }
+}
