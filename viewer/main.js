@@ -9,8 +9,9 @@ import { History } from "viewer/history.js";
 import { helpList, listen } from "viewer/keys.js";
 import { legend } from "viewer/legend.js";
 import { read, write } from "viewer/link.js";
+import { Live, isLive } from "viewer/live.js";
 import { Minimap } from "viewer/minimap.js";
-import { Painter, Theme } from "viewer/paint.js";
+import { Painter, Theme, layout } from "viewer/paint.js";
 import { eventPanel, headline, keyPanel, logsPanel, operationPanel } from "viewer/panels.js";
 import { Pointer } from "viewer/pointer.js";
 import { tableView } from "viewer/table.js";
@@ -50,6 +51,7 @@ export class App {
     };
     this.active = 0;
     this.stages = [];
+    this.live = null;
     this.dirty = new Set();
     this.playing = null;
     this.themeName = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
@@ -92,6 +94,33 @@ export class App {
     else if (first >= 0) this.goTime(this.stages[first].run.violations[0].at);
     else this.goTime(this.end);
     this.frameWhole = true;
+  }
+
+  /** The run has gone on, or went back: the view goes with its end if that was in view. */
+  replaceRun(run, now) {
+    const [stage] = this.stages;
+    const { view } = this;
+    const wasEnd = this.end;
+    const isFollowed = !view.isSelected && (wasEnd <= view.to || view.now >= wasEnd);
+    stage.run = run;
+    stage.history = new History(run);
+    stage.history.end = Math.max(now, 1);
+    stage.found = find(stage.history, view.query);
+    stage.minimap.key = null;
+    const isNewLayout = stage.painter.layout.lanes.length !== run.nodes.length - view.hidden.size;
+    this.#describe();
+    if (isNewLayout) this.resize();
+    else stage.painter.layout = layout(run, view.hidden, stage.scroll.clientHeight);
+    if (stage.event >= run.count) view.isSelected = false;
+    if (isFollowed || view.now > this.end) {
+      view.now = this.end;
+      view.isSelected = false;
+      const span = Math.min(Math.max(view.to - view.from, 3e8), 2e9);
+      this.show(this.end - span * 0.92, this.end + span * 0.08);
+    }
+    if (!view.isSelected) this.#settle();
+    this.#refreshCone();
+    this.changed("view", "moment", "panel", "chrome");
   }
 
   // What is shown.
@@ -181,7 +210,7 @@ export class App {
     const verdict = byId("verdict");
     verdict.hidden = false;
     verdict.className = broken.length ? "broken" : "clean";
-    verdict.textContent = broken.length ? `⚠ ${broken[0].violation.check}: jump` : "✓ no rule was broken";
+    verdict.textContent = broken.length ? `⚠ ${broken[0].violation.check}: jump` : this.live ? "✓ no rule is broken so far" : "✓ no rule was broken";
     verdict.title = broken.length ? broken[0].violation.text : "";
     const kinds = [...new Set(this.stages.flatMap(({ run: { shapes } }) => shapes.map((shape) => shape.kind)))];
     byId("suggestions").replaceChildren(...kinds.sort().map((kind) =>
@@ -201,7 +230,7 @@ export class App {
     byId("diagrams").hidden = view.table;
     byId("diagrams").style.display = view.table ? "none" : "";
     byId("logs-host").style.display = view.logs ? "" : "none";
-    for (const name of ["event", "key", "filter"]) {
+    for (const name of ["event", "key", "filter", "live"]) {
       byId(`tab-${name}`).setAttribute("aria-selected", view.tab === name);
     }
     const { found } = this.stage;
@@ -248,7 +277,13 @@ export class App {
         ? operationPanel(stage, view.operation, goTime, choose) : eventPanel(stage, go, choose)),
       key: () => keyPanel(stage, view.key, choose, goTime, (operation) => this.chooseOperation(operation, false)),
       filter: () => this.#filterPanel(),
+      live: () => this.live?.panel() ?? [],
     };
+    // A button that is made anew between press and release is not clicked.
+    const { dataset } = byId("panel");
+    const key = view.tab === "live" && this.live ? this.live.key() : "";
+    if (key !== "" && dataset.key === key) return;
+    dataset.key = key;
     const extra = view.tab === "event" ? this.#verdictParts() : [];
     byId("panel").replaceChildren(...(parts[view.tab] ?? parts.event)(), ...extra);
   }
@@ -508,6 +543,13 @@ export class App {
   tabEvent() { this.#tab("event"); }
   tabKey() { this.#tab("key"); }
   tabFilter() { this.#tab("filter"); }
+  tabLive() { if (this.live) this.#tab("live"); }
+
+  liveRun() { this.live?.runOrPause(); }
+  liveStep() { this.live?.step(); }
+  liveSkip() { this.live?.skip(); }
+  liveBranch() { this.live?.branch(); }
+  liveSave() { this.live?.save(); }
 
   chooseKey(key) {
     this.view.key = key;
@@ -613,6 +655,9 @@ export class App {
     for (const button of document.querySelectorAll("[data-action]")) {
       button.addEventListener("click", () => this[button.dataset.action]());
     }
+    for (const button of document.querySelectorAll("[data-live]")) {
+      button.addEventListener("click", () => this.live[button.dataset.live]());
+    }
     byId("verdict").addEventListener("click", () => this.nextViolation());
     byId("search-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -646,6 +691,11 @@ async function start() {
   const app = new App(runs.slice(0, 2));
   await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
   app.opened = performance.now() - began;
+  if (isLive()) {
+    app.live = new Live(app);
+    app.tabLive();
+    await app.live.opened;
+  }
   return app;
 }
 

@@ -31,6 +31,7 @@ mod rejoin;
 mod rules;
 mod run;
 mod seed_demo;
+mod show_bug;
 pub mod tidy;
 mod viewer;
 
@@ -49,6 +50,7 @@ pub use power::power_loss;
 pub use rejoin::{RejoinOptions, rejoin};
 pub use rules::rules;
 pub use seed_demo::seed_demo;
+pub use show_bug::show_bug;
 pub use viewer::viewer;
 
 /// The root of the workspace that this tool was built from.

@@ -52,6 +52,12 @@ enum Job {
         #[arg(long, value_name = "NAME", num_args = 1..)]
         planted: Vec<String>,
     },
+    /// Plants a bug of bugs/*.patch in a scratch copy, finds it, makes the run that shows it smaller
+    /// and opens the page at the moment in which a rule is broken
+    ShowBug {
+        /// The patch's name
+        name: String,
+    },
     /// The page that shows a run, in Debian's Chromium: pictures stay in target/viewer
     Viewer {
         /// Only how fast a run with a million events opens and moves
@@ -165,6 +171,7 @@ fn main() -> Result<()> {
             xtask::rejoin(&root, &RejoinOptions { keys, rate_percent, retained_entries })
         }
         Job::PowerLoss { rounds, planted } => xtask::power_loss(&root, rounds, &planted),
+        Job::ShowBug { name } => xtask::show_bug(&root, &name),
         Job::Viewer { million, binary } => xtask::viewer(&root, million, binary),
         Job::SeedDemo { binary } => xtask::seed_demo(&root, binary),
         Job::FailOver { kills, compare: true } => xtask::fail_over_compared(&root, kills as usize),

@@ -8,6 +8,7 @@
 mod browser;
 mod devtools;
 mod expected;
+mod live;
 mod million;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +40,9 @@ pub fn viewer(root: &Path, is_million_only: bool, binary: Option<PathBuf>) -> Re
     if !is_million_only {
         steps.extend(of_one_run(&browser, &run, &paths, &shot));
     }
+    if !is_million_only {
+        steps.extend(of_a_live_run(&browser, &binary, folder.path(), &shot)?);
+    }
     steps.push(Step::new("a million events", || {
         let page = million::open(&browser, &binary, folder.path())?;
         million::fast_enough(&browser, &page, !is_million_only)?;
@@ -49,6 +53,30 @@ pub fn viewer(root: &Path, is_million_only: bool, binary: Option<PathBuf>) -> Re
     run_steps(steps)?;
     println!("pictures: {}", pictures.display());
     Ok(())
+}
+
+fn of_a_live_run<'a>(
+    browser: &'a Browser,
+    binary: &'a Path,
+    folder: &'a Path,
+    shot: &'a dyn Fn(&str) -> Result<()>,
+) -> Result<Vec<Step<'a>>> {
+    let served = live::Served::start(binary)?;
+    let served = std::rc::Rc::new(served);
+    let kept = std::rc::Rc::clone(&served);
+    Ok(vec![
+        Step::new("a live run is stepped, run and paused", move || {
+            live::open(browser, &served)?;
+            live::goes_on(browser)?;
+            shot("live.png")
+        }),
+        Step::new("clicks break and mend, and are undone", || live::is_meddled_with(browser)),
+        Step::new("what was clicked is saved and replayed", move || {
+            live::is_saved(browser, binary, folder)?;
+            drop(kept);
+            shot("live-crash.png")
+        }),
+    ])
 }
 
 fn of_one_run<'a>(

@@ -4,6 +4,7 @@ mod plan_files;
 mod shrinking;
 mod sweep;
 mod totals;
+mod ui;
 
 use std::{
     ops::Range,
@@ -139,6 +140,16 @@ pub(crate) struct SimArgs {
     /// The folder [default: shrunk-SEED]
     #[arg(long, value_name = "DIR", requires = "shrink")]
     out: Option<PathBuf>,
+    /// Serve a page on this machine alone that shows the run while it goes on, with buttons to stop
+    /// and step it, to break things and to mend them
+    #[arg(
+        long,
+        conflicts_with_all = ["seeds", "html", "history", "write_plan", "shrink", "trace", "json"]
+    )]
+    ui: bool,
+    /// Port of that page [default: one that is free]
+    #[arg(long, value_name = "PORT", default_value_t = 0, requires = "ui")]
+    ui_port: u16,
     /// Stop a sweep after this many seeds that broke a rule
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     max_fail: u64,
@@ -222,6 +233,9 @@ fn one(args: &SimArgs) -> ExitCode {
 
 fn run_one_scenario(args: &SimArgs) -> Result<ExitCode, String> {
     let (scenario, origin) = scenario_of(args)?;
+    if args.ui {
+        return ui::serve(scenario, origin.replay(), args.ui_port);
+    }
     if let Some(path) = &args.write_plan {
         plan_files::write(path, &scenario, &origin)?;
     }

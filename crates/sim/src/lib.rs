@@ -30,8 +30,8 @@ pub use kvraft_base::{Disk, DiskError, DiskErrorKind, DiskFile, Instant, MemberI
 pub use kvraft_trace::run::{Run, page};
 
 pub use cluster::{
-    Check, Choices, ClusterConfig, Report, Scenario, Sometimes, Trial, Violation, first_difference,
-    record_scenario, run, run_bounded, run_scenario,
+    Check, Choices, ClusterConfig, Ending, Live, Report, Scenario, Sometimes, Trial, Violation,
+    first_difference, record_scenario, run, run_bounded, run_scenario,
 };
 pub use disk::{
     ChangePoint, ContentLoss, CrashPolicy, DiskCosts, DiskStats, DiskTrouble, NameLoss,

@@ -24,7 +24,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 pub use check::RunError;
 pub use decode::RunDecodeError;
-pub use page::{page, runs_of};
+pub use page::{live_page, page, runs_of};
 
 /// A name out of a small set, such as a kind of event: borrowed by whoever knows it in advance.
 pub type Name = Cow<'static, str>;

@@ -6,7 +6,9 @@ mod checks;
 mod clients;
 mod config;
 mod core;
+mod course;
 mod faults;
+mod live;
 mod membership;
 mod mirror;
 mod operator;
@@ -29,6 +31,7 @@ mod world;
 pub(crate) use recording::{Recording, Sent as RecordingSent};
 
 pub use config::{Choices, ClusterConfig};
+pub use live::{Ending, Live};
 pub use run::{Report, first_difference, record_scenario, run, run_bounded, run_scenario};
 pub use scenario::Scenario;
 pub use smaller::Trial;

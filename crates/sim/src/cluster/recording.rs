@@ -44,7 +44,7 @@ pub(crate) struct Sent {
 }
 
 /// A recording that goes on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Recording {
     run: Run,
     world: NodeId,
@@ -127,6 +127,11 @@ impl Recording {
             return None;
         }
         Some(self.run.add_event(event))
+    }
+
+    /// Events that are kept so far.
+    pub(crate) fn event_count(&self) -> usize {
+        self.run.events.len()
     }
 
     fn event(&mut self, id: EventId) -> &mut Event {

@@ -11,6 +11,7 @@ use kvraft_trace::run::Run;
 
 use super::{
     config::Choices,
+    course::{Course, TICK},
     recording::Recording,
     scenario::Scenario,
     server::{Standing, members},
@@ -26,17 +27,6 @@ use crate::{
     models::StoreState,
 };
 
-/// Slow checks look this often.
-const TICK: Duration = Duration::from_millis(100);
-
-/// After healing, everybody must agree and every client be served within this time. Generous: the
-/// slowest drawn disks and links need tens of election timeouts for a backlog.
-const CONVERGENCE_MAX: Duration = Duration::from_secs(120);
-
-/// Beyond that, a client that has more to do gets so long for each operation: in long runs some
-/// find out that they cannot reach their server only when it is over, with most of their work left.
-const OPERATION_TIME_MAX: Duration = Duration::from_secs(2);
-
 /// The search takes this much of a history.
 const SEARCH_EVENT_COUNT_MAX: usize = 600;
 
@@ -45,9 +35,6 @@ const SEARCH_STEP_COUNT_MAX: u64 = 10_000;
 
 /// How often the embedding program is asked whether the run may go on.
 pub(crate) const EVENTS_BETWEEN_LOOKS: u64 = 4_096;
-
-/// A run that takes more events than this does not end by itself.
-const EVENT_COUNT_MAX: u64 = 5_000_000;
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -182,7 +169,7 @@ impl Report {
     }
 }
 
-fn of_panic(panic: &(dyn std::any::Any + Send)) -> Violation {
+pub(crate) fn of_panic(panic: &(dyn std::any::Any + Send)) -> Violation {
     let text = panic
         .downcast_ref::<String>()
         .cloned()
@@ -194,71 +181,17 @@ fn of_panic(panic: &(dyn std::any::Any + Send)) -> Violation {
 impl World {
     /// The whole life of a world.
     fn run(&mut self, may_go_on: &dyn Fn() -> bool) -> Result<(), Violation> {
-        for id in self.server_ids() {
-            self.start(id);
-        }
-        for (id, client) in &self.clients {
-            self.heap.push(self.now + client.pause(), Happening::ClientWake { client: *id });
-        }
-        self.schedule_plan();
-        self.after(TICK, Happening::Tick);
-        let faults_until = Instant::ZERO + self.config.faults_until;
-        self.run_until(may_go_on, |world| faults_until <= world.now)?;
-        let mut core_prng = self.core_prng.clone();
-        self.begin_core(&mut core_prng);
-        let time = self.time_to_serve();
-        let limit = self.now + time;
-        self.run_until(may_go_on, |world| limit <= world.now || world.has_core_progressed())?;
-        if !self.has_core_progressed() {
-            return Err(self.no_progress(time));
-        }
-        self.stay_broken(may_go_on)?;
-        self.end_plan();
-        self.core.clear();
-        for id in self.server_ids() {
-            self.mend(id);
-        }
-        let time = self.time_to_serve();
-        let limit = self.now + time;
-        self.run_until(may_go_on, |world| limit <= world.now || world.has_converged())?;
-        if !self.has_converged() {
-            return Err(Violation::new(Check::Convergence, self.describe_state(time)));
-        }
-        self.stay_well(may_go_on)?;
-        self.judge()
-    }
-
-    /// How long it may take until everybody is served: clients do one operation after another, so
-    /// the one with the most left tells.
-    fn time_to_serve(&self) -> Duration {
-        let left = self.clients.values().map(super::clients::Client::left).max().unwrap_or(0);
-        CONVERGENCE_MAX.max(OPERATION_TIME_MAX * u32::try_from(left).unwrap_or(u32::MAX))
-    }
-
-    pub(crate) fn server_ids(&self) -> Vec<MemberId> {
-        self.servers.keys().copied().collect()
-    }
-
-    pub(super) fn run_until(
-        &mut self,
-        may_go_on: &dyn Fn() -> bool,
-        mut done: impl FnMut(&Self) -> bool,
-    ) -> Result<(), Violation> {
-        while !done(self) {
-            if !self.step() {
-                return Err(Violation::new(Check::RunEnds, "nothing is left to happen"));
-            }
-            if let Some(violation) = self.checks.first_violation() {
-                return Err(violation);
-            }
-            if EVENT_COUNT_MAX < self.event_count {
-                return Err(Violation::new(Check::RunEnds, "too many events"));
-            }
+        let mut course = Course::begin(self);
+        while course.step(self)? {
             if self.event_count.is_multiple_of(EVENTS_BETWEEN_LOOKS) && !may_go_on() {
                 return Err(Violation::new(Check::RunEnds, "the time for one seed is over"));
             }
         }
         Ok(())
+    }
+
+    pub(crate) fn server_ids(&self) -> Vec<MemberId> {
+        self.servers.keys().copied().collect()
     }
 
     pub(crate) fn on_tick(&mut self) {
@@ -269,7 +202,7 @@ impl World {
 
     /// One leads, no change of members is under way, all of them have applied everything, and every
     /// client is done. Who has lost its disk for ever is excused.
-    fn has_converged(&self) -> bool {
+    pub(crate) fn has_converged(&self) -> bool {
         let end = Index(self.checks.agreed().len() as u64);
         let (_, members) = self.checks.agreed_members();
         let has_all = |id: &MemberId| {
@@ -310,7 +243,7 @@ impl World {
     }
 
     /// The verdict over the finished history and the final states.
-    fn judge(&mut self) -> Result<(), Violation> {
+    pub(crate) fn judge(&mut self) -> Result<(), Violation> {
         self.sometimes.on_history(&self.evidence.history);
         self.sometimes.members_cut += self.checks.cut_count;
         self.sometimes.on_looks(self.checks.looks);

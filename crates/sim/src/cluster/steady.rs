@@ -9,7 +9,7 @@
 //! Why terms are counted and not elections: every campaign takes one, won or not, and a livelock is
 //! made of those that nobody wins.
 
-use kvraft_base::{MemberId, Term};
+use kvraft_base::{Instant, MemberId, Term};
 
 use super::{
     violation::{Check, Violation},
@@ -21,41 +21,49 @@ const LENGTH_ELECTION_TIMEOUTS: u32 = 30;
 
 /// So many terms may begin meanwhile when some servers are broken: one that comes and goes may lead
 /// each time it is cut off, and a candidate may fail a few times.
-const TERM_COUNT_MAX_BROKEN: u64 = 12;
+pub(crate) const TERM_COUNT_MAX_BROKEN: u64 = 12;
 
 /// And when everybody is well: one leader may give way to another that was asked for before.
-const TERM_COUNT_MAX_WELL: u64 = 3;
+pub(crate) const TERM_COUNT_MAX_WELL: u64 = 3;
 
-impl World {
-    /// Lets a while pass in which some servers are broken, if this run is one of those.
-    pub(crate) fn stay_broken(&mut self, may_go_on: &dyn Fn() -> bool) -> Result<(), Violation> {
-        self.stay(may_go_on, TERM_COUNT_MAX_BROKEN)
+/// A while in which nothing happens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Steady {
+    until: Instant,
+    /// The greatest term when it began.
+    term: Term,
+}
+
+impl Steady {
+    /// It begins, if this run is one of those that have one.
+    pub(crate) fn begin(world: &World) -> Option<Self> {
+        let until = world.now + world.config.election_timeout * LENGTH_ELECTION_TIMEOUTS;
+        world.config.is_steady.then(|| Self { until, term: world.term_max() })
     }
 
-    /// Lets a while pass in which everybody is well, if this run is one of those, and looks at what
-    /// is left.
-    pub(crate) fn stay_well(&mut self, may_go_on: &dyn Fn() -> bool) -> Result<(), Violation> {
-        self.stay(may_go_on, TERM_COUNT_MAX_WELL)?;
-        if !self.config.is_steady {
-            return Ok(());
-        }
-        // What nobody waits for any more is given up by then.
-        let until = self.now + self.config.request_time_max();
-        self.run_until(may_go_on, |world| until <= world.now)?;
+    pub(crate) fn until(self) -> Instant {
+        self.until
+    }
+
+    /// It is over.
+    ///
+    /// # Errors
+    /// When more terms than `most` have begun.
+    pub(crate) fn end(self, world: &mut World, most: u64) -> Result<(), Violation> {
+        world.sometimes.steady += 1;
+        check_terms(self.term, world.term_max(), most)
+    }
+}
+
+impl World {
+    /// Looks at what is left when everybody is well and nobody waits for anything.
+    ///
+    /// # Errors
+    /// When a server has anything left over.
+    pub(crate) fn check_left_over(&self) -> Result<(), Violation> {
         let ids = self.members_in_use();
         let found = ids.into_iter().find_map(|id| self.leak_of(id));
         found.map_or(Ok(()), |detail| Err(Violation::new(Check::NothingLeaks, detail)))
-    }
-
-    fn stay(&mut self, may_go_on: &dyn Fn() -> bool, most: u64) -> Result<(), Violation> {
-        if !self.config.is_steady {
-            return Ok(());
-        }
-        let before = self.term_max();
-        let until = self.now + self.config.election_timeout * LENGTH_ELECTION_TIMEOUTS;
-        self.run_until(may_go_on, |world| until <= world.now)?;
-        self.sometimes.steady += 1;
-        check_terms(before, self.term_max(), most)
     }
 
     fn term_max(&self) -> Term {

@@ -20,7 +20,7 @@ use std::{
 use kvraft_base::{Instant, MemberId};
 
 use super::{
-    ClientPlan, Plan, TimedFault,
+    ClientPlan, Fault, Plan, TimedFault,
     client_text::{ClientLine, write_client},
 };
 
@@ -183,6 +183,17 @@ impl PlanReader {
 
     pub(crate) fn finish(self) -> Plan {
         Plan::new(self.clients.into_values().collect(), self.faults)
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut words = Words(text.split_whitespace());
+        let fault = words.fault()?;
+        words.end()?;
+        Ok(fault)
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Run, RunDecodeError};
 
 /// The viewer's modules: their names, as they import each other, and their texts.
-const MODULES: [(&str, &str); 15] = [
+const MODULES: [(&str, &str); 16] = [
     ("viewer/base.js", include_str!("../../../../viewer/base.js")),
     ("viewer/decode.js", include_str!("../../../../viewer/decode.js")),
     ("viewer/history.js", include_str!("../../../../viewer/history.js")),
@@ -24,6 +24,7 @@ const MODULES: [(&str, &str); 15] = [
     ("viewer/pointer.js", include_str!("../../../../viewer/pointer.js")),
     ("viewer/link.js", include_str!("../../../../viewer/link.js")),
     ("viewer/keys.js", include_str!("../../../../viewer/keys.js")),
+    ("viewer/live.js", include_str!("../../../../viewer/live.js")),
     ("viewer/main.js", include_str!("../../../../viewer/main.js")),
 ];
 
@@ -32,15 +33,27 @@ const BODY: &str = include_str!("../../../../viewer/body.html");
 
 /// What the page may load: nothing but itself.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline' data:; \
-                      style-src 'unsafe-inline'; img-src data:; connect-src data:";
+                      style-src 'unsafe-inline'; img-src data:";
 
 /// The page for these runs: one is shown alone, two side by side.
 #[must_use]
 pub fn page(runs: &[&Run]) -> String {
+    page_with(runs, "", "connect-src data:")
+}
+
+/// The page for a run that goes on: it asks whoever served it, at `/live`, for what is new.
+#[must_use]
+pub fn live_page(run: &Run) -> String {
+    // To a browser, the page's own address includes its WebSockets.
+    let head = "<meta name=\"kvraft-live\" content=\"/live\">\n";
+    page_with(&[run], head, "connect-src 'self'")
+}
+
+fn page_with(runs: &[&Run], head: &str, reach: &str) -> String {
     let title = runs.first().map_or("a run", |run| run.title.as_str());
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}; {reach}\">\n{head}\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{}</title>\n\
          <style>\n{STYLE}</style>\n<script type=\"importmap\">{}</script>\n</head>\n{BODY}",
         escaped(title),

@@ -19,14 +19,14 @@ use crate::{
 type Key = (Endpoint, BandKind);
 
 /// Bands that have begun and not ended.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Bands {
     open: BTreeMap<Key, Open>,
     paused: BTreeSet<MemberId>,
     up: BTreeSet<MemberId>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     node: NodeId,
     from: u64,

@@ -13,7 +13,7 @@ use super::Terms;
 pub(super) type Entries = BTreeMap<Position, (Arc<str>, Arc<str>)>;
 
 /// What was shown last of a server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Shown {
     role: RoleName,
     term: Term,

@@ -1,0 +1,162 @@
+//! The phases of a run, one event at a time: faults, a core that must make progress, convergence,
+//! in some runs steady times after both, the verdict.
+//!
+//! Why a value: a run from its seed to its verdict and a run that somebody steps through go the
+//! same way.
+
+use std::time::Duration;
+
+use kvraft_base::Instant;
+
+use super::{
+    clients::Client,
+    steady::{Steady, TERM_COUNT_MAX_BROKEN, TERM_COUNT_MAX_WELL},
+    violation::{Check, Violation},
+    world::{Happening, World},
+};
+
+/// Slow checks look this often.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// After healing, everybody must agree and every client be served within this time. Generous: the
+/// slowest drawn disks and links need tens of election timeouts for a backlog.
+const CONVERGENCE_MAX: Duration = Duration::from_secs(120);
+
+/// Beyond that, a client that has more to do gets so long for each operation: in long runs some
+/// find out that they cannot reach their server only when it is over, with most of their work left.
+const OPERATION_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// A run that takes more events than this does not end by itself.
+const EVENT_COUNT_MAX: u64 = 5_000_000;
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Course {
+    /// The plan is carried out.
+    Faults,
+    /// Some stay broken: the others must make progress within a time.
+    Core(Limit),
+    /// They have, and go on for a while.
+    Broken(Steady),
+    /// Everybody is mended: all must agree within a time.
+    Convergence(Limit),
+    /// They do, and go on for a while.
+    Well(Steady),
+    /// Up to here requests that nobody waits for are given up.
+    Rest(Instant),
+    /// The history was judged, and is clean.
+    Over,
+}
+
+/// A time that something must not exceed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    time: Duration,
+    end: Instant,
+}
+
+impl Limit {
+    /// Clients do one operation after another, so the one with the most left tells how long it may
+    /// take until everybody is served.
+    fn begin(world: &World) -> Self {
+        let left = world.clients.values().map(Client::left).max().unwrap_or(0);
+        let for_all = OPERATION_TIME_MAX * u32::try_from(left).unwrap_or(u32::MAX);
+        let time = CONVERGENCE_MAX.max(for_all);
+        Self { time, end: world.now + time }
+    }
+}
+
+impl Course {
+    /// Starts everybody in a world that was just set up.
+    pub(crate) fn begin(world: &mut World) -> Self {
+        for id in world.server_ids() {
+            world.start(id);
+        }
+        for (id, client) in &world.clients {
+            let wake = Happening::ClientWake { client: *id };
+            world.heap.push(world.now + client.pause(), wake);
+        }
+        world.schedule_plan();
+        world.after(TICK, Happening::Tick);
+        Self::Faults
+    }
+
+    /// Handles one event, after the passage to another phase if it is time for that. False: the
+    /// run is over.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub(crate) fn step(&mut self, world: &mut World) -> Result<bool, Violation> {
+        while let Some(next) = self.next(world)? {
+            *self = next;
+        }
+        if matches!(self, Self::Over) {
+            return Ok(false);
+        }
+        if !world.step() {
+            return Err(Violation::new(Check::RunEnds, "nothing is left to happen"));
+        }
+        if let Some(violation) = world.checks.first_violation() {
+            return Err(violation);
+        }
+        if EVENT_COUNT_MAX < world.event_count {
+            return Err(Violation::new(Check::RunEnds, "too many events"));
+        }
+        Ok(true)
+    }
+
+    /// The phase that begins now, if one does.
+    fn next(self, world: &mut World) -> Result<Option<Self>, Violation> {
+        let now = world.now;
+        match self {
+            Self::Faults if Instant::ZERO + world.config.faults_until <= now => {
+                let mut core_prng = world.core_prng.clone();
+                world.begin_core(&mut core_prng);
+                Ok(Some(Self::Core(Limit::begin(world))))
+            }
+            Self::Core(limit) if limit.end <= now || world.has_core_progressed() => {
+                if !world.has_core_progressed() {
+                    return Err(world.no_progress(limit.time));
+                }
+                let broken = Steady::begin(world).map(Self::Broken);
+                Ok(Some(broken.unwrap_or_else(|| Self::mend(world))))
+            }
+            Self::Broken(steady) if steady.until() <= now => {
+                steady.end(world, TERM_COUNT_MAX_BROKEN)?;
+                Ok(Some(Self::mend(world)))
+            }
+            Self::Convergence(limit) if limit.end <= now || world.has_converged() => {
+                if !world.has_converged() {
+                    let state = world.describe_state(limit.time);
+                    return Err(Violation::new(Check::Convergence, state));
+                }
+                Steady::begin(world).map_or_else(|| Self::judge(world), |s| Ok(Some(Self::Well(s))))
+            }
+            Self::Well(steady) if steady.until() <= now => {
+                steady.end(world, TERM_COUNT_MAX_WELL)?;
+                // What nobody waits for any more is given up by then.
+                Ok(Some(Self::Rest(now + world.config.request_time_max())))
+            }
+            Self::Rest(end) if end <= now => {
+                world.check_left_over()?;
+                Self::judge(world)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Everybody is mended.
+    fn mend(world: &mut World) -> Self {
+        world.end_plan();
+        world.core.clear();
+        for id in world.server_ids() {
+            world.mend(id);
+        }
+        Self::Convergence(Limit::begin(world))
+    }
+
+    fn judge(world: &mut World) -> Result<Option<Self>, Violation> {
+        world.judge()?;
+        Ok(Some(Self::Over))
+    }
+}
