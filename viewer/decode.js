@@ -2,6 +2,9 @@
 
 const MAGIC = "kvraft-run 1\n";
 
+/** Nodes have numbers of two bytes. */
+const OWNERS_MAX = 1 << 16;
+
 export const FATES = ["", "delivered", "lost", "pending"];
 export const ROLES = ["follower", "pre-candidate", "candidate", "leader"];
 export const POWERS = ["up", "down", "paused"];
@@ -74,16 +77,25 @@ class Decoder {
     return this.columns.get(name)?.bytes ?? new Uint8Array(0);
   }
 
-  /** Numbers from differences; `owner(row)` says whose earlier number a row differs from. */
-  difference(name, owner = () => 0, Type = Float64Array) {
-    const folded = this.plain(name);
-    const numbers = new Type(folded.length);
-    const before = [];
-    for (let row = 0; row < folded.length; row++) {
-      const one = owner(row);
-      const number = (before[one] ?? 0) + unfold(folded[row]);
-      before[one] = number;
-      numbers[row] = number;
+  /** Numbers from differences; `owners[row]` says whose earlier number a row differs from. */
+  difference(name, owners = null, Type = Float64Array) {
+    const column = this.columns.get(name);
+    if (!column) return new Type(0);
+    const { bytes, count } = column;
+    const numbers = new Type(count);
+    const before = new Float64Array(owners ? OWNERS_MAX : 1);
+    let at = 0;
+    for (let row = 0; row < count; row++) {
+      let byte = bytes[at++];
+      let folded = byte & 0x7f;
+      let scale = 128;
+      while (byte & 0x80) {
+        byte = bytes[at++];
+        folded += (byte & 0x7f) * scale;
+        scale *= 128;
+      }
+      const owner = owners === null ? 0 : owners[row];
+      numbers[row] = before[owner] += unfold(folded);
     }
     return numbers;
   }
@@ -108,6 +120,12 @@ class Decoder {
     const text = new TextDecoder();
     const strings = new Array(sizes.length);
     let at = 0;
+    const whole = text.decode(bytes);
+    if (whole.length === bytes.length) {
+      // A byte is a letter: all are decoded at once.
+      for (let row = 0; row < sizes.length; row++) strings[row] = whole.slice(at, (at += sizes[row]));
+      return strings;
+    }
     for (let row = 0; row < sizes.length; row++) {
       strings[row] = text.decode(bytes.subarray(at, at + sizes[row]));
       at += sizes[row];
@@ -139,27 +157,35 @@ class Decoder {
         const name = `field.${number}.${place}`;
         return field.text
           ? this.plain(name, Uint32Array)
-          : this.difference(name, (row) => nodes[number][row]);
+          : this.difference(name, nodes[number]);
       }),
     );
   }
 
   /** Changes of state: what each means is in `history`. */
   changes(run) {
-    const event = this.difference("change.event", undefined, Uint32Array);
+    const event = this.difference("change.event", null, Uint32Array);
     const kind = this.bytes("change.kind");
-    const owner = (row) => run.node[event[row]];
-    const rowsOf = [];
-    for (let row = 0; row < kind.length; row++) (rowsOf[kind[row]] ??= []).push(row);
+    const counts = new Uint32Array(256);
+    for (let row = 0; row < kind.length; row++) counts[kind[row]]++;
+    // Rows of each kind, and whose state they change.
+    const rowsOf = Array.from(counts, (count) => new Uint32Array(count));
+    const ownersOf = Array.from(counts, (count) => new Uint16Array(count));
+    counts.fill(0);
+    for (let row = 0; row < kind.length; row++) {
+      const of = kind[row];
+      const place = counts[of]++;
+      rowsOf[of][place] = row;
+      ownersOf[of][place] = run.node[event[row]];
+    }
     const x = new Float64Array(kind.length);
     const y = new Float64Array(kind.length);
     const z = new Float64Array(kind.length);
     const key = new Uint32Array(kind.length);
     const spread = (number, name, into, read = "difference") => {
-      const rows = rowsOf[number] ?? [];
-      const values =
-        read === "plain" ? this.plain(name) : this.difference(name, (row) => owner(rows[row]));
-      rows.forEach((row, place) => (into[row] = values[place]));
+      const rows = rowsOf[number];
+      const values = read === "plain" ? this.plain(name) : this.difference(name, ownersOf[number]);
+      for (let place = 0; place < rows.length; place++) into[rows[place]] = values[place];
     };
     const single = {
       role: CHANGE.ROLE, term: CHANGE.TERM, vote: CHANGE.VOTE, leader: CHANGE.LEADER,
@@ -194,7 +220,7 @@ class Decoder {
 
   operations(strings) {
     const client = this.plain("operation.client", Uint16Array);
-    const number = this.difference("operation.number", (row) => client[row]);
+    const number = this.difference("operation.number", client);
     const text = this.plain("operation.text", Uint32Array);
     const answer = this.plain("operation.answer", Uint32Array);
     const from = this.difference("operation.from");
@@ -223,6 +249,7 @@ class Decoder {
 
 /** 0, 1, 2, 3, 4 become 0, -1, 1, -2, 2. */
 function unfold(folded) {
+  if (folded <= 0x7fffffff) return (folded >>> 1) ^ -(folded & 1);
   return folded % 2 === 0 ? folded / 2 : -(folded + 1) / 2;
 }
 

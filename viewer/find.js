@@ -6,6 +6,7 @@
 
 import { lowerBound } from "viewer/base.js";
 import { CHANGE, FATES, isReceive } from "viewer/decode.js";
+import { eventsByNode } from "viewer/history.js";
 
 /** Words of a query: { name, value, not }. */
 export function parse(query) {
@@ -32,7 +33,10 @@ export function find(history, query) {
       events.push(event);
     }
   }
-  return { query, mask, events: Uint32Array.from(events) };
+  let ofNode = null;
+  /** When the matches of a node happened. */
+  const of = (node) => (ofNode ??= eventsByNode(run, events))[node].times;
+  return { query, mask, events: Uint32Array.from(events), of };
 }
 
 /** The match after (or before) `event`; the first (or last) one when there is no more. */

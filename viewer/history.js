@@ -4,7 +4,8 @@
 // is one binary search away.
 
 import { lowerBound, upperBound } from "viewer/base.js";
-import { CHANGE, POWERS, ROLES, isReceive, kindOf } from "viewer/decode.js";
+import { CHANGE, POWERS, ROLES, kindOf } from "viewer/decode.js";
+import { Times } from "viewer/times.js";
 
 /** A value over the events of a run. */
 class Series {
@@ -118,6 +119,23 @@ function union(intervals, end) {
   return { from: Float64Array.from(from), to: Float64Array.from(to) };
 }
 
+/** When the events of a list happened. */
+export function timesOfEvents(run, list) {
+  const times = new Float64Array(list.length);
+  for (let place = 0; place < times.length; place++) times[place] = run.at[list[place]];
+  return new Times(times);
+}
+
+/** Events of a list, with their times, for each node. */
+export function eventsByNode(run, list) {
+  const counts = new Uint32Array(run.nodes.length);
+  for (const event of list) counts[run.node[event]]++;
+  const ofNode = Array.from(counts, (count) => new Uint32Array(count));
+  counts.fill(0);
+  for (const event of list) ofNode[run.node[event]][counts[run.node[event]]++] = event;
+  return ofNode.map((events) => ({ events, times: timesOfEvents(run, events) }));
+}
+
 /** Rare events that stay visible at every zoom. */
 const MARKS = new Map([
   ["BecameLeader", "leader"], ["BecameCandidate", "election"], ["QuorumLost", "election"],
@@ -174,30 +192,26 @@ export class History {
   /** The events of each node, and their times. */
   #indexNodes() {
     const { run } = this;
-    const counts = run.nodes.map(() => 0);
+    const counts = new Uint32Array(run.nodes.length);
     for (let event = 0; event < run.count; event++) counts[run.node[event]]++;
-    this.eventsOf = counts.map((count) => new Uint32Array(count));
-    this.timesOf = counts.map((count) => new Float64Array(count));
-    const filled = counts.map(() => 0);
+    this.eventsOf = Array.from(counts, (count) => new Uint32Array(count));
+    const timesOf = Array.from(counts, (count) => new Float64Array(count));
+    counts.fill(0);
+    const isMark = Uint8Array.from(this.markOfShape, (mark) => (mark === null ? 0 : 1));
+    const { node, at, shape, cause } = run;
     this.marks = [];
     for (let event = 0; event < run.count; event++) {
-      const node = run.node[event];
-      this.eventsOf[node][filled[node]] = event;
-      this.timesOf[node][filled[node]++] = run.at[event];
-      if (this.markOfShape[run.shape[event]] && run.cause[event] < 0) this.marks.push(event);
+      const of = node[event];
+      const place = counts[of]++;
+      this.eventsOf[of][place] = event;
+      timesOf[of][place] = at[event];
+      if (isMark[shape[event]] === 1 && cause[event] < 0) this.marks.push(event);
     }
-    this.markTimes = Float64Array.from(this.marks, (event) => run.at[event]);
+    this.timesOf = timesOf.map((times) => new Times(times));
+    this.markTimes = timesOfEvents(run, this.marks);
     const kinds = [...new Set(this.markOfShape)].filter((mark) => mark !== null);
-    this.marksOf = kinds.map((mark) => ({ mark, ofNode: this.#byNode(
-      this.marks.filter((event) => this.markOfShape[run.shape[event]] === mark)) }));
-  }
-
-  /** Events of a list, with their times, for each node. */
-  #byNode(list) {
-    const { run } = this;
-    const events = run.nodes.map(() => []);
-    for (const event of list) events[run.node[event]].push(event);
-    return events.map((of) => ({ events: of, times: Float64Array.from(of, (event) => run.at[event]) }));
+    this.marksOf = kinds.map((mark) => ({ mark, ofNode: eventsByNode(run,
+      this.marks.filter((event) => this.markOfShape[shape[event]] === mark)) }));
   }
 
   /** Arrivals by class, lost sends, and where each send arrived first. */
@@ -206,38 +220,48 @@ export class History {
     this.arrival = new Int32Array(run.count).fill(-1);
     this.target = new Int16Array(run.count).fill(-1);
     const names = new Map(run.nodes.map((node, number) => [node.name, number]));
-    const toField = run.shapes.map((shape) =>
-      shape.fields.findIndex((field) => field.name === "to" && field.text));
-    const targets = run.strings.map(() => undefined);
+    const targets = new Int16Array(run.strings.length).fill(-2);
+    const toColumn = run.shapes.map((shape, number) => {
+      const place = shape.fields.findIndex((field) => field.name === "to" && field.text);
+      return place < 0 ? null : run.fields[number][place];
+    });
+    const classOf = Uint8Array.from(this.classOfShape);
+    const { shape, cause, fate, row } = run;
     const arrivals = CLASSES.map(() => []);
     const lost = [];
     for (let event = 0; event < run.count; event++) {
-      const shape = run.shape[event];
-      if (isReceive(run, event)) {
-        const cause = run.cause[event];
-        if (this.arrival[cause] < 0) this.arrival[cause] = event;
-        arrivals[this.classOfShape[run.shape[cause]]].push(event);
-      } else if (run.fate[event] !== 0 && toField[shape] >= 0) {
-        const string = run.fields[shape][toField[shape]][run.row[event]];
-        targets[string] ??= names.get(run.strings[string]) ?? -1;
-        this.target[event] = targets[string];
-        if (run.fate[event] !== 1) lost.push(event);
+      if (fate[event] !== 0) {
+        const column = toColumn[shape[event]];
+        if (column === null) continue;
+        const text = column[row[event]];
+        if (targets[text] === -2) targets[text] = names.get(run.strings[text]) ?? -1;
+        this.target[event] = targets[text];
+        if (fate[event] !== 1) lost.push(event);
+      } else if (cause[event] >= 0) {
+        const send = cause[event];
+        if (this.arrival[send] < 0) this.arrival[send] = event;
+        arrivals[classOf[shape[send]]].push(event);
       }
     }
     this.lost = Uint32Array.from(lost);
-    this.lostTimes = Float64Array.from(lost, (event) => run.at[event]);
-    this.lostOf = this.#byNode(lost);
-    this.arrivals = arrivals.map((events) => {
-      const times = Float64Array.from(events, (event) => run.at[event]);
-      const flights = Float64Array.from(events, (event) => run.at[event] - run.at[run.cause[event]]);
-      // Few take much longer than the others: they are looked at one by one. A sample says what is
-      // long.
-      const every = Math.ceil(events.length / 2000);
-      const sorted = flights.filter((_, place) => place % every === 0).sort();
-      const usual = sorted.length ? sorted[Math.floor((sorted.length - 1) * 0.995)] : 0;
-      const slow = events.filter((_, place) => flights[place] > usual);
-      return { events: Uint32Array.from(events), times, usual, slow };
-    });
+    this.lostTimes = timesOfEvents(run, lost);
+    this.lostOf = eventsByNode(run, lost);
+    this.arrivals = arrivals.map((events) => this.#flights(Uint32Array.from(events)));
+  }
+
+  /** Arrivals of one class; few fly much longer than the others: those are looked at one by one. */
+  #flights(events) {
+    const { at, cause } = this.run;
+    const flight = (event) => at[event] - at[cause[event]];
+    // A sample says what is long.
+    const sample = new Float64Array(Math.min(events.length, 2000));
+    const every = events.length / Math.max(sample.length, 1);
+    for (let one = 0; one < sample.length; one++) sample[one] = flight(events[Math.floor(one * every)]);
+    sample.sort();
+    const usual = sample.length > 0 ? sample[Math.floor((sample.length - 1) * 0.995)] : 0;
+    const slow = [];
+    for (const event of events) if (flight(event) > usual) slow.push(event);
+    return { events, times: timesOfEvents(this.run, events), usual, slow };
   }
 
   #indexChanges() {
@@ -299,7 +323,7 @@ export class History {
     this.operationsOf = run.nodes.map(() => []);
     for (const operation of run.operations) this.operationsOf[operation.client].push(operation);
     this.operationTimesOf = this.operationsOf.map((operations) =>
-      Float64Array.from(operations, (operation) => operation.from));
+      new Times(Float64Array.from(operations, (operation) => operation.from)));
     this.operationSpansOf = this.operationsOf.map((operations) => ({
       all: union(operations, this.end),
       bad: union(operations.filter((operation) => operation.outcome !== "ok"), this.end),
@@ -314,7 +338,7 @@ export class History {
 
   /** The event of `node` that is nearest to `time`; -1 if it has none. */
   nearest(node, time) {
-    const times = this.timesOf[node];
+    const { times } = this.timesOf[node];
     const after = lowerBound(times, time);
     if (times.length === 0) return -1;
     const isBefore =

@@ -76,6 +76,8 @@ export class App {
   }
 
   setRuns(runs) {
+    this.part = null;
+    this.violationAt = undefined;
     this.stages = runs.map((run) => new Stage(run));
     this.active = 0;
     if (this.stages.length === 2) this.part = align(this.stages);
@@ -91,9 +93,10 @@ export class App {
     this.resize();
     const first = this.stages.findIndex((stage) => stage.run.violations.length > 0);
     if (this.part != null) this.partingEvent();
-    else if (first >= 0) this.goTime(this.stages[first].run.violations[0].at);
+    else if (first >= 0) this.nextViolation();
     else this.goTime(this.end);
-    this.frameWhole = true;
+    // The key leads to the first one still.
+    this.violationAt = undefined;
   }
 
   /** The run has gone on, or went back: the view goes with its end if that was in view. */

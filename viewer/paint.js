@@ -3,9 +3,11 @@
 // What is close together is drawn together: of messages and events as many as can be told apart,
 // then how many there are. Faults, elections, lost messages and violations are drawn at every zoom.
 
+import { Arrows, arrowHead } from "viewer/arrows.js";
 import { formatSpan, formatTime, lowerBound, upperBound } from "viewer/base.js";
-import { CLASSES, } from "viewer/history.js";
 import { BANDS, isReceive } from "viewer/decode.js";
+import { CLASSES } from "viewer/history.js";
+import { Pixels, word } from "viewer/pixels.js";
 
 export const GUTTER = 148;
 const AXIS = 30;
@@ -14,7 +16,10 @@ const DOTS_MAX = 3000;
 const SPANS_MAX = 1000;
 const OPERATIONS_MAX = 60;
 const MARKS_MAX = 300;
-const BANDS_MAX = 40;
+const BANDS_MAX = 16;
+const NARROW = 6;
+const HEADS_MAX = 150;
+const WIDTHS_MAX = 5000;
 const LOST_MAX = 400;
 const TICKS = { leader: [-20, 8], down: [-11, 7], start: [4, 7], other: [-3, 6] };
 
@@ -31,6 +36,15 @@ export class Theme {
     for (const name of names) this[name] = color(name);
     this.font = style.fontFamily;
     this.patterns = patterns(this);
+    this.words = new Map();
+  }
+
+  /** A colour, by its value, as a pixel. */
+  word(color, alpha = 1) {
+    let ofColor = this.words.get(color);
+    if (!ofColor) this.words.set(color, (ofColor = new Map()));
+    if (!ofColor.has(alpha)) ofColor.set(alpha, word(color, alpha));
+    return ofColor.get(alpha);
   }
 }
 
@@ -92,8 +106,14 @@ export class Painter {
     this.canvas = canvas;
     this.stage = stage;
     this.context = canvas.getContext("2d", { alpha: false });
+    /** What cannot be told apart. */
+    this.pixels = new Pixels();
     /** What was drawn where, for the pointer. */
-    this.arrows = [];
+    this.arrows = new Arrows();
+    /** Events in view by their colour, made anew for each lane. */
+    this.groups = new Map();
+    /** Widths of texts by font. */
+    this.widths = new Map();
   }
 
   resize(width, height, hidden) {
@@ -113,13 +133,11 @@ export class Painter {
   }
 
   x(time) {
-    const { from, to } = this.span;
-    return GUTTER + ((time - from) / (to - from)) * (this.width - GUTTER);
+    return GUTTER + (time - this.span.from) * this.scale;
   }
 
   timeAt(x) {
-    const { from, to } = this.span;
-    return from + ((x - GUTTER) / (this.width - GUTTER)) * (to - from);
+    return this.span.from + (x - GUTTER) / this.scale;
   }
 
   paint(view, theme) {
@@ -128,12 +146,14 @@ export class Painter {
     this.theme = theme;
     this.view = view;
     this.span = { from: view.from + offset, to: view.to + offset };
-    this.arrows.length = 0;
+    this.scale = (this.width - GUTTER) / (view.to - view.from);
+    this.arrows.count = 0;
     // What is scrolled out of sight is not painted.
     const { scrollTop, clientHeight } = this.stage.scroll;
     this.lanes = this.layout.lanes.filter((lane) =>
       lane.top + lane.height >= scrollTop && lane.top <= scrollTop + clientHeight);
     this.top = scrollTop;
+    this.pixels.begin(this.canvas.width, this.canvas.height, this.ratio, scrollTop);
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, -scrollTop * this.ratio);
     context.fillStyle = theme.paper;
     context.fillRect(0, scrollTop, this.width, clientHeight);
@@ -153,6 +173,7 @@ export class Painter {
     this.#events();
     this.#marks();
     this.#matches();
+    this.pixels.put(context);
     this.#now();
     this.#divergence();
     this.#violations();
@@ -240,6 +261,10 @@ export class Painter {
       for (const { x1, x2, first, count } of merged) {
         const x = Math.max(x1, GUTTER - 2);
         const width = Math.max(Math.min(x2, this.width + 2) - x, 2);
+        if (width < NARROW) {
+          this.pixels.box(x, lane.top + 1, width, lane.height - 2, theme.word(theme.fault, 0.3));
+          continue;
+        }
         context.globalAlpha = 0.22;
         context.fillStyle = theme.patterns[kind];
         context.fillRect(x, lane.top + 1, width, lane.height - 2);
@@ -252,10 +277,17 @@ export class Painter {
     context.globalAlpha = 1;
     context.font = `italic 11px ${theme.font}`;
     context.textBaseline = "top";
-    labels.slice(0, 40).forEach(({ x, width, text }, row) => {
-      const y = lane.top + 4 + (row % 2) * (lane.height - 20);
-      this.#text(text, Math.max(x, GUTTER) + 4, y, width - 8, theme.fault);
-    });
+    labels.sort((left, right) => left.x - right.x);
+    // Two rows; what has room in neither is said by the pointer.
+    const ends = [-Infinity, -Infinity];
+    for (const { x, width, text } of labels) {
+      const left = Math.max(x, GUTTER) + 4;
+      const row = ends.findIndex((end) => end <= left);
+      if (row < 0) continue;
+      const room = Math.min(width - 8, 220);
+      this.#text(text, left, lane.top + 4 + row * (lane.height - 20), room, theme.fault);
+      ends[row] = left + Math.min(this.#widthOf(text), room) + 6;
+    }
   }
 
   /** Times that are covered, as pixels in view: those that touch are one. */
@@ -280,17 +312,14 @@ export class Painter {
 
   /** Much of one kind: a line of its own within the lane. */
   #strip(lane, kind, merged) {
-    const { context, theme } = this;
     const row = BANDS.indexOf(kind);
     const height = Math.max(Math.min(lane.height / 12, 5), 2);
     const top = lane.top + 2 + row * (height + 1);
-    context.fillStyle = theme.fault;
-    context.globalAlpha = 0.55;
+    const color = this.theme.word(this.theme.fault, 0.55);
     for (const { x1, x2 } of merged) {
       const x = Math.max(x1, GUTTER);
-      context.fillRect(x, top, Math.max(Math.min(x2, this.width) - x, 1), height);
+      this.pixels.box(x, top, Math.min(x2, this.width) - x, height, color);
     }
-    context.globalAlpha = 1;
   }
 
   /** Intervals in view, sorted by their begin, as pixels: those that touch are one. */
@@ -315,14 +344,27 @@ export class Painter {
 
   #text(text, x, y, width, color) {
     const { context } = this;
-    context.fillStyle = color;
     let shown = text;
-    if (context.measureText(text).width > width) {
-      const letters = Math.floor((text.length * width) / context.measureText(text).width) - 1;
+    const whole = this.#widthOf(text);
+    if (whole > width) {
+      const letters = Math.floor((text.length * width) / whole) - 1;
       if (letters < 3) return;
       shown = `${text.slice(0, letters)}…`;
     }
+    context.fillStyle = color;
     context.fillText(shown, x, y);
+  }
+
+  #widthOf(text) {
+    const { context, widths } = this;
+    const key = `${context.font} ${text}`;
+    let width = widths.get(key);
+    if (width === undefined) {
+      if (widths.size > WIDTHS_MAX) widths.clear();
+      width = context.measureText(text).width;
+      widths.set(key, width);
+    }
+    return width;
   }
 
   /** Roles and terms of a server: thin while it follows, thick while it leads. */
@@ -348,6 +390,13 @@ export class Painter {
   #segment(lane, place, spans, x1, x2) {
     const { context, theme } = this;
     const role = spans.role[place];
+    if (x2 - x1 < NARROW) {
+      if (spans.power[place] === 1) return;
+      const color = role === 3 ? theme.leader : role > 0 ? theme.election : theme.faint;
+      const height = [2, 5, 8, 16][role];
+      this.pixels.box(x1, lane.middle - height / 2, x2 - x1, height, theme.word(color));
+      return;
+    }
     if (spans.power[place] === 1) {
       context.fillStyle = theme.lane;
       context.fillRect(x1, lane.middle - 1, x2 - x1, 2);
@@ -380,8 +429,8 @@ export class Painter {
     const operations = operationsOf[lane.node];
     const times = operationTimesOf[lane.node];
     // A client asks one thing after another, so the one before the first visible may reach in.
-    const first = Math.max(lowerBound(times, this.span.from) - 1, 0);
-    const last = upperBound(times, this.span.to);
+    const first = Math.max(times.lower(this.span.from) - 1, 0);
+    const last = times.upper(this.span.to);
     if (last - first > OPERATIONS_MAX) {
       this.#crowd(lane, () => operations.slice(first, last));
       return;
@@ -406,28 +455,27 @@ export class Painter {
 
   /** Operations that cannot be told apart: when there was one, and which did not end well. */
   #crowd(lane, operations) {
-    const { context, theme } = this;
+    const { theme } = this;
     const { key, operation: chosen } = this.view;
-    const pixels = (list) => this.#merged(list, this.stage.history.end);
+    const merged = (list) => this.#merged(list, this.stage.history.end);
     const paint = (list, color, alpha, least) => {
-      context.fillStyle = color;
-      context.globalAlpha = alpha;
+      const one = theme.word(color, alpha);
       for (const { x1, x2 } of list) {
-        context.fillRect(Math.round(x1), lane.top + 5, Math.max(x2 - x1, least), lane.height - 10);
+        const x = Math.max(x1, GUTTER);
+        const width = Math.max(Math.min(x2, this.width) - x, least);
+        this.pixels.box(x, lane.top + 5, width, lane.height - 10, one);
       }
     };
     const { all, bad } = this.stage.history.operationSpansOf[lane.node];
-    const isMeant = (one) => one.keys.includes(key);
     paint(this.#covered(all), theme.client, key ? 0.12 : 0.4, 1);
     if (key) {
-      const meant = operations().filter(isMeant);
-      paint(pixels(meant), theme.client, 0.6, 2);
-      paint(pixels(meant.filter((one) => one.outcome !== "ok")), theme.fault, 0.5, 2);
+      const meant = operations().filter((one) => one.keys.includes(key));
+      paint(merged(meant), theme.client, 0.6, 2);
+      paint(merged(meant.filter((one) => one.outcome !== "ok")), theme.fault, 0.5, 2);
     } else {
       paint(this.#covered(bad), theme.fault, 0.5, 2);
     }
-    if (chosen?.client === lane.node) paint(pixels([chosen]), theme.select, 0.8, 3);
-    context.globalAlpha = 1;
+    if (chosen?.client === lane.node) paint(merged([chosen]), theme.select, 0.8, 3);
   }
 
   #operation(lane, operation, x1, x2) {
@@ -440,9 +488,12 @@ export class Painter {
     context.globalAlpha = Math.min(context.globalAlpha * 4, 1);
     context.strokeStyle = context.fillStyle;
     context.lineWidth = operation === this.view.operation ? 2.5 : 1;
-    if (operation.outcome !== "ok") context.setLineDash([3, 3]);
-    if (x2 - x1 > 3) context.strokeRect(x1 + 0.5, top + 0.5, x2 - x1 - 1, height - 1);
-    context.setLineDash([]);
+    if (x2 - x1 > 3) {
+      const isDashed = operation.outcome !== "ok";
+      if (isDashed) context.setLineDash([3, 3]);
+      context.strokeRect(x1 + 0.5, top + 0.5, x2 - x1 - 1, height - 1);
+      if (isDashed) context.setLineDash([]);
+    }
     if (x2 - x1 > 36) {
       this.#text(operation.text, Math.max(x1, GUTTER) + 6, lane.middle, x2 - x1 - 14, theme.ink);
     }
@@ -453,68 +504,62 @@ export class Painter {
 
   /** Arrivals as arrows, by class while there is room; lost sends as broken ones. */
   #messages() {
-    const { run, history, found, cone } = this.stage;
-    const { theme, view } = this;
+    const { theme } = this;
+    const hasCone = this.view.cone && this.stage.cone !== null;
     let room = ARROWS_MAX;
-    this.hiddenClasses = [];
     for (let place = 0; place < CLASSES.length; place++) {
-      const { events, times, usual, slow } = history.arrivals[place];
-      const first = lowerBound(times, this.span.from);
-      const last = upperBound(times, this.span.to + usual);
-      if (last - first > room) {
-        this.hiddenClasses.push(CLASSES[place]);
-        continue;
-      }
+      const ofClass = this.stage.history.arrivals[place];
+      const first = ofClass.times.lower(this.span.from);
+      const last = ofClass.times.upper(this.span.to + ofClass.usual);
+      if (last - first > room) continue;
       room -= last - first;
-      const list = Array.from(events.subarray(first, last)).concat(
-        slow.filter((event) => run.at[event] > this.span.to + usual
-          && run.at[run.cause[event]] < this.span.to));
-      const isShown = (event) => !found || !view.only || found.mask[event]
-        || found.mask[run.cause[event]];
-      const sides = view.cone && cone
-        ? (event) => cone.side(event) !== null && cone.side(run.cause[event]) !== null
-        : () => true;
-      this.#arrows(list.filter((event) => isShown(event) && sides(event)), theme[CLASSES[place]],
-        place > 3 ? 0.45 : 0.8);
-      if (view.cone && cone) {
-        this.#arrows(list.filter((event) => isShown(event) && !sides(event)), theme.faint, 0.35);
-      }
+      this.#arrows(ofClass, first, last, true, theme[CLASSES[place]], place > 3 ? 0.45 : 0.8);
+      if (hasCone) this.#arrows(ofClass, first, last, false, theme.faint, 0.35);
     }
     this.#lost();
   }
 
-  #arrows(events, color, alpha) {
-    const { run } = this.stage;
-    const { context } = this;
-    const { byNode } = this.layout;
+  /** Messages of one class; those inside of the cone, if there is one, or those outside. */
+  #arrows(ofClass, first, last, isInside, color, alpha) {
+    const { context, arrows } = this;
+    const { at, cause } = this.stage.run;
     context.strokeStyle = context.fillStyle = color;
     context.globalAlpha = alpha;
     // Lines of one pixel are painted one by one; wider ones of one path are slow together.
     context.lineWidth = 1;
     context.beginPath();
-    const heads = events.length < 500;
-    const tips = [];
-    for (const event of events) {
-      const send = run.cause[event];
-      const [from, to] = [byNode.get(run.node[send]), byNode.get(run.node[event])];
-      if (!from || !to) continue;
-      const [x1, x2] = [this.x(run.at[send]), this.x(run.at[event])];
-      context.moveTo(x1, from.middle);
-      context.lineTo(x2, to.middle);
-      if (events.length < 1500) this.arrows.push({ x1, y1: from.middle, x2, y2: to.middle, event });
-      if (heads) tips.push([x1, from.middle, x2, to.middle]);
+    const begin = arrows.count;
+    for (let place = first; place < last; place++) this.#arrow(ofClass.events[place], isInside);
+    const late = this.span.to + ofClass.usual;
+    for (const event of ofClass.slow) {
+      if (at[event] > late && at[cause[event]] < this.span.to) this.#arrow(event, isInside);
     }
     context.stroke();
-    for (const [x1, y1, x2, y2] of tips) arrowHead(context, x1, y1, x2, y2);
+    if (last - first < HEADS_MAX) arrows.from(begin, (...line) => arrowHead(context, ...line));
     context.globalAlpha = 1;
+  }
+
+  #arrow(event, isInside) {
+    const { run, found, cone } = this.stage;
+    const { context, view } = this;
+    const { byNode } = this.layout;
+    const send = run.cause[event];
+    if (found && view.only && !found.mask[event] && !found.mask[send]) return;
+    const isPart = !view.cone || !cone || (cone.side(event) !== null && cone.side(send) !== null);
+    const [from, to] = [byNode.get(run.node[send]), byNode.get(run.node[event])];
+    if (isPart !== isInside || !from || !to) return;
+    const [x1, x2] = [this.x(run.at[send]), this.x(run.at[event])];
+    context.moveTo(x1, from.middle);
+    context.lineTo(x2, to.middle);
+    this.arrows.push(x1, from.middle, x2, to.middle, event);
   }
 
   #lost() {
     const { run, history, found } = this.stage;
     const { context, theme, view } = this;
     const { byNode } = this.layout;
-    const first = lowerBound(history.lostTimes, this.span.from);
-    const last = upperBound(history.lostTimes, this.span.to);
+    const first = history.lostTimes.lower(this.span.from);
+    const last = history.lostTimes.upper(this.span.to);
     if (last - first > LOST_MAX) {
       for (const lane of this.lanes) this.#lostOf(lane);
       return;
@@ -542,7 +587,7 @@ export class Painter {
       context.lineTo(end + 3, y + 3);
       context.moveTo(end - 3, y + 3);
       context.lineTo(end + 3, y - 3);
-      this.arrows.push({ x1: x, y1: from.middle, x2: end, y2: y, event: send });
+      this.arrows.push(x, from.middle, end, y, send);
     }
     context.stroke();
   }
@@ -550,47 +595,52 @@ export class Painter {
   /** Lost sends of one node that cannot be told apart: one tick where there are any. */
   #lostOf(lane) {
     const { history, found } = this.stage;
-    const { context, theme, view } = this;
+    const isOnly = found && this.view.only;
     const { events, times } = history.lostOf[lane.node];
-    const isMeant = (event) => !found || !view.only || found.mask[event];
-    context.fillStyle = theme.fault;
-    let place = lowerBound(times, this.span.from);
-    while (place < times.length && times[place] <= this.span.to) {
-      if (!isMeant(events[place])) {
+    const color = this.theme.word(this.theme.fault);
+    const { byNode } = this.layout;
+    let place = times.lower(this.span.from);
+    while (place < times.length && times.times[place] <= this.span.to) {
+      const event = events[place];
+      if (isOnly && !found.mask[event]) {
         place += 1;
         continue;
       }
-      const x = Math.floor(this.x(times[place]) / 2) * 2;
-      const to = this.layout.byNode.get(history.target[events[place]]);
-      context.fillRect(x, lane.middle + (to && to.middle < lane.middle ? -9 : 3), 1, 6);
-      place = Math.max(lowerBound(times, this.timeAt(x + 2), place), place + 1);
+      const x = Math.floor(this.x(times.times[place]) / 2) * 2;
+      const to = byNode.get(history.target[event]);
+      this.pixels.box(x, lane.middle + (to && to.middle < lane.middle ? -9 : 3), 1, 6, color);
+      place = Math.max(times.lower(this.timeAt(x + 2)), place + 1);
     }
   }
 
   /** Every event as a dot while they can be told apart, else how many there are. */
   #events() {
-    const { history } = this.stage;
+    const { history, found } = this.stage;
+    const shown = (lane) => (found && this.view.only ? found.of(lane.node) : history.timesOf[lane.node]);
     const visible = this.lanes.map((lane) => {
-      const times = history.timesOf[lane.node];
-      return [lowerBound(times, this.span.from), upperBound(times, this.span.to)];
+      const times = shown(lane);
+      return [times.lower(this.span.from), times.upper(this.span.to)];
     });
     const count = visible.reduce((sum, [first, last]) => sum + last - first, 0);
     this.isDense = count > DOTS_MAX;
     this.lanes.forEach((lane, place) => {
       const [first, last] = visible[place];
       if (lane.kind === "world") return;
-      if (this.isDense) this.#density(lane, first, last);
-      else this.#dots(lane, first, last);
+      if (this.isDense) this.#density(lane, shown(lane), first, last);
+      else this.#dots(lane);
     });
   }
 
-  #dots(lane, first, last) {
+  #dots(lane) {
     const { run, history, found, cone } = this.stage;
     const { context, theme, view } = this;
+    const times = history.timesOf[lane.node];
+    const [first, last] = [times.lower(this.span.from), times.upper(this.span.to)];
     const events = history.eventsOf[lane.node];
     const isFew = last - first < 400;
     const radius = 2.6;
-    const groups = new Map();
+    const { groups } = this;
+    for (const list of groups.values()) list.length = 0;
     for (let place = first; place < last; place++) {
       const event = events[place];
       if (found && view.only && !found.mask[event]) continue;
@@ -628,40 +678,36 @@ export class Painter {
     }
   }
 
-  #density(lane, first, last) {
-    const { context, theme } = this;
-    const times = this.stage.history.timesOf[lane.node];
+  #density(lane, times, first, last) {
     const bottom = lane.top + lane.height - 3;
     const room = Math.min(lane.height / 2 - 10, 22);
     if (room < 4 || lane.kind === "client") return;
     const step = 2;
     const perPixel = (this.span.to - this.span.from) / (this.width - GUTTER);
-    context.fillStyle = theme.answer;
-    context.globalAlpha = 0.55;
+    const color = this.theme.word(this.theme.answer, 0.55);
     let from = first;
     for (let x = GUTTER; x < this.width && from < last; x += step) {
-      const to = upperBound(times, this.span.from + (x + step - GUTTER) * perPixel, from, last);
+      const to = Math.min(times.upper(this.span.from + (x + step - GUTTER) * perPixel), last);
       if (to > from) {
         const height = Math.min(room, 2 + Math.log2(to - from) * 2.4);
-        context.fillRect(x, bottom - height, step, height);
+        this.pixels.box(x, bottom - height, step, height, color);
       }
       from = to;
     }
-    context.globalAlpha = 1;
   }
 
   /** Rare events: shown always, with their names where there is room. */
   #marks() {
     const { run, history } = this.stage;
     const { context, theme } = this;
-    const first = lowerBound(history.markTimes, this.span.from);
-    const last = upperBound(history.markTimes, this.span.to);
-    const painted = new Map();
-    const labelled = new Map();
+    const first = history.markTimes.lower(this.span.from);
+    const last = history.markTimes.upper(this.span.to);
     if (last - first > MARKS_MAX) {
       this.#ticks();
       return;
     }
+    const painted = new Map();
+    const labelled = new Map();
     context.font = `11px ${theme.font}`;
     for (let place = first; place < last; place++) {
       const event = history.marks[place];
@@ -674,7 +720,7 @@ export class Painter {
       painted.set(of, Math.round(x));
       this.#mark(lane, x, mark);
       if (lane.kind !== "world" || x < (labelled.get(lane) ?? -Infinity)) continue;
-      const next = place + 1 < last ? this.x(history.markTimes[place + 1]) : this.width;
+      const next = place + 1 < last ? this.x(history.markTimes.times[place + 1]) : this.width;
       const what = run.fields[run.shape[event]]?.[0]?.[run.row[event]];
       const text = run.strings[what] ?? run.shapes[run.shape[event]].kind;
       if (next - x > 50) {
@@ -688,19 +734,23 @@ export class Painter {
   /** Rare events that cannot be told apart: a tick where there are any, for each kind at a height
    * of its own, so that none covers another. */
   #ticks() {
-    const { context } = this;
     for (const { mark, ofNode } of this.stage.history.marksOf) {
       const [top, height] = TICKS[mark] ?? TICKS.other;
-      context.fillStyle = this.#markColor(mark);
+      const color = this.theme.word(this.#markColor(mark));
       for (const lane of this.lanes) {
-        const { times } = ofNode[lane.node];
-        let place = lowerBound(times, this.span.from);
-        while (place < times.length && times[place] <= this.span.to) {
-          const x = Math.round(this.x(times[place]));
-          context.fillRect(x - 1, lane.middle + top, 2, height);
-          place = Math.max(lowerBound(times, this.timeAt(x + 1)), place + 1);
-        }
+        this.#columns(ofNode[lane.node].times, (x) =>
+          this.pixels.box(x - 1, lane.middle + top, 2, height, color));
       }
+    }
+  }
+
+  /** Every column of pixels in which there are times. */
+  #columns(times, paint) {
+    let place = times.lower(this.span.from);
+    while (place < times.length && times.times[place] <= this.span.to) {
+      const x = Math.round(this.x(times.times[place]));
+      paint(x);
+      place = Math.max(times.lower(this.timeAt(x + 0.5)), place + 1);
     }
   }
 
@@ -747,27 +797,13 @@ export class Painter {
   }
 
   #matches() {
-    const { run, found } = this.stage;
+    const { found } = this.stage;
     if (!found) return;
-    const { context, theme } = this;
-    const painted = new Set();
-    context.strokeStyle = theme.match;
-    context.lineWidth = 2;
-    const first = lowerBound(found.events, this.stage.history.eventAt(this.span.from));
-    const last = upperBound(found.events, this.stage.history.eventAt(this.span.to));
-    context.beginPath();
-    for (let place = first; place < last; place++) {
-      const event = found.events[place];
-      const lane = this.layout.byNode.get(run.node[event]);
-      if (!lane) continue;
-      const x = Math.round(this.x(run.at[event]));
-      const spot = x * 65536 + lane.node;
-      if (painted.has(spot)) continue;
-      painted.add(spot);
-      context.moveTo(x, lane.middle - 13);
-      context.lineTo(x, lane.middle - 8);
+    const color = this.theme.word(this.theme.match);
+    for (const lane of this.lanes) {
+      this.#columns(found.of(lane.node), (x) =>
+        this.pixels.box(x - 1, lane.middle - 13, 2, 5, color));
     }
-    context.stroke();
   }
 
   /** The moment that the panels speak of, and the selected event. */
@@ -884,17 +920,6 @@ function diamond(context, x, y, size, color) {
   context.lineTo(x + size, y);
   context.lineTo(x, y + size);
   context.lineTo(x - size, y);
-  context.fill();
-}
-
-function arrowHead(context, x1, y1, x2, y2) {
-  const length = Math.hypot(x2 - x1, y2 - y1) || 1;
-  const [dx, dy] = [(x2 - x1) / length, (y2 - y1) / length];
-  const [x, y] = [x2 - dx * 3, y2 - dy * 3];
-  context.beginPath();
-  context.moveTo(x, y);
-  context.lineTo(x - dx * 7 - dy * 3, y - dy * 7 + dx * 3);
-  context.lineTo(x - dx * 7 + dy * 3, y - dy * 7 - dx * 3);
   context.fill();
 }
 

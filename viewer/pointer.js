@@ -84,8 +84,8 @@ export class Pointer {
       const isNear = event >= 0 && Math.abs(painter.x(run.at[event]) - x) < REACH;
       if (isNear && (lane.kind !== "server" || Math.abs(y - lane.middle) < 14)) return { event };
     }
-    const arrow = this.#arrow(x, y);
-    if (arrow) return { event: arrow.event };
+    const arrow = painter.arrows.nearest(x, y, 6);
+    if (arrow >= 0) return { event: arrow };
     if (!lane) return null;
     const operation = history.operationsOf[lane.node].find((one) =>
       one.from <= time && time <= (one.to ?? history.end));
@@ -103,19 +103,9 @@ export class Pointer {
     return rare.length ? rare[0] : history.nearest(lane.node, time);
   }
 
-  #arrow(x, y) {
-    let best = null;
-    let least = 6;
-    for (const arrow of this.stage.painter.arrows) {
-      const distance = toSegment(x, y, arrow);
-      if (distance < least) [best, least] = [arrow, distance];
-    }
-    return best;
-  }
-
   #look(at, event) {
     const hit = this.hit(at);
-    const { run, history, painter } = this.stage;
+    const { run, history } = this.stage;
     const text = hit?.event !== undefined
       ? `${headline(history, hit.event)} · ${formatTime(run.at[hit.event], run.clock, 1000)}`
       : hit?.operation ? `${hit.operation.text}: ${hit.operation.outcome}`
@@ -134,18 +124,10 @@ export class Pointer {
     tip.hidden = false;
     tip.style.left = `${Math.min(event.clientX + 12, innerWidth - 350)}px`;
     tip.style.top = `${event.clientY + 16}px`;
-    void painter;
   }
 
   #hide() {
     const tip = byId("tip");
     if (tip) tip.hidden = true;
   }
-}
-
-function toSegment(x, y, { x1, y1, x2, y2 }) {
-  const [dx, dy] = [x2 - x1, y2 - y1];
-  const length = dx * dx + dy * dy || 1;
-  const share = Math.max(0, Math.min(1, ((x - x1) * dx + (y - y1) * dy) / length));
-  return Math.hypot(x - x1 - share * dx, y - y1 - share * dy);
 }

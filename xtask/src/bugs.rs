@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::planted::{Bug, Judge, Scratch, blind_patches, check_patches, patch, patches};
+use crate::planted::{Bug, Judge, PROFILE, Scratch, blind_patches, check_patches, patch, patches};
 use crate::run::cargo;
 
 /// How to look for bugs.
@@ -41,9 +41,6 @@ pub struct BugOptions {
 
 /// Seeds in which something has to happen once.
 const HAPPENS_SEED_COUNT: u64 = 100;
-
-/// The profile of the workspace that makes many builds short.
-const PROFILE: &str = "planted";
 
 /// Bugs that CI looks for, another few each day.
 const CI_BUG_COUNT: usize = 3;

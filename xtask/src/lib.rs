@@ -1,12 +1,13 @@
 //! Everything a maintainer runs, as one typed tool: `cargo xtask ci | tidy | conformance |
 //! power-loss | fail-over | grow-and-shrink | rejoin | bugs | determinism | model-check |
 //! bench-etcd | seed-demo`.
+//! bench-etcd | viewer | show-bug | pictures`.
 //!
 //! Why: no shell dialect, nothing to install, and the checks can be tested like any other code.
 //!
 //! Invariants:
-//! - nothing here writes to the tree; build products go to the target folder, the rest to temporary
-//!   folders;
+//! - nothing here writes to the tree but `pictures`, to docs/images; build products go to the target
+//!   folder, the rest to temporary folders;
 //! - a step that cannot do its work fails. None is skipped.
 
 mod bench;
@@ -51,7 +52,7 @@ pub use rejoin::{RejoinOptions, rejoin};
 pub use rules::rules;
 pub use seed_demo::seed_demo;
 pub use show_bug::show_bug;
-pub use viewer::viewer;
+pub use viewer::{pictures, viewer};
 
 /// The root of the workspace that this tool was built from.
 #[must_use]

@@ -57,6 +57,15 @@ enum Job {
     ShowBug {
         /// The patch's name
         name: String,
+        /// Do not open the page
+        #[arg(long)]
+        no_open: bool,
+    },
+    /// Makes the pictures of docs/images anew, in Debian's Chromium
+    Pictures {
+        /// This kvraft instead of a released build
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
     },
     /// The page that shows a run, in Debian's Chromium: pictures stay in target/viewer
     Viewer {
@@ -171,7 +180,8 @@ fn main() -> Result<()> {
             xtask::rejoin(&root, &RejoinOptions { keys, rate_percent, retained_entries })
         }
         Job::PowerLoss { rounds, planted } => xtask::power_loss(&root, rounds, &planted),
-        Job::ShowBug { name } => xtask::show_bug(&root, &name),
+        Job::ShowBug { name, no_open } => xtask::show_bug(&root, &name, !no_open).map(drop),
+        Job::Pictures { binary } => xtask::pictures(&root, binary),
         Job::Viewer { million, binary } => xtask::viewer(&root, million, binary),
         Job::SeedDemo { binary } => xtask::seed_demo(&root, binary),
         Job::FailOver { kills, compare: true } => xtask::fail_over_compared(&root, kills as usize),

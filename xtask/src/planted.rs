@@ -19,6 +19,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::run::{cargo, output, run, target_folder};
 
+/// The profile of the workspace that makes many builds short.
+pub(crate) const PROFILE: &str = "planted";
+
 /// A copy of the tree in the target folder, which bugs are planted in.
 pub(crate) struct Scratch {
     root: PathBuf,

@@ -10,13 +10,19 @@ mod devtools;
 mod expected;
 mod live;
 mod million;
+mod pictures;
+mod sights;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
 use kvraft_trace::run::{Event, EventId, Fate, Run, Violation, page, runs_of};
 use serde_json::{Value, json};
+
+pub use self::pictures::pictures;
 
 use self::browser::Browser;
 use crate::run::{Step, build_release, need, output, run_steps, target_folder};
@@ -28,6 +34,7 @@ use crate::run::{Step, build_release, need, output, run_steps, target_folder};
 /// The first check that failed, or the program that is missing.
 pub fn viewer(root: &Path, is_million_only: bool, binary: Option<PathBuf>) -> Result<()> {
     need("chromium", "chromium")?;
+    need("etcdctl", "etcd-client")?;
     let binary = binary.map_or_else(|| build_release(root), Ok)?;
     let pictures = target_folder(root)?.join("viewer");
     std::fs::create_dir_all(&pictures)?;
@@ -39,8 +46,7 @@ pub fn viewer(root: &Path, is_million_only: bool, binary: Option<PathBuf>) -> Re
     let mut steps = Vec::new();
     if !is_million_only {
         steps.extend(of_one_run(&browser, &run, &paths, &shot));
-    }
-    if !is_million_only {
+        steps.extend(sights::steps(&browser, &run, &binary, folder.path(), &shot));
         steps.extend(of_a_live_run(&browser, &binary, folder.path(), &shot)?);
     }
     steps.push(Step::new("a million events", || {
@@ -61,20 +67,23 @@ fn of_a_live_run<'a>(
     folder: &'a Path,
     shot: &'a dyn Fn(&str) -> Result<()>,
 ) -> Result<Vec<Step<'a>>> {
-    let served = live::Served::start(binary)?;
-    let served = std::rc::Rc::new(served);
-    let kept = std::rc::Rc::clone(&served);
+    let served = Rc::new(RefCell::new(live::Served::start(binary)?));
+    let (asked, kept) = (Rc::clone(&served), Rc::clone(&served));
     Ok(vec![
+        Step::new("a live run answers to its own page alone", move || {
+            asked.borrow().refuses_others()
+        }),
         Step::new("a live run is stepped, run and paused", move || {
-            live::open(browser, &served)?;
+            live::open(browser, &served.borrow())?;
             live::goes_on(browser)?;
             shot("live.png")
         }),
         Step::new("clicks break and mend, and are undone", || live::is_meddled_with(browser)),
         Step::new("what was clicked is saved and replayed", move || {
             live::is_saved(browser, binary, folder)?;
-            drop(kept);
-            shot("live-crash.png")
+            shot("live-crash.png")?;
+            kept.borrow_mut().ends()?;
+            browser.wait("return app.live.status.ending === 'the program has ended'")
         }),
     ])
 }

@@ -46,6 +46,8 @@ pub(crate) struct Hunt<'a> {
     pub(crate) seeds: u64,
     pub(crate) until: Instant,
     pub(crate) jobs: usize,
+    /// Says on stderr how many seeds there were, more and more seldom.
+    pub(crate) is_loud: bool,
 }
 
 /// What came of it.
@@ -79,6 +81,7 @@ impl Hunt<'_> {
                         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                         if self.has_time() && !found.is_found {
                             found.add(self.wanted, report, differs);
+                            found.say(self.is_loud);
                         }
                         // Whether something never happens is known at the end.
                         enough.store(found.is_found, Ordering::Relaxed);
@@ -125,6 +128,14 @@ impl Found {
         *self.others.entry(violation.check.name().to_owned()).or_default() += 1;
     }
 
+    fn say(&self, is_loud: bool) {
+        if is_loud && self.is_found {
+            eprintln!("  {} in run {}", self.detail.lines().next().unwrap_or(""), self.seed_count);
+        } else if is_loud && self.seed_count.is_power_of_two() {
+            eprintln!("  {} runs", self.seed_count);
+        }
+    }
+
     fn look_for(&mut self, what: &str) {
         let rows = self.sometimes.rows();
         let count = rows.iter().find(|(name, _)| *name == what).map_or(0, |(_, count)| *count);
@@ -135,7 +146,7 @@ impl Found {
 
 /// The smallest run that fails the same check, as far as time allows, and whether nothing more can
 /// be taken from it. `None` if the run failed no check.
-pub(crate) fn shrunk(report: &Report, until: Instant) -> Option<(Scenario, bool)> {
+pub(crate) fn shrunk(report: &Report, until: Instant, is_loud: bool) -> Option<(Scenario, bool)> {
     let trial = Trial::of(report)?;
     let start = Scenario { check: Some(trial.check), ..report.scenario.clone() };
     let judge = |candidates: &[Scenario]| {
@@ -149,6 +160,12 @@ pub(crate) fn shrunk(report: &Report, until: Instant) -> Option<(Scenario, bool)
         }
         Judged::NoneFails
     };
-    let shrunk = shrink(start, judge, |_| ());
+    let shrunk = shrink(start, judge, |step| {
+        if is_loud {
+            let plan = &step.smallest.plan;
+            let (operations, faults) = (plan.operation_count(), plan.faults().len());
+            eprintln!("  {operations} operations and {faults} faults are left");
+        }
+    });
     Some((shrunk.smallest, shrunk.is_minimal))
 }

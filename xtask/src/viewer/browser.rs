@@ -36,6 +36,22 @@ impl Browser {
         self.no_errors().with_context(|| format!("opening {address}"))
     }
 
+    /// Gives the window another size, and each of its pixels so many of a picture.
+    pub(super) fn resize(&self, width: u32, height: u32, scale: f64) -> Result<()> {
+        self.devtools.resize(width, height, scale)?;
+        self.settle()
+    }
+
+    /// Chooses a file in a field for files, as a person does in the dialog that it opens.
+    pub(super) fn choose_file(&self, selector: &str, path: &Path) -> Result<()> {
+        let expression = format!("document.querySelector({})", json!(selector));
+        let field = self.devtools.call("Runtime.evaluate", json!({ "expression": expression }))?;
+        let field = &field["result"]["objectId"];
+        let chosen = json!({ "files": [path], "objectId": field });
+        self.devtools.call("DOM.setFileInputFiles", chosen)?;
+        self.settle()
+    }
+
     fn navigate(&self, address: &str) -> Result<()> {
         let answer = self.devtools.call("Page.navigate", json!({ "url": address }))?;
         ensure!(answer.get("errorText").is_none(), "{address}: {}", answer["errorText"]);

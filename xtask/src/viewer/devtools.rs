@@ -74,9 +74,14 @@ impl DevTools {
         for domain in ["Page", "Runtime", "Network", "Log"] {
             self.call(&format!("{domain}.enable"), json!({}))?;
         }
-        let (width, height) = WINDOW;
-        let window =
-            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.resize(WINDOW.0, WINDOW.1, 1.0)
+    }
+
+    /// Gives the window another size, and each of its pixels so many of a picture.
+    pub(super) fn resize(&self, width: u32, height: u32, scale: f64) -> Result<()> {
+        let window = json!({
+            "width": width, "height": height, "deviceScaleFactor": scale, "mobile": false,
+        });
         self.call("Emulation.setDeviceMetricsOverride", window).map(drop)
     }
 

@@ -1,22 +1,26 @@
 //! `kvraft sim --ui` in the browser: stepped, run, meddled with, taken back, saved and replayed.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kvraft_trace::run::runs_of;
 use serde_json::json;
 
 use super::browser::Browser;
+use super::devtools::PATIENCE;
+use crate::processes::Guard;
 use crate::run::output;
 
 /// A run that waits to be meddled with.
 const RUN: &str = "sim --ui --seed 5 -n 3 --clients 3 --ops-max 200 --seconds 600 --profile quiet";
 
-/// Ends with its owner.
+/// A run that is served; it ends with its owner.
 pub(super) struct Served {
-    process: Child,
+    process: Guard,
     address: String,
 }
 
@@ -24,8 +28,8 @@ impl Served {
     /// Serves a run.
     pub(super) fn start(binary: &Path) -> Result<Self> {
         let mut command = Command::new(binary);
-        let mut process = command.args(RUN.split(' ')).stdout(Stdio::piped()).spawn()?;
-        let stdout = process.stdout.take().context("a pipe")?;
+        let mut process = Guard::spawn(command.args(RUN.split(' ')).stdout(Stdio::piped()))?;
+        let stdout = process.child.stdout.take().context("a pipe")?;
         let mut served = Self { process, address: String::new() };
         for line in BufReader::new(stdout).lines() {
             let line = line?;
@@ -36,12 +40,42 @@ impl Served {
         }
         anyhow::bail!("kvraft sim --ui ended")
     }
-}
 
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _killed = self.process.kill();
-        let _waited = self.process.wait();
+    /// What it answers to whoever asks for `path` with these lines of a head.
+    fn ask(&self, path: &str, head: &str) -> Result<String> {
+        let host = self.address.trim_start_matches("http://").trim_end_matches('/');
+        let mut stream = TcpStream::connect(host)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let head = head.replace("HOST", host);
+        stream.write_all(format!("GET {path} HTTP/1.1\r\n{head}\r\n\r\n").as_bytes())?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    /// Only its own page is answered.
+    pub(super) fn refuses_others(&self) -> Result<()> {
+        let upgrade = "Host: HOST\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==";
+        let asked = [
+            ("/", "Host: HOST".to_owned(), "200"),
+            ("/", "Host: kvraft.example".to_owned(), "403"),
+            ("/live", format!("{upgrade}\r\nOrigin: http://HOST"), "101"),
+            ("/live", format!("{upgrade}\r\nOrigin: http://kvraft.example"), "403"),
+            ("/live", format!("{upgrade}\r\nOrigin: null"), "403"),
+            ("/live", upgrade.to_owned(), "403"),
+            ("/live", "Host: HOST\r\nOrigin: http://HOST".to_owned(), "426"),
+        ];
+        for (path, head, expected) in asked {
+            let answer = self.ask(path, &head)?;
+            ensure!(answer.ends_with(expected), "{path} with {head:?}: {answer}");
+        }
+        Ok(())
+    }
+
+    /// Ctrl-C ends it cleanly, though a page is open.
+    pub(super) fn ends(&mut self) -> Result<()> {
+        self.process.stop("INT", Duration::from_secs(10))
     }
 }
 
@@ -130,4 +164,30 @@ pub(super) fn is_saved(browser: &Browser, binary: &Path, folder: &Path) -> Resul
     }
     println!("{} events are the same in the replay", shown.len());
     browser.no_errors()
+}
+
+/// The leader crashes by click, and the run goes on until another leads.
+pub(super) fn loses_its_leader(browser: &Browser) -> Result<()> {
+    let leader = "const { run, history } = app.stages[0];
+        const leads = (node, number) => node.kind === 'server'
+            && history.state(number, run.count - 1).role === 'leader'
+            && history.state(number, run.count - 1).power === 'up';
+        return run.nodes.find(leads)?.name.replace('server', '') ?? ''";
+    browser.run("app.setTheme('light'); app.live.tell({ do: 'until', at: 2e9 }); return true")?;
+    browser.wait("return app.live.status.now > 1.9e9")?;
+    let first = browser.run(leader)?.as_str().context("a name")?.to_owned();
+    ensure!(!first.is_empty(), "nobody leads after two seconds");
+    browser.click(&format!("[data-fault='crash {first}']"))?;
+    browser.wait("return app.live.status.done.length === 1")?;
+    for tenth in 21..60_u64 {
+        let at = tenth * 100_000_000;
+        browser.run_with("app.live.tell({ do: 'until', at: arguments[0] })", &[json!(at)])?;
+        browser.wait(&format!("return app.live.status.now >= {at} - 5e7"))?;
+        let next = browser.run(leader)?;
+        if next.as_str().is_some_and(|next| !next.is_empty() && next != first) {
+            let around = "app.show(app.end - 7e8, app.end + 5e7); return true";
+            return browser.run(around).map(drop);
+        }
+    }
+    anyhow::bail!("no other leads within four seconds")
 }

@@ -9,9 +9,12 @@ use serde_json::json;
 use super::{Run, RunDecodeError};
 
 /// The viewer's modules: their names, as they import each other, and their texts.
-const MODULES: [(&str, &str); 16] = [
+const MODULES: [(&str, &str); 19] = [
     ("viewer/base.js", include_str!("../../../../viewer/base.js")),
     ("viewer/decode.js", include_str!("../../../../viewer/decode.js")),
+    ("viewer/times.js", include_str!("../../../../viewer/times.js")),
+    ("viewer/arrows.js", include_str!("../../../../viewer/arrows.js")),
+    ("viewer/pixels.js", include_str!("../../../../viewer/pixels.js")),
     ("viewer/history.js", include_str!("../../../../viewer/history.js")),
     ("viewer/cone.js", include_str!("../../../../viewer/cone.js")),
     ("viewer/find.js", include_str!("../../../../viewer/find.js")),
