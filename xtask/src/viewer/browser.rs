@@ -175,9 +175,13 @@ impl Browser {
 
     /// Keeps a picture of what is seen.
     pub(super) fn screenshot(&self, path: &Path) -> Result<()> {
+        std::fs::write(path, self.picture()?).with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// A picture of what is seen, as PNG.
+    pub(super) fn picture(&self) -> Result<Vec<u8>> {
         self.settle()?;
         let answer = self.devtools.call("Page.captureScreenshot", json!({ "format": "png" }))?;
-        let bytes = BASE64_STANDARD.decode(answer["data"].as_str().context("a picture")?)?;
-        std::fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
+        Ok(BASE64_STANDARD.decode(answer["data"].as_str().context("a picture")?)?)
     }
 }

@@ -83,8 +83,8 @@ fn bands(browser: &Browser) -> Result<()> {
                 && run.nodes[one.nodes[0]].kind === 'server');
             if (!band) return [kind, 1, 1];
             const span = Math.max(band.to - band.from, 1e6);
+            app.goTime(band.from - span / 2);
             app.show(band.from - span, band.to + span);
-            app.goTime(app.view.from);
             app.render();
             const x = painter.x(band.from);
             // The line above a band has half of its colour.
@@ -121,11 +121,14 @@ fn lost(browser: &Browser) -> Result<()> {
 fn operations(browser: &Browser) -> Result<()> {
     let script = format!(
         "{PIXELS}
+        /* In its middle, no message of its own covers the mark. */
+        const isMiddle = ({{ from, to, point }}) => point > from + (to - from) * 0.2
+            && point < to - (to - from) * 0.2;
         const operation = run.operations.find((one) => one.point !== null && one.to !== null
-            && one.outcome === 'ok' && one.point > one.from && one.point < one.to);
+            && one.outcome === 'ok' && isMiddle(one));
         const span = operation.to - operation.from;
+        app.goTime(operation.from - span / 2);
         app.show(operation.from - span, operation.to + span);
-        app.goTime(app.view.from);
         app.chooseOperation(operation);
         app.render();
         const x = painter.x(operation.point);
