@@ -211,9 +211,11 @@ export class App {
     byId("truncated").textContent = `This recording is not whole: ${truncated.join("; ")}.`;
     const broken = this.#violations();
     const verdict = byId("verdict");
-    verdict.hidden = false;
+    // Of what was not simulated nobody has judged whether it is clean.
+    verdict.hidden = broken.length === 0 && run.seed === null;
     verdict.className = broken.length ? "broken" : "clean";
-    verdict.textContent = broken.length ? `⚠ ${broken[0].violation.check}: jump` : this.live ? "✓ no rule is broken so far" : "✓ no rule was broken";
+    verdict.textContent = broken.length ? `⚠ ${broken[0].violation.check}: jump`
+      : this.live ? "✓ no rule is broken so far" : "✓ no rule was broken";
     verdict.title = broken.length ? broken[0].violation.text : "";
     const kinds = [...new Set(this.stages.flatMap(({ run: { shapes } }) => shapes.map((shape) => shape.kind)))];
     byId("suggestions").replaceChildren(...kinds.sort().map((kind) =>

@@ -6,8 +6,8 @@
 //! Why: no shell dialect, nothing to install, and the checks can be tested like any other code.
 //!
 //! Invariants:
-//! - nothing here writes to the tree but `pictures`, to docs/images; build products go to the target
-//!   folder, the rest to temporary folders;
+//! - nothing here writes to the tree, but for `pictures` to docs/images; build products go to the
+//!   target folder, the rest to temporary folders;
 //! - a step that cannot do its work fails. None is skipped.
 
 mod bench;

@@ -52,8 +52,8 @@ enum Job {
         #[arg(long, value_name = "NAME", num_args = 1..)]
         planted: Vec<String>,
     },
-    /// Plants a bug of bugs/*.patch in a scratch copy, finds it, makes the run that shows it smaller
-    /// and opens the page at the moment in which a rule is broken
+    /// Plants a bug of bugs/*.patch in a scratch copy, finds it, makes the run that shows it
+    /// smaller and opens the page at the moment in which a rule is broken
     ShowBug {
         /// The patch's name
         name: String,
