@@ -160,11 +160,12 @@ pub(crate) fn shrunk(report: &Report, until: Instant, is_loud: bool) -> Option<(
         }
         Judged::NoneFails
     };
+    let mut said = None;
     let shrunk = shrink(start, judge, |step| {
-        if is_loud {
-            let plan = &step.smallest.plan;
-            let (operations, faults) = (plan.operation_count(), plan.faults().len());
-            eprintln!("  {operations} operations and {faults} faults are left");
+        let plan = &step.smallest.plan;
+        let left = (plan.operation_count(), plan.faults().len());
+        if is_loud && said.replace(left) != Some(left) {
+            eprintln!("  {} operations and {} faults are left", left.0, left.1);
         }
     });
     Some((shrunk.smallest, shrunk.is_minimal))
