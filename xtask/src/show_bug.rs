@@ -24,7 +24,8 @@ const SHRINK_SECONDS: u64 = 60;
 pub fn show_bug(root: &Path, name: &str, is_opened: bool) -> Result<PathBuf> {
     let bug = Bug::read(&patch(root, name)?)?;
     let check = match &bug.judge {
-        Judge::Check(check) => check,
+        Judge::Check(check) => check.as_str(),
+        Judge::AnyCheck => "any",
         Judge::Test(_) => bail!("{name} is found by a test, not by the simulator: nothing to show"),
         Judge::Model => bail!("{name} is found by the model checker: nothing to show"),
     };
