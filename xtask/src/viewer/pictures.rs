@@ -24,8 +24,9 @@ const SCALE: f64 = 1.25;
 /// A picture has at most so many bytes.
 const SIZE_BYTES_MAX: usize = 200_000;
 
-/// Colours of a picture, at most.
+/// Colours of a picture, at most, and how many of them are the most frequent ones.
 const COLORS_MAX: usize = 256;
+const FREQUENT_MAX: usize = 192;
 
 /// Makes `docs/images` anew, with `binary` or a released build.
 ///
@@ -55,8 +56,8 @@ fn shoot(browser: &Browser, path: &Path) -> Result<()> {
     std::fs::write(path, small).with_context(|| format!("writing {}", path.display()))
 }
 
-/// The same picture in as few colours as a byte can name: the most frequent ones stay what they
-/// are, and every other becomes the nearest of them.
+/// The same picture in as few colours as a byte can name: those that are taken stay what they are,
+/// and every other becomes the nearest of them.
 fn of_few_colors(picture: &[u8]) -> Result<Vec<u8>> {
     let mut decoder = png::Decoder::new(Cursor::new(picture));
     decoder.set_transformations(png::Transformations::normalize_to_color8());
@@ -71,23 +72,41 @@ fn of_few_colors(picture: &[u8]) -> Result<Vec<u8>> {
     for pixel in &pixels {
         *counts.entry(*pixel).or_default() += 1;
     }
-    let mut palette: Vec<[u8; 3]> = counts.keys().copied().collect();
-    palette.sort_by_key(|color| (Reverse(counts[color]), *color));
-    palette.truncate(COLORS_MAX);
+    let palette = palette_of(&counts);
     let places: BTreeMap<[u8; 3], u8> =
         counts.keys().map(|color| (*color, nearest(&palette, *color))).collect();
     let pixels: Vec<u8> = pixels.iter().map(|pixel| places[pixel]).collect();
     indexed(info.width, info.height, &palette, &pixels)
 }
 
-fn nearest(palette: &[[u8; 3]], color: [u8; 3]) -> u8 {
-    let far = |other: &[u8; 3]| -> u32 {
-        let parts = color.iter().zip(other);
-        parts.map(|(one, other)| u32::from(one.abs_diff(*other)).pow(2)).sum()
+/// The most frequent colours, and then, one by one, what is farthest from all that were taken.
+fn palette_of(counts: &BTreeMap<[u8; 3], usize>) -> Vec<[u8; 3]> {
+    let mut palette: Vec<[u8; 3]> = counts.keys().copied().collect();
+    palette.sort_by_key(|color| (Reverse(counts[color]), *color));
+    let rest = palette.split_off(palette.len().min(FREQUENT_MAX));
+    let to_palette = |color: &[u8; 3]| {
+        palette.iter().map(|taken| distance(*color, *taken)).min().unwrap_or(u32::MAX)
     };
+    let mut distances: Vec<u32> = rest.iter().map(to_palette).collect();
+    while palette.len() < COLORS_MAX {
+        let farthest = distances.iter().enumerate().max_by_key(|(_, far)| **far);
+        let Some((place, 1..)) = farthest.map(|(place, far)| (place, *far)) else { break };
+        palette.push(rest[place]);
+        for (far, color) in distances.iter_mut().zip(&rest) {
+            *far = distance(*color, rest[place]).min(*far);
+        }
+    }
+    palette
+}
+
+fn nearest(palette: &[[u8; 3]], color: [u8; 3]) -> u8 {
     let places = 0..=u8::MAX;
-    let best = places.zip(palette).min_by_key(|(_, other)| far(other));
+    let best = places.zip(palette).min_by_key(|(_, taken)| distance(color, **taken));
     best.map_or(0, |(place, _)| place)
+}
+
+fn distance(one: [u8; 3], other: [u8; 3]) -> u32 {
+    one.iter().zip(other).map(|(one, other)| u32::from(one.abs_diff(other)).pow(2)).sum()
 }
 
 fn indexed(width: u32, height: u32, palette: &[[u8; 3]], pixels: &[u8]) -> Result<Vec<u8>> {
