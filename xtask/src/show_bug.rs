@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::planted::{Bug, Judge, PROFILE, Scratch, patch};
+use crate::planted::{Bug, Judge, PROFILE, Scratch, blind_patches, patch, patches};
 use crate::run::target_folder;
 
 /// How long it is looked for, and then made smaller.
@@ -22,7 +22,8 @@ const SHRINK_SECONDS: u64 = 60;
 /// # Errors
 /// When there is no such bug, the simulator is not who must find it, or does not.
 pub fn show_bug(root: &Path, name: &str, is_opened: bool) -> Result<PathBuf> {
-    let bug = Bug::read(&patch(root, name)?)?;
+    let known = [patches(root)?, blind_patches(root)?].concat();
+    let bug = Bug::read(&patch(known, name)?)?;
     let check = match &bug.judge {
         Judge::Check(check) => check.as_str(),
         Judge::AnyCheck => "any",
