@@ -1,7 +1,6 @@
 //! Everything a maintainer runs, as one typed tool: `cargo xtask ci | tidy | conformance |
 //! power-loss | fail-over | grow-and-shrink | rejoin | bugs | determinism | model-check |
-//! bench-etcd | seed-demo`.
-//! bench-etcd | viewer | show-bug | pictures`.
+//! bench-etcd | seed-demo | viewer | show-bug | pictures`.
 //!
 //! Why: no shell dialect, nothing to install, and the checks can be tested like any other code.
 //!
