@@ -38,9 +38,9 @@ pub fn merge(servers: &[Viewed], title: &str) -> Run {
     let sources = match_frames(servers);
     let delivered: std::collections::BTreeSet<(MemberId, SentAt)> = sources
         .iter()
-        .filter_map(|((to, turn, frame), sent)| {
+        .map(|((to, turn, frame), sent)| {
             let from = turns_of(servers, *to)[*turn].frames[*frame].0;
-            Some((from, *sent))
+            (from, *sent)
         })
         .collect();
     let members: Vec<MemberId> = servers.iter().map(|server| server.member).collect();
