@@ -34,7 +34,7 @@ impl Node {
         command.args(["--listen-client", &self.client, "--listen-peer", &self.peer]);
         command.args(["--initial-cluster-token", "t", "--initial-cluster", members]);
         // Segments are small, so that some follow on others.
-        command.args(["--flight-recorder", "4MiB"]);
+        command.args(["--flight-recorder", "64MiB"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.running = Some(command.spawn().unwrap());
     }
