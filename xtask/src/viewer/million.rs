@@ -184,9 +184,11 @@ const LOOK: &str = "
     };
     const names = { leader: 'leader', election: 'election', fault: 'fault', down: 'ink',
         start: 'client', snapshot: 'snapshot', trouble: 'ink', members: 'members' };
+    // The faults end before the run does.
+    const begin = run.at[history.marks[Math.floor(history.marks.length * 0.4)]];
     for (const share of [1, 0.1, 0.01, 0.001]) {
         const span = (app.end - app.begin) * share;
-        app.show(app.begin + (app.end - app.begin) * 0.4, app.begin + (app.end - app.begin) * 0.4 + span);
+        app.show(begin, begin + span);
         app.render();
         const { from, to } = painter.span;
         for (const event of history.marks) {
