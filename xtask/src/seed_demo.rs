@@ -239,3 +239,15 @@ fn lost_end(line: &str) -> Option<&str> {
     let (_, whose) = end.split_once(" of ")?;
     whose.split_once(", whose last one is ").map(|(server, _)| server)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::lost_end;
+
+    #[test]
+    fn only_records_lost_at_the_end_are_granted() {
+        let lost = "  line 601: client1 knows record 277 of server2, whose last one is 275";
+        assert_eq!(lost_end(lost), Some("server2"));
+        assert_eq!(lost_end("  line 7: hole: server1 counts 4 where 3 comes next"), None);
+    }
+}
