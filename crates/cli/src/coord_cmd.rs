@@ -8,10 +8,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use kvraft_server::{CoordConfig, CoordServer, LogFormat};
 
-use crate::signals::Stop;
+use crate::{config_file, signals::Stop};
 
 /// Gather the servers of a cluster, watch them, and hint who should lead
 ///
@@ -72,15 +72,7 @@ fn tell(line: &str) {
 
 /// Flags win over the file.
 fn resolve(args: CoordArgs) -> Result<CoordConfig> {
-    let mut config = match &args.config {
-        Some(path) => {
-            let name = path.display();
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-            toml::from_str(&text).with_context(|| format!("{name} is no configuration"))?
-        }
-        None => CoordConfig::default(),
-    };
+    let mut config: CoordConfig = config_file::read(args.config.as_deref())?;
     config.num_servers = args.num_servers.unwrap_or(config.num_servers);
     config.lost_msgs_thresh = args.lost_msgs_thresh.unwrap_or(config.lost_msgs_thresh);
     config.listen_servers = args.listen_servers.unwrap_or(config.listen_servers);

@@ -5,6 +5,7 @@
 mod bench;
 mod check_cmd;
 mod cluster;
+mod config_file;
 mod connection;
 mod coord_cmd;
 mod kv_commands;

@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use kvraft_server::{Collector, CollectorConfig, LogFormat};
 
-use crate::signals::Stop;
+use crate::{config_file, signals::Stop};
 
 /// Gather the traces of all nodes into two files
 ///
@@ -53,15 +53,7 @@ pub(crate) async fn run(args: TracingServerArgs) -> Result<ExitCode> {
 
 /// Flags win over the file.
 fn resolve(args: TracingServerArgs) -> Result<CollectorConfig> {
-    let mut config = match &args.config {
-        Some(path) => {
-            let name = path.display();
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-            toml::from_str(&text).with_context(|| format!("{name} is no configuration"))?
-        }
-        None => CollectorConfig::default(),
-    };
+    let mut config: CollectorConfig = config_file::read(args.config.as_deref())?;
     config.listen = args.listen.unwrap_or(config.listen);
     config.output_file = args.output_file.unwrap_or(config.output_file);
     config.shiviz_output_file = args.shiviz_output_file.unwrap_or(config.shiviz_output_file);

@@ -2,10 +2,13 @@
 
 use std::{num::NonZeroUsize, path::Path, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::connection::{Connection, parse_duration};
+use crate::{
+    config_file,
+    connection::{Connection, parse_duration},
+};
 
 /// The keys of the file, all of which may be left out.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -31,10 +34,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// Reads a file, or nothing.
     pub(crate) fn read(path: Option<&Path>) -> Result<Self> {
-        let Some(path) = path else { return Ok(Self::default()) };
-        let name = path.display();
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-        toml::from_str(&text).with_context(|| format!("{name} is no configuration of a client"))
+        config_file::read(path)
     }
 
     /// What it says of the connection.
