@@ -17,10 +17,13 @@ use std::{
     time::Duration,
 };
 
-use kvraft_client::{Builder, Client, Outcome, RetryPolicy};
+use kvraft_client::{Builder, Client, EndpointId, Outcome, RetryPolicy};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     time::{sleep, timeout},
 };
 
@@ -350,26 +353,75 @@ async fn two_of_five_fall_silent() {
     .await;
 }
 
-/// Carries bytes to a server, and answers back as long as it may.
-async fn relay(listener: TcpListener, to: String, is_mute: Arc<AtomicBool>) {
+/// The coordinator cannot hear the leader any more, and takes it for dead; everybody else can: it
+/// keeps its quorum and goes on leading.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_cut_off_from_its_coordinator_goes_on() {
+    bounded(async {
+        let first = ports::free_ports(5).unwrap();
+        let address = |offset: u16| format!("127.0.0.1:{}", first + offset);
+        let mut cluster = Cluster::new("coordinator", 3, None);
+        let mut command = Command::new(KVRAFT);
+        command.args(["coord", "--num-servers", "3", "--listen-servers", &address(0)]);
+        command.args(["--listen-clients", &address(1)]);
+        let said = cluster.root.join("coord.log");
+        let _coordinator = Running::start(&mut command, &said);
+        let cuts: Vec<Arc<AtomicBool>> = (0..3).map(|_| Arc::default()).collect();
+        for (at, cut) in (2..).zip(&cuts) {
+            let listener = TcpListener::bind(address(at)).await.unwrap();
+            tokio::spawn(relay(listener, address(0), Arc::clone(cut), Arc::clone(cut)));
+        }
+        for at in 0..3_u16 {
+            let mut command = Command::new(KVRAFT);
+            let own = usize::from(at);
+            command.args(["server", "--coord", &address(2 + at)]).arg("--data-dir");
+            command.arg(cluster.data(own)).args(["--listen-client", &cluster.client_address(own)]);
+            command.args(["--listen-peer", &cluster.peer_address(own)]);
+            let log = cluster.root.join(format!("s{}.log", at + 1));
+            cluster.servers[own] = Some(Running::start(&mut command, &log));
+        }
+        let client = cluster.client().await;
+        put_and_get(&client, 0).await;
+        let leader = cluster.leader(&client).await;
+        let term = client.status(EndpointId(leader)).await.unwrap().raft_term;
+        cuts[leader].store(true, Ordering::SeqCst);
+        while !fs::read_to_string(&said).unwrap().contains("server failure detected") {
+            sleep(Duration::from_millis(50)).await;
+        }
+        for number in 1..20 {
+            put_and_get(&client, number).await;
+        }
+        assert_eq!(cluster.leader(&client).await, leader);
+        let now = client.status(EndpointId(leader)).await.unwrap().raft_term;
+        assert_eq!(now, term, "nobody was elected meanwhile");
+    })
+    .await;
+}
+
+/// Carries bytes to a server as long as it is not deaf, and back as long as it is not mute.
+async fn relay(
+    listener: TcpListener,
+    to: String,
+    is_deaf: Arc<AtomicBool>,
+    is_mute: Arc<AtomicBool>,
+) {
     while let Ok((client, _)) = listener.accept().await {
         let Ok(server) = TcpStream::connect(&to).await else { continue };
-        let is_mute = Arc::clone(&is_mute);
-        tokio::spawn(async move {
-            let (mut from_client, mut to_client) = client.into_split();
-            let (mut from_server, mut to_server) = server.into_split();
-            tokio::spawn(async move {
-                drop(tokio::io::copy(&mut from_client, &mut to_server).await);
-            });
-            let mut bytes = vec![0; 1 << 16];
-            while let Ok(count) = from_server.read(&mut bytes).await {
-                let is_over = count == 0;
-                let is_lost = is_mute.load(Ordering::SeqCst);
-                if is_over || !is_lost && to_client.write_all(&bytes[..count]).await.is_err() {
-                    return;
-                }
-            }
-        });
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        tokio::spawn(carry(from_server, to_client, Arc::clone(&is_mute)));
+        tokio::spawn(carry(from_client, to_server, Arc::clone(&is_deaf)));
+    }
+}
+
+/// Carries bytes one way; what comes while it must not is lost.
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, is_cut: Arc<AtomicBool>) {
+    let mut bytes = vec![0; 1 << 16];
+    while let Ok(count) = from.read(&mut bytes).await {
+        let is_lost = is_cut.load(Ordering::SeqCst);
+        if count == 0 || !is_lost && to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -384,7 +436,9 @@ async fn the_same_put_twice() {
         let is_mute = Arc::new(AtomicBool::new(false));
         let port = ports::free_ports(1).unwrap();
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        tokio::spawn(relay(listener, cluster.client_address(leader), Arc::clone(&is_mute)));
+        let is_deaf = Arc::default();
+        let to = cluster.client_address(leader);
+        tokio::spawn(relay(listener, to, is_deaf, Arc::clone(&is_mute)));
         let mut endpoints = cluster.endpoints();
         endpoints[leader] = format!("127.0.0.1:{port}");
         endpoints.rotate_left(leader);
