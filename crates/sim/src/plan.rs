@@ -255,6 +255,29 @@ pub enum Fault {
     Replace(Whom),
     /// The process is asked to stop: a leader hands over before it does.
     Stop(Target),
+    /// Something is wrong with the coordinator, or is put right.
+    Coordinator(CoordinatorFault),
+}
+
+/// What goes wrong with the coordinator; nothing where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CoordinatorFault {
+    /// Its process ends, and all that it knew is gone.
+    Crash,
+    /// It starts again and knows nobody.
+    Restart,
+    /// It stands still; what it is told waits.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It is cut off from these servers.
+    Cut(Target),
+    /// What it says and is told takes so much longer.
+    Late(Duration),
+    /// It says again and again, to one server or to all, that the leader is dead.
+    Lie,
+    /// It tells the truth, in time, and reaches everybody.
+    Mend,
 }
 
 /// How content goes wrong without a word.

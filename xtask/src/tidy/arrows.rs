@@ -30,8 +30,8 @@ const KNOWS: [(&str, &[&str]); 11] = [
     ("replica", &["base", "raft", "kv", "store"]),
     ("trace", &["base"]),
     ("coord", &["base"]),
-    ("sim", &["base", "raft", "kv", "store", "replica", "session", "trace"]),
-    ("hunt", &["base", "raft", "kv", "store", "replica", "session", "trace", "sim"]),
+    ("sim", &["base", "raft", "kv", "store", "replica", "session", "trace", "coord"]),
+    ("hunt", &["base", "raft", "kv", "store", "replica", "session", "trace", "coord", "sim"]),
 ];
 
 /// Libraries that bring a clock, a socket, a thread or randomness of their own.

@@ -115,6 +115,8 @@ pub struct ClusterConfig {
     pub is_steady: bool,
     /// Operators who share the plan's changes of members.
     pub operators: u64,
+    /// A coordinator watches the servers and hints who should lead.
+    pub coordinator: bool,
     /// Reads by lease, within a bound that the clocks keep.
     pub lease: Option<LeaseReads>,
     /// Events kept as text for the report. It has no part in what happens.
@@ -196,6 +198,7 @@ impl Draft {
                 .expect("any"),
             is_steady: prng.fork("steady").chance(1, STEADY_ONE_IN),
             operators: member_prng.between(1, 2),
+            coordinator: kinds.has(FaultKind::Coordinator),
             lease,
             trace_line_count: choices.trace_line_count,
         };
@@ -249,6 +252,7 @@ impl ClusterConfig {
             overlay_size_bytes_max: OVERLAY_SIZE_BYTES_MAX,
             is_steady: false,
             operators: 1,
+            coordinator: false,
             lease: None,
             trace_line_count: 0,
         }

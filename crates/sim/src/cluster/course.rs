@@ -77,6 +77,7 @@ impl Course {
             world.heap.push(world.now + client.pause(), wake);
         }
         world.schedule_plan();
+        world.open_office();
         world.after(TICK, Happening::Tick);
         Self::Faults
     }

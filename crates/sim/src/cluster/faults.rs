@@ -61,7 +61,7 @@ impl World {
         self.inject(item, &timed.fault);
     }
 
-    fn targets(&self, target: Target) -> Vec<MemberId> {
+    pub(crate) fn targets(&self, target: Target) -> Vec<MemberId> {
         match target {
             Target::Server(id) => {
                 self.servers.get(&id).map(|server| server.id).into_iter().collect()
@@ -120,6 +120,7 @@ impl World {
             Fault::Transfer(to) => self.on_errand(item, Errand::Transfer(*to)),
             Fault::Replace(whom) => self.on_errand(item, Errand::Replace(*whom)),
             Fault::Stop(target) => self.each(*target, Self::ask_to_stop),
+            Fault::Coordinator(fault) => self.inject_coordinator(*fault),
         }
     }
 

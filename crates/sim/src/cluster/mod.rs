@@ -11,6 +11,7 @@ mod faults;
 mod live;
 mod membership;
 mod mirror;
+mod office;
 mod operator;
 mod recording;
 mod rot;

@@ -48,6 +48,8 @@ pub(crate) struct Sent {
 pub(crate) struct Recording {
     run: Run,
     world: NodeId,
+    /// Once it has said something.
+    coordinator: Option<NodeId>,
     nodes: BTreeMap<Endpoint, NodeId>,
     names: Vec<Arc<str>>,
     shown: BTreeMap<MemberId, Shown>,
@@ -79,6 +81,7 @@ impl Recording {
             world,
             nodes: BTreeMap::new(),
             names,
+            coordinator: None,
             shown: BTreeMap::new(),
             entries: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -146,6 +149,17 @@ impl Recording {
     /// What the world itself does.
     pub(crate) fn on_world(&mut self, now: Instant, kind: &'static str, text: String) {
         let event = Event::new(now.0, self.world, kind).with("what", text);
+        self.push(event);
+    }
+
+    /// The coordinator does or learns something.
+    pub(crate) fn on_coordinator(&mut self, now: Instant, kind: &'static str, text: String) {
+        if self.coordinator.is_none() {
+            self.coordinator = Some(self.run.add_node("coord", NodeKind::Coordinator));
+            self.names.push("coord".into());
+        }
+        let node = self.coordinator.expect("it has just been added, or before");
+        let event = Event::new(now.0, node, kind).with("what", text);
         self.push(event);
     }
 

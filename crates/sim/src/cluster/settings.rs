@@ -38,6 +38,7 @@ settings! {
     "leave-broken": (leave_broken), "yes or no", |_| true;
     "search": (searched), "yes or no", |_| true;
     "operators": (operators), "1 to 8", |count| (1..=8).contains(count);
+    "coordinator": (coordinator), "yes or no", |_| true;
     "election-timeout": (election_timeout), "a time such as 0.300s, up to 60s", is_delay;
     "heartbeat": (heartbeat_interval), "a time such as 0.030s, up to 60s", is_delay;
     "lease-drift": (lease), "none or parts per million", |_| true;

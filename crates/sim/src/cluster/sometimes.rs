@@ -175,6 +175,16 @@ sometimes! {
     disconnects: "server disconnected",
     /// A server noticed that a peer had fallen silent.
     silences: "silent peer noticed",
+    /// Something went wrong with the coordinator, or was put right.
+    coordinator_faults: "coordinator hit",
+    /// The coordinator hinted that the leader is dead.
+    hints: "hint given",
+    /// It said so without reason.
+    lies: "hint without reason",
+    /// A server that heard its leader was told that it is dead.
+    hints_ignored: "hint to one who hears",
+    /// A server began to hurry because it was told that its leader is dead.
+    hints_followed: "hint followed",
     /// The network was divided.
     partitions: "partition",
     /// An operation was answered.

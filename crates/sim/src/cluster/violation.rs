@@ -61,6 +61,9 @@ checks! {
     SyncedSurvives: "synced-survives",
     /// A server's data can be opened again after a crash.
     Recovery: "recovery",
+    /// A hint of the coordinator moves nobody who hears its leader, and nobody further than to ask
+    /// whether it would be elected: no healthy leader is deposed by it.
+    HintDeposesNobody: "hint-deposes-nobody",
     /// Connected followers keep up with the leader.
     LogsKeepSyncing: "logs-keep-syncing",
     /// Answers are those of one store that everyone uses one after another.

@@ -25,6 +25,7 @@ use super::{
     checks::Checks,
     clients::{Attempt, Client, Told},
     config::ClusterConfig,
+    office::{Office, OfficeNews},
     operator::{Operator, OperatorRequest, Wanted},
     recording::{Recording, Sent},
     scenario::Scenario,
@@ -92,6 +93,8 @@ pub(crate) enum Happening {
     SetUp { server: MemberId },
     /// An operator switches off a server that has left.
     Retire { server: MemberId },
+    /// Between the coordinator and the servers.
+    Office(OfficeNews),
     /// A server that comes and goes for ever does one or the other.
     Flap { server: MemberId },
     /// Who hears nothing from a peer notices.
@@ -112,6 +115,7 @@ impl Happening {
             | Self::Request(_)
             | Self::Response { .. }
             | Self::Timeout { .. }
+            | Self::Office(_)
             | Self::Cancel { .. } => false,
             Self::Damaged { .. }
             | Self::Fault(_)
@@ -160,6 +164,8 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     hops: Vec<Hop>,
     pub(crate) event_count: u64,
+    /// The coordinator, if there is one.
+    pub(crate) office: Option<Office>,
     pub(crate) operators: Vec<Operator>,
     pub(crate) asks: Asks,
     /// The greatest id that an operator has given out.
@@ -215,6 +221,7 @@ impl World {
             plan,
             hops: Vec::new(),
             event_count: 0,
+            office: config.coordinator.then(|| Office::new(&config, &root)),
             operators: (0..config.operators).map(|id| Operator::new(id, &root)).collect(),
             asks: Asks::default(),
             id_given: MemberId::ZERO,
@@ -280,6 +287,7 @@ impl World {
             Happening::OperatorTold { request, told } => self.on_operator_told(request, &told),
             Happening::SetUp { server } => self.on_set_up(server),
             Happening::Retire { server } => self.on_retire(server),
+            Happening::Office(news) => self.on_office(news),
             Happening::Flap { server } => self.on_flap(server),
             Happening::Silence => self.on_silence(),
             Happening::Tick => self.on_tick(),

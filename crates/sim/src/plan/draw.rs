@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use kvraft_base::{Instant, MemberId, Prng};
 
-use super::{Decay, Fault, FaultKind, Part, RATE_PPM, RunConfig, Target, TimedFault, Whom, Wish};
+use super::{
+    CoordinatorFault, Decay, Fault, FaultKind, Part, RATE_PPM, RunConfig, Target, TimedFault, Whom,
+    Wish,
+};
 use crate::{
     disk::ChangePoint,
     network::{Endpoint, Partition},
@@ -130,6 +133,7 @@ fn breaker_of(kind: FaultKind) -> Option<fn(&RunConfig, &mut Prng) -> Broken> {
         FaultKind::Transfer => break_transfer,
         FaultKind::Replace => break_replace,
         FaultKind::Stop => break_stop,
+        FaultKind::Coordinator => break_coordinator,
         FaultKind::Loss | FaultKind::Duplicate | FaultKind::Reorder | FaultKind::Corrupt => {
             return None;
         }
@@ -386,6 +390,21 @@ fn break_replace(_config: &RunConfig, prng: &mut Prng) -> Broken {
 fn break_stop(config: &RunConfig, prng: &mut Prng) -> Broken {
     let target = draw_target(config, prng);
     (Fault::Stop(target), Some(Fault::Restart(repair_target(target))))
+}
+
+/// It lies as often as anything else is wrong with it.
+fn break_coordinator(config: &RunConfig, prng: &mut Prng) -> Broken {
+    let most = config.repair_after_max;
+    let late = CoordinatorFault::Late(prng.duration(Duration::from_millis(1), most));
+    let cut = CoordinatorFault::Cut(draw_target(config, prng));
+    let (fault, repair) = match prng.below(8) {
+        0 => (CoordinatorFault::Crash, CoordinatorFault::Restart),
+        1 => (CoordinatorFault::Pause, CoordinatorFault::Resume),
+        2 => (cut, CoordinatorFault::Mend),
+        3 => (late, CoordinatorFault::Mend),
+        _ => (CoordinatorFault::Lie, CoordinatorFault::Mend),
+    };
+    (Fault::Coordinator(fault), Some(Fault::Coordinator(repair)))
 }
 
 /// What a lease must stand: the clocks as far apart as they may be, and a leader that those with

@@ -5,7 +5,7 @@ use std::fmt;
 use kvraft_base::MemberId;
 
 use super::{
-    Decay, Fault, Part, Target, Wish,
+    CoordinatorFault, Decay, Fault, Part, Target, Wish,
     text::{NUMBER_MAX, Words, seconds},
 };
 use crate::{
@@ -63,6 +63,21 @@ impl fmt::Display for Decay {
             Self::Misdirect => "misdirect",
             Self::Lose => "lost-write",
         })
+    }
+}
+
+impl fmt::Display for CoordinatorFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Crash => f.write_str("crash"),
+            Self::Restart => f.write_str("restart"),
+            Self::Pause => f.write_str("pause"),
+            Self::Resume => f.write_str("resume"),
+            Self::Cut(target) => write!(f, "cut {target}"),
+            Self::Late(by) => write!(f, "late {}", seconds(*by)),
+            Self::Lie => f.write_str("lie"),
+            Self::Mend => f.write_str("mend"),
+        }
     }
 }
 
@@ -132,6 +147,7 @@ impl fmt::Display for Fault {
             Self::Transfer(Some(to)) => write!(f, "transfer {to}"),
             Self::Replace(whom) => write!(f, "replace {whom}"),
             Self::Stop(target) => write!(f, "stop {target}"),
+            Self::Coordinator(fault) => write!(f, "coordinator {fault}"),
         }
     }
 }
@@ -147,6 +163,7 @@ impl Words<'_> {
             Self::link_fault,
             Self::client_fault,
             Self::member_fault,
+            Self::coordinator_fault,
         ];
         for read in readers {
             if let Some(fault) = read(self, name)? {
@@ -289,6 +306,24 @@ impl Words<'_> {
             "replace" => Fault::Replace(self.next("member, leader or nth-number")?.parse()?),
             _ => return Ok(None),
         }))
+    }
+
+    fn coordinator_fault(&mut self, name: &str) -> Result<Option<Fault>, String> {
+        if name != "coordinator" {
+            return Ok(None);
+        }
+        let fault = match self.next("what happens to it")? {
+            "crash" => CoordinatorFault::Crash,
+            "restart" => CoordinatorFault::Restart,
+            "pause" => CoordinatorFault::Pause,
+            "resume" => CoordinatorFault::Resume,
+            "cut" => CoordinatorFault::Cut(self.target()?),
+            "late" => CoordinatorFault::Late(self.duration()?),
+            "lie" => CoordinatorFault::Lie,
+            "mend" => CoordinatorFault::Mend,
+            word => return Err(format!("nothing that happens to a coordinator: {word}")),
+        };
+        Ok(Some(Fault::Coordinator(fault)))
     }
 
     fn target(&mut self) -> Result<Target, String> {

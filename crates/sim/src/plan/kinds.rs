@@ -107,6 +107,8 @@ fault_kinds! {
     ClientCrash: "client-crash",
     /// A client's process stands still for a while.
     ClientPause: "client-pause",
+    /// There is a coordinator, and it crashes, stands still, is cut off, late, or lies.
+    Coordinator: "coordinator",
 }
 
 impl fmt::Display for FaultKind {

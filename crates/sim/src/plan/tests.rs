@@ -57,6 +57,14 @@ at 6.000s lost-write 2 table 19
 at 6.000s read-error leader 3
 at 6.000s bad-sector 3 table 20
 at 6.000s good-sectors all
+at 7.000s coordinator crash
+at 7.000s coordinator restart
+at 7.000s coordinator pause
+at 7.000s coordinator resume
+at 7.000s coordinator cut leader
+at 7.000s coordinator late 0.250s
+at 7.000s coordinator lie
+at 7.000s coordinator mend
 ";
 
 const CLIENTS: &str = "\

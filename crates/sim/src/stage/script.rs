@@ -95,7 +95,7 @@ impl Default for Casting {
 }
 
 /// Kinds of fault that mean nothing here: they are of clusters with members, a leader, known files.
-const FOREIGN: [FaultKind; 10] = [
+const FOREIGN: [FaultKind; 11] = [
     FaultKind::Rot,
     FaultKind::Misdirect,
     FaultKind::LostWrite,
@@ -106,6 +106,7 @@ const FOREIGN: [FaultKind; 10] = [
     FaultKind::Stop,
     FaultKind::Usurp,
     FaultKind::Rolling,
+    FaultKind::Coordinator,
 ];
 
 impl<O> Script<O> {
@@ -159,6 +160,7 @@ fn refuse(fault: &Fault) -> Result<(), String> {
         | Fault::Replace(_)
         | Fault::ClientCrash { .. }
         | Fault::ClientPause { .. }
+        | Fault::Coordinator(_)
         | Fault::Stop(_) => true,
         Fault::Crash(target)
         | Fault::Kill(target)

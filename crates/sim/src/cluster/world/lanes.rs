@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl World {
-    pub(super) fn on_deliver(&mut self, id: MemberId, boot: u64, input: LaneIn) {
+    pub(crate) fn on_deliver(&mut self, id: MemberId, boot: u64, input: LaneIn) {
         let server = self.server(id);
         if server.boot != boot {
             return;

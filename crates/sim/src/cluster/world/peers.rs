@@ -45,6 +45,11 @@ impl Links {
         self.told.get(&(at, peer)).is_some_and(|(is_up, _)| *is_up)
     }
 
+    /// Whether the news that it is up came before `by`.
+    fn is_up_since(&self, at: MemberId, peer: MemberId, by: Instant) -> bool {
+        self.told.get(&(at, peer)).is_some_and(|(is_up, on)| *is_up && *on < by)
+    }
+
     /// A process has ended, and what it was told with it.
     pub(super) fn forget(&mut self, at: MemberId) {
         self.told.retain(|(other, _), _| *other != at);
@@ -52,6 +57,12 @@ impl Links {
 }
 
 impl World {
+    /// Whether a process has known for longer than `span` that it is connected with a peer.
+    pub(crate) fn is_settled_link(&self, at: MemberId, peer: MemberId, span: Duration) -> bool {
+        let span = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        self.links.is_up_since(at, peer, Instant(self.now.0.saturating_sub(span)))
+    }
+
     pub(super) fn send_frame(
         &mut self,
         from: MemberId,
@@ -179,6 +190,7 @@ impl World {
         if !is_open {
             return;
         }
+        self.note_leader_frame(to, &frame);
         let boot = self.servers[&to].boot;
         self.on_deliver(to, boot, LaneIn::Node(NodeIn::Frame { from, frame }));
     }
