@@ -55,4 +55,4 @@ pub use machine::{MachineLane, MachineOptions};
 pub use node::{Node, NodeOptions};
 pub use open::{OpenOptions, Replica, ReplicaError, open};
 pub use recover::{RecoverError, Survey, force_new_cluster, survey};
-pub use table_lane::TableLane;
+pub use table_lane::{SNAPSHOT_CHUNK_BYTES, TableLane};

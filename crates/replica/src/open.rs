@@ -23,6 +23,8 @@ pub struct OpenOptions {
     pub node: NodeOptions,
     /// Sizes and paces of the machine.
     pub machine: MachineOptions,
+    /// Bytes of rows in one snapshot chunk; a row at least is in each.
+    pub snapshot_chunk_bytes: usize,
     /// The cluster that the data directory must be of.
     pub cluster: ClusterId,
     /// Tells this life of the server from earlier ones.
@@ -98,7 +100,12 @@ pub fn open(disk: &dyn Disk, options: OpenOptions, now: Now) -> Result<Replica, 
         node: Node::new(options.node, options.incarnation, raft, bootstrap, applied),
         journal: JournalLane::new(opened.journal),
         machine,
-        table: TableLane::new(disk.handle(), options.store, opened.table),
+        table: TableLane::new(
+            disk.handle(),
+            options.store,
+            options.snapshot_chunk_bytes,
+            opened.table,
+        ),
         identity: opened.identity,
         notes,
     })

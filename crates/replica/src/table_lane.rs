@@ -11,9 +11,10 @@ use crate::{
     hop::{Fatal, Hop, MachineIn, NodeIn, Now, TableIn},
 };
 
-/// Bytes of rows in one snapshot chunk: large enough for few round trips, small enough that a
-/// heartbeat behind one on the same wire waits for about a millisecond at 1 Gb/s.
-const CHUNK_SIZE_BYTES: usize = 128 * 1024;
+/// Bytes of rows in one snapshot chunk, unless somebody wants it otherwise: large enough for few
+/// round trips, small enough that a heartbeat behind one on the same wire waits for about a
+/// millisecond at 1 Gb/s.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 128 * 1024;
 
 /// Chunks sent and not taken yet, per follower, held in memory: some go out while the answer to the
 /// first is on its way.
@@ -53,6 +54,7 @@ struct Incoming {
 pub struct TableLane {
     disk: Box<dyn Disk>,
     options: Options,
+    chunk_size_bytes: usize,
     table: Table,
     outgoing: BTreeMap<MemberId, Outgoing>,
     incoming: Option<Incoming>,
@@ -60,10 +62,17 @@ pub struct TableLane {
 }
 
 impl TableLane {
-    /// A lane on an opened table in `disk`.
+    /// A lane on an opened table in `disk`. A snapshot's chunks have about `chunk_size_bytes`, and
+    /// a row at least.
     #[must_use]
-    pub fn new(disk: Box<dyn Disk>, options: Options, table: Table) -> Self {
-        Self { disk, options, table, outgoing: BTreeMap::new(), incoming: None, failed: false }
+    pub fn new(
+        disk: Box<dyn Disk>,
+        options: Options,
+        chunk_size_bytes: usize,
+        table: Table,
+    ) -> Self {
+        let (outgoing, incoming) = (BTreeMap::new(), None);
+        Self { disk, options, chunk_size_bytes, table, outgoing, incoming, failed: false }
     }
 
     /// One turn over everything that has arrived.
@@ -127,7 +136,7 @@ impl TableLane {
             return Ok(());
         };
         while !outgoing.exhausted && outgoing.in_flight.len() < CHUNKS_IN_FLIGHT_MAX {
-            let Some(bytes) = outgoing.export.next_chunk(CHUNK_SIZE_BYTES)? else {
+            let Some(bytes) = outgoing.export.next_chunk(self.chunk_size_bytes)? else {
                 outgoing.exhausted = true;
                 break;
             };

@@ -22,7 +22,7 @@ use kvraft_base::{Disk, DiskError, DiskErrorKind, Instant};
 use kvraft_coord::Hello;
 use kvraft_replica::{
     ClientRequest, Fatal, Frame, NodeOptions, Now, OpenOptions, Outcome, PeerLane, Replica,
-    ReplicaError,
+    ReplicaError, SNAPSHOT_CHUNK_BYTES,
 };
 use kvraft_store::{Identity, OpenError};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -356,6 +356,7 @@ fn open(config: &ServerConfig, incarnation: u64) -> Result<Replica, StartError> 
             ..config.limits.node()
         },
         machine: config.limits.machine(),
+        snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
         cluster: config.cluster,
         incarnation,
         seed: draw(),

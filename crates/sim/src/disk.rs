@@ -17,6 +17,7 @@
 //! That of the next process may lie, see [`SimDisk::arm_sync_failure`].
 
 mod decay;
+mod film;
 mod image;
 mod names;
 mod policy;
@@ -138,7 +139,7 @@ pub struct DiskTrouble {
     pub is_armed: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct File {
     image: Image,
     /// Handles of the present power cycle; a file without name lives as long as one is open.
@@ -148,7 +149,7 @@ struct File {
 }
 
 /// Everything behind the handles.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Platter {
     label: String,
     files: BTreeMap<FileId, File>,
@@ -182,6 +183,7 @@ struct Platter {
     costs: DiskCosts,
     cost_ns: u64,
     stats: DiskStats,
+    film: film::Film,
 }
 
 /// A simulated disk, or rather a handle on it: of one power cycle where it acts as a [`Disk`], of
@@ -245,6 +247,7 @@ impl SimDisk {
             costs,
             cost_ns: 0,
             stats: DiskStats::default(),
+            film: film::Film::default(),
         };
         Self { platter: Arc::new(Mutex::new(platter)), cycle: 0 }
     }
@@ -535,6 +538,7 @@ impl Platter {
             return Err(NOT_FOUND);
         }
         self.names.rename(source, target, id);
+        self.expose();
         Ok(())
     }
 
@@ -542,6 +546,7 @@ impl Platter {
         self.admit_change(cycle, Some(ChangePoint::Remove))?;
         let id = self.names.lookup(path).ok_or(NOT_FOUND)?;
         self.names.unbind(path, id);
+        self.expose();
         Ok(())
     }
 
@@ -608,6 +613,9 @@ impl Platter {
         let present = self.file(handle.file).image.size();
         self.admit_growth(present, size)?;
         self.file(handle.file).image.set_len(size);
+        if size < present {
+            self.expose();
+        }
         Ok(())
     }
 
@@ -617,6 +625,10 @@ impl Platter {
             return admitted;
         }
         let (powered, marks_clean) = (self.powered, self.marks_clean);
+        if admitted.is_ok() {
+            let has_new_size = self.file(handle.file).image.has_new_size();
+            self.expose_size(has_new_size);
+        }
         let file = self.file(handle.file);
         assert!(!file.sync_failed, "a sync is never tried again after one has failed");
         if admitted.is_ok() {

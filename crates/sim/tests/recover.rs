@@ -10,8 +10,8 @@ use kvraft_base::{
 use kvraft_kv::{Command, Origin, PutRequest, Request};
 use kvraft_raft::RoleName;
 use kvraft_replica::{
-    Hop, MachineOptions, NodeOptions, Now, OpenOptions, RecoverError, Replica, Survey,
-    force_new_cluster, survey,
+    Hop, MachineOptions, NodeOptions, Now, OpenOptions, RecoverError, Replica,
+    SNAPSHOT_CHUNK_BYTES, Survey, force_new_cluster, survey,
 };
 use kvraft_sim::{CrashPolicy, DiskCosts, SimDisk};
 use kvraft_store::{Identity, Options};
@@ -66,6 +66,7 @@ fn start(disk: &dyn Disk, cluster: ClusterId) -> Replica {
         store: Options::default(),
         node: NodeOptions::default(),
         machine: MachineOptions::default(),
+        snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
         cluster,
         incarnation: 1,
         seed: 1,

@@ -5,7 +5,7 @@ use kvraft_base::{
     Checkpoint, ClusterId, Disk, Index, META_APPLIED, MemberId, Members, Position, TableId,
     TableOp, Term, Writer,
 };
-use kvraft_replica::{Hop, NodeIn, Now, SnapshotChunk, TableIn, TableLane};
+use kvraft_replica::{Hop, NodeIn, Now, SNAPSHOT_CHUNK_BYTES, SnapshotChunk, TableIn, TableLane};
 use kvraft_sim::{DiskCosts, SimDisk};
 use kvraft_store::{Identity, Options};
 
@@ -25,7 +25,8 @@ fn lane(member: MemberId) -> TableLane {
     kvraft_store::format(&disk, &identity).expect("the disk is new");
     let options = Options::default();
     let opened = kvraft_store::open(&disk, &options, Some((CLUSTER, member)));
-    TableLane::new(disk.handle(), options, opened.expect("the disk is formatted").table)
+    let table = opened.expect("the disk is formatted").table;
+    TableLane::new(disk.handle(), options, SNAPSHOT_CHUNK_BYTES, table)
 }
 
 fn step(lane: &mut TableLane, input: TableIn) -> Vec<NodeIn> {

@@ -33,9 +33,10 @@ pub(crate) fn draw(seed: u64, draft: &Draft) -> Vec<ClientPlan> {
     let draw = |id| {
         let mut prng = client_prng.fork(&format!("client {id}"));
         let mut client = draw_character(id, draft, &mut prng);
-        let mut author = Author { client: id, workload: draft.workload, prng, value_count: 0 };
         let budget = budget_prng.between(1, draft.ops_max);
-        client.operations = author.draw_all(budget);
+        let pause_max = *prng.fork("pace").pick(&PAUSES_MAX).expect("any");
+        let mut author = Author { client: id, workload: draft.workload, prng, value_count: 0 };
+        client.operations = author.draw_all(budget, pause_max);
         client
     };
     (1..=draft.clients).map(draw).collect()
@@ -66,6 +67,14 @@ fn draw_character(id: u64, draft: &Draft, prng: &mut Prng) -> ClientPlan {
     }
 }
 
+/// The longest pauses between two operations of a client. Who is in haste has done everything long
+/// before things stop going wrong; others are there all the time, a little.
+const PAUSES_MAX: [Duration; 4] =
+    [HASTE, HASTE, Duration::from_millis(250), Duration::from_millis(800)];
+
+/// The longest pause of who is in haste.
+const HASTE: Duration = Duration::from_millis(50);
+
 /// A client's own part in the workload.
 struct Author {
     client: u64,
@@ -75,12 +84,14 @@ struct Author {
 }
 
 impl Author {
-    fn draw_all(&mut self, budget: u64) -> Vec<PlannedOperation> {
+    fn draw_all(&mut self, budget: u64, pause_max: Duration) -> Vec<PlannedOperation> {
         let mut operations = Vec::new();
         for number in 0..budget + RESERVE_OPERATION_COUNT {
-            let pause = self.prng.duration(Duration::from_millis(1), Duration::from_millis(50));
-            let after = if number == 0 { Duration::from_millis(1) } else { pause };
             let is_reserve = budget <= number;
+            // What is asked for in the second phase is asked for at once.
+            let longest = if is_reserve { HASTE } else { pause_max };
+            let pause = self.prng.duration(Duration::from_millis(1), longest);
+            let after = if number == 0 { Duration::from_millis(1) } else { pause };
             operations
                 .push(PlannedOperation { is_reserve, ..PlannedOperation::new(after, self.draw()) });
         }

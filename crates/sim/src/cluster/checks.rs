@@ -125,6 +125,11 @@ impl Checks {
         self.held.get_mut(&server).expect("every server is added before it starts")
     }
 
+    /// What was synced.
+    pub(crate) fn durable(&self, server: MemberId) -> &Mirror {
+        self.mirror(server)
+    }
+
     fn mirror(&self, server: MemberId) -> &Mirror {
         &self.held(server).durable
     }
@@ -151,13 +156,11 @@ impl Checks {
 
     /// A server has recovered. `may_miss`: its disk was hit, and it says that something is missing.
     pub(crate) fn on_recovered(&mut self, server: MemberId, found: &Found, may_miss: bool) {
-        let Found { hard_state, applied, released, tail, last, .. } = found;
-        let begin = (*applied).max(*released);
         let held = self.held_mut(server);
         if may_miss && held.durable_once.is_none() {
             held.durable_once = Some(held.durable.clone());
         }
-        let recovered = held.durable.on_recovered(*hard_state, begin, tail, *last, may_miss);
+        let recovered = held.durable.on_found(found, may_miss);
         held.written = held.durable.clone();
         self.looks.recoveries += 1;
         if let Err(detail) = recovered {
@@ -167,6 +170,14 @@ impl Checks {
 
     /// A server whose disk was never hit has lost nothing, and does not say that it has.
     pub(crate) fn on_notes(&mut self, server: MemberId, notes: &[Note]) {
+        if let Some(note) = Self::loss(notes) {
+            let detail = format!("server {server}, whose disk is sound, has found: {note}");
+            self.fail(Check::SyncedSurvives, detail);
+        }
+    }
+
+    /// What recovery says of a disk on which something is missing.
+    pub(crate) fn loss(notes: &[Note]) -> Option<&Note> {
         let is_loss = |note: &&Note| match note {
             Note::TableSetAside { .. }
             | Note::Hollow { .. }
@@ -178,10 +189,7 @@ impl Checks {
             | Note::Refounded { .. }
             | Note::LeftoverRemoved { .. } => false,
         };
-        if let Some(note) = notes.iter().find(is_loss) {
-            let detail = format!("server {server}, whose disk is sound, has found: {note}");
-            self.fail(Check::SyncedSurvives, detail);
-        }
+        notes.iter().find(is_loss)
     }
 
     pub(crate) fn fail(&mut self, check: Check, detail: String) {

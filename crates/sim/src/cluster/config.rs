@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kvraft_base::{ClusterId, MemberId, Prng};
 use kvraft_raft::{Config, LeaseReads};
-use kvraft_replica::{MachineOptions, NodeOptions, OpenOptions};
+use kvraft_replica::{MachineOptions, NodeOptions, OpenOptions, SNAPSHOT_CHUNK_BYTES};
 use kvraft_store::Options;
 
 use super::workload::Workload;
@@ -113,6 +113,8 @@ pub struct ClusterConfig {
     pub overlay_size_bytes_max: usize,
     /// The run goes on for a while when nothing happens any more.
     pub is_steady: bool,
+    /// Size of a snapshot's chunks, in bytes.
+    pub chunk_size_bytes: usize,
     /// Operators who share the plan's changes of members.
     pub operators: u64,
     /// A coordinator watches the servers and hints who should lead.
@@ -168,6 +170,8 @@ impl Draft {
             matches!(kind, FaultKind::Members | FaultKind::Regrow | FaultKind::Replace)
         });
         let (lease, drift_ppm) = draw_lease(&mut prng.fork("lease"));
+        let is_usurped = lease.is_some() && prng.fork("usurp").chance(1, 2);
+        let kinds = if is_usurped { choices.faults.admit(kinds, FaultKind::Usurp) } else { kinds };
         let keys = prng.between(1, 6);
         // A change of members takes a while, and the next one waits for it.
         let faults_until =
@@ -197,6 +201,7 @@ impl Draft {
                 .pick(&[4 << 10, 64 << 10, OVERLAY_SIZE_BYTES_MAX])
                 .expect("any"),
             is_steady: prng.fork("steady").chance(1, STEADY_ONE_IN),
+            chunk_size_bytes: draw_chunk_size(seed),
             operators: member_prng.between(1, 2),
             coordinator: kinds.has(FaultKind::Coordinator),
             lease,
@@ -251,6 +256,7 @@ impl ClusterConfig {
             unapplied_count_max: UNAPPLIED_COUNT_MAX,
             overlay_size_bytes_max: OVERLAY_SIZE_BYTES_MAX,
             is_steady: false,
+            chunk_size_bytes: SNAPSHOT_CHUNK_BYTES,
             operators: 1,
             coordinator: false,
             lease: None,
@@ -315,11 +321,18 @@ impl ClusterConfig {
                 slice_size_bytes: 16 * 1024,
                 apply_count_max: 16,
             },
+            snapshot_chunk_bytes: self.chunk_size_bytes,
             cluster,
             incarnation,
             seed,
         }
     }
+}
+
+/// A snapshot has a few chunks, or many, or one.
+fn draw_chunk_size(seed: u64) -> usize {
+    let sizes = [256, 4 << 10, SNAPSHOT_CHUNK_BYTES];
+    *Prng::new(seed).fork("chunks").pick(&sizes).expect("any")
 }
 
 /// One run in four answers reads by lease; then no clock leaves the bound that the lease rests on.

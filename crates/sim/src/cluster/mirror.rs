@@ -5,6 +5,8 @@
 
 use kvraft_base::{HardState, Index, Position, Term, Write};
 
+use super::server::Found;
+
 /// A log and a hard state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mirror {
@@ -68,6 +70,12 @@ impl Mirror {
     pub(crate) fn on_reset(&mut self, position: Position) {
         self.base = position;
         self.terms.clear();
+    }
+
+    /// After recovery; see [`Mirror::on_recovered`].
+    pub(crate) fn on_found(&mut self, found: &Found, may_miss: bool) -> Result<(), String> {
+        let Found { hard_state, applied, released, tail, last, .. } = found;
+        self.on_recovered(*hard_state, (*applied).max(*released), tail, *last, may_miss)
     }
 
     /// After recovery: what was written and not synced may have been kept, and what was synced must

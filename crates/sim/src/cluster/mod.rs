@@ -14,6 +14,7 @@ mod mirror;
 mod office;
 mod operator;
 mod recording;
+mod rehearsal;
 mod rot;
 mod run;
 mod scenario;

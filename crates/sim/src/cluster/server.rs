@@ -160,9 +160,7 @@ impl Server {
     pub(crate) fn start(&mut self, options: OpenOptions, now: Now) -> Result<Found, ReplicaError> {
         assert!(self.lanes.is_none(), "a server is started when it is down");
         self.boot += 1;
-        let disk: Box<dyn Disk> = self.disk.handle();
-        let replica = kvraft_replica::open(disk.as_ref(), options, now)?;
-        let found = found(&replica);
+        let (replica, found) = Self::open(&self.disk, options, now)?;
         self.lanes = Some(Lanes {
             node: replica.node,
             journal: replica.journal,
@@ -176,6 +174,28 @@ impl Server {
             wake_at: BTreeMap::new(),
         });
         Ok(found)
+    }
+
+    fn open(
+        disk: &SimDisk,
+        options: OpenOptions,
+        now: Now,
+    ) -> Result<(Replica, Found), ReplicaError> {
+        let disk: Box<dyn Disk> = disk.handle();
+        let replica = kvraft_replica::open(disk.as_ref(), options, now)?;
+        let found = found(&replica);
+        Ok((replica, found))
+    }
+
+    /// What a process would find on this disk.
+    ///
+    /// # Errors
+    /// In words, why it could not start.
+    pub(crate) fn recover(disk: &SimDisk, options: OpenOptions, now: Now) -> Result<Found, String> {
+        let opened = Self::open(disk, options, now);
+        // Nothing is written on the way out.
+        disk.sever();
+        opened.map(|(_, found)| found).map_err(|error| error.to_string())
     }
 
     /// Ends the process. The caller has severed the disk first, so that nothing is written on the

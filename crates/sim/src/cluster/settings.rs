@@ -57,4 +57,5 @@ settings! {
     "overlay-bytes": (overlay_size_bytes_max), "1 to 2^30", is_size;
     "steady": (is_steady), "yes or no", |_| true;
     "catch-up-bytes": (catch_up_size_bytes), "1 to 2^30", is_size;
+    "chunk-bytes": (chunk_size_bytes), "1 to 2^30", is_size;
 }

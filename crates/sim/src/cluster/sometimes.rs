@@ -51,6 +51,8 @@ sometimes! {
     crashes: "crash",
     /// A server lost power in the middle of a write.
     fuse_blown: "crash inside a write",
+    /// Power was lost on a copy of a disk.
+    rehearsals: "loss of power tried on a copy",
     /// A process was killed in the middle of a write.
     killed_inside_write: "kill inside a write",
     /// A server lost power during its recovery.

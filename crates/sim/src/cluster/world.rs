@@ -28,6 +28,7 @@ use super::{
     office::{Office, OfficeNews},
     operator::{Operator, OperatorRequest, Wanted},
     recording::{Recording, Sent},
+    rehearsal::Rehearsals,
     scenario::Scenario,
     server::{LaneId, LaneIn, Server, members},
     sometimes::Sometimes,
@@ -174,6 +175,8 @@ pub(crate) struct World {
     pub(crate) disk_prng: Prng,
     /// Servers whose disk was hit.
     pub(crate) rotted: BTreeSet<MemberId>,
+    /// Losses of power that are only tried.
+    pub(crate) rehearsals: Rehearsals,
     /// What people will look at, if anybody does.
     pub(crate) recording: Option<Box<Recording>>,
     /// Those of them that are not known to be whole again.
@@ -228,6 +231,7 @@ impl World {
             member_prng: root.fork("members"),
             disk_prng: root.fork("disk costs"),
             rotted: BTreeSet::new(),
+            rehearsals: Rehearsals::new(root.fork("rehearsals")),
             recording: None,
             hurt: BTreeSet::new(),
             config,

@@ -166,7 +166,11 @@ impl Image {
     }
 
     pub(super) fn is_dirty(&self) -> bool {
-        !self.undo.places.is_empty() || self.durable_size != self.live.len()
+        !self.undo.places.is_empty() || self.has_new_size()
+    }
+
+    pub(super) fn has_new_size(&self) -> bool {
+        self.durable_size != self.live.len()
     }
 
     /// Flips the bits of `mask` in the byte at `offset`, live and durable: bit rot.

@@ -31,7 +31,7 @@ struct Side {
 }
 
 /// All names of a disk.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Names {
     live: Side,
     durable: Side,

@@ -423,15 +423,73 @@ fn draw_usurp(
     let cut_at = from + prng.duration(Duration::ZERO, until.since(from));
     // Longer than most election timeouts: somebody else is to lead meanwhile.
     let until = cut_at + prng.duration(Duration::from_millis(500), USURP_LENGTH_MAX);
-    vec![
+    let mut faults = vec![
         (from, Fault::Transfer(to)),
         (from, Fault::Drift { target: Target::All, rate_ppm: fastest }),
         (from, Fault::Drift { target, rate_ppm: slowest }),
+    ];
+    match prng.below(3) {
+        0 => faults.extend(draw_forgetful(config, prng, server, from, cut_at)),
+        1 => faults.extend(draw_late_answers(config, prng, server, cut_at)),
+        _ => {}
+    }
+    faults.extend([
         (cut_at, Fault::Partition(Partition::Isolate(server))),
         (until, Fault::Heal),
         (until, Fault::Drift { target: Target::All, rate_ppm: RATE_PPM }),
-    ]
+    ]);
+    faults
 }
+
+/// One server hears nothing of the leader for long and would lead instead; when the leader is cut
+/// off, all the others begin anew: what they owe to the leader must outlive that.
+fn draw_forgetful(
+    config: &RunConfig,
+    prng: &mut Prng,
+    leader: MemberId,
+    from: Instant,
+    cut_at: Instant,
+) -> Vec<(Instant, Fault)> {
+    let mut others = config.servers();
+    others.retain(|server| *server != leader);
+    let Some(usurper) = prng.pick(&others).copied() else { return Vec::new() };
+    let (one, other) = (Endpoint::Server(leader), Endpoint::Server(usurper));
+    let back_at = cut_at + prng.duration(Duration::from_millis(1), Duration::from_millis(20));
+    let mut faults = vec![
+        (from, Fault::Block { from: one, to: other }),
+        (from, Fault::Block { from: other, to: one }),
+    ];
+    for server in others.into_iter().filter(|server| *server != usurper) {
+        faults.push((cut_at, Fault::Kill(Target::Server(server))));
+        faults.push((back_at, Fault::Restart(Target::Server(server))));
+    }
+    faults
+}
+
+/// The leader is not heard any more for a while before it is cut off, and what the others had
+/// answered before arrives only then.
+fn draw_late_answers(
+    config: &RunConfig,
+    prng: &mut Prng,
+    leader: MemberId,
+    cut_at: Instant,
+) -> Vec<(Instant, Fault)> {
+    let late = prng.duration(Duration::from_millis(20), LATE_MAX);
+    let from = Instant(cut_at.0.saturating_sub(u64::try_from(late.as_nanos()).unwrap_or(u64::MAX)));
+    let lasts = cut_at.since(from).saturating_sub(Duration::from_millis(2));
+    let others = config.servers().into_iter().filter(|server| *server != leader);
+    let held = others.map(|server| {
+        let (from, to) = (Endpoint::Server(server), Endpoint::Server(leader));
+        Fault::Clog { from, to, lasts }
+    });
+    let mut faults: Vec<_> = held.map(|fault| (from, fault)).collect();
+    // What is on its way back is of before.
+    faults.push((from + Duration::from_millis(1), Fault::Partition(Partition::Mute(leader))));
+    faults
+}
+
+/// How late answers come at most: with most election timeouts, the leader waits for them.
+const LATE_MAX: Duration = Duration::from_millis(400);
 
 /// The longest that a leader is cut off, if nothing else mends it.
 const USURP_LENGTH_MAX: Duration = Duration::from_secs(4);

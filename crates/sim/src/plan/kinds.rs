@@ -315,6 +315,13 @@ impl FaultChoice {
         FaultKinds((drawn.0 | self.on.0) & !self.off.0)
     }
 
+    /// The kinds of one seed and one more, unless it may not be.
+    #[must_use]
+    pub(crate) fn admit(self, kinds: FaultKinds, kind: FaultKind) -> FaultKinds {
+        let may = (self.profile.kinds().0 & FaultKinds::NONE.with(kind).0 & !self.off.0) != 0;
+        if may { kinds.with(kind) } else { kinds }
+    }
+
     /// Reads `NAME`, `+NAME` (on) and `-NAME` (off), separated by commas.
     ///
     /// # Errors

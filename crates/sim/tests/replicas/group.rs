@@ -8,7 +8,7 @@ use kvraft_kv::{Command, Origin, PutRequest, Request};
 use kvraft_raft::{Change, Config, PeerState, RoleName};
 use kvraft_replica::{
     ClientRequest, Fatal, Frame, Hop, JournalIn, MachineIn, MachineOptions, NodeIn, NodeOptions,
-    Now, OpenOptions, Outcome, PeerLane, Replica, TableIn,
+    Now, OpenOptions, Outcome, PeerLane, Replica, SNAPSHOT_CHUNK_BYTES, TableIn,
 };
 use kvraft_sim::{DiskCosts, SimDisk};
 use kvraft_store::{Identity, Options};
@@ -132,6 +132,7 @@ impl Group {
             store: Options { segment_size_bytes: 4 << 10, ..Options::default() },
             node: NodeOptions { retain_count: 0, snapshot_rate, ..NodeOptions::default() },
             machine,
+            snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
             cluster: CLUSTER,
             incarnation: self.now.0,
             seed: id.0,

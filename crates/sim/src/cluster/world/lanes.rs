@@ -77,6 +77,7 @@ impl World {
     /// Steps a lane, pays for it, and sends its hops on their way.
     pub(crate) fn run_lane(&mut self, id: MemberId, lane: LaneId) {
         let now = self.now;
+        self.load_film(id, lane);
         let mut hops = std::mem::take(&mut self.hops);
         let server = self.server(id);
         let clock = server.now(now);
@@ -84,6 +85,7 @@ impl World {
         let synced = lanes.step(lane, clock, &mut hops);
         let cost = server.disk.take_cost();
         let blown = server.disk.is_fuse_blown();
+        self.develop_film(id, lane, synced.reset);
         for write in &synced.writes {
             self.checks.on_synced(id, write);
         }

@@ -50,6 +50,7 @@ impl World {
                 }
                 self.sometimes.on_notes(&found.notes);
                 self.check_state(id);
+                self.rehearse_start(id);
                 self.connect_all();
                 self.schedule_wake(id, LaneId::Node);
                 self.schedule_wake(id, LaneId::Machine);

@@ -1,0 +1,215 @@
+//! Losses of power that are only tried: on copies of a server's disk, each in several ways, while
+//! the server goes on.
+//!
+//! Why: a sync that is missing shows only if power goes between two certain operations, and keeps
+//! and loses just the wrong half. A run that really loses power has one try, and is another run
+//! afterwards. Here every moment at which a name changes may be tried, and the moment at which a
+//! recovery is over: what that has returned must be durable.
+//!
+//! Invariant: nothing of it touches the run. The copies' draws are their own.
+//!
+//! What it lacks: disks that were hit. What may be missing there, nobody knows beforehand.
+
+use kvraft_base::{MemberId, Position, Prng};
+use kvraft_store::Note;
+
+use super::{
+    checks::Checks,
+    mirror::Mirror,
+    server::{Found, LaneId, Server},
+    violation::{Check, Violation},
+    world::{CLUSTER, World},
+};
+use crate::disk::{ContentLoss, CrashPolicy, NameLoss, SimDisk};
+
+/// Copies of one turn.
+const TURN_COPIES_MAX: usize = 6;
+
+/// Copies of a run, by what they are of: they cost as much as a recovery for each way to lose
+/// power.
+const JOURNAL_COPIES_MAX: usize = 6;
+const TABLE_COPIES_MAX: usize = 12;
+const START_COPIES_MAX: usize = 2;
+
+/// Copies of a disk in the middle of a recovery.
+const RECOVERY_COPIES_MAX: usize = 4;
+
+/// Of the turns of a journal, one in so many is looked at.
+const JOURNAL_ONE_IN: u64 = 3;
+
+/// The ways in which power is lost. What is not synced is gone; only names are kept; content is
+/// kept, but names here and there; and anything.
+const LOSSES: [CrashPolicy; 4] = [
+    CrashPolicy::LOSE_ALL,
+    CrashPolicy { content: ContentLoss::All, names: NameLoss::None },
+    CrashPolicy { content: ContentLoss::None, names: NameLoss::Each },
+    CrashPolicy { content: ContentLoss::Each { kept: 1, lost: 1, torn: 0 }, names: NameLoss::Each },
+];
+
+/// How much more is tried in this run.
+#[derive(Debug)]
+pub(crate) struct Rehearsals {
+    prng: Prng,
+    journal_left: usize,
+    table_left: usize,
+    starts_left: usize,
+}
+
+impl Rehearsals {
+    pub(crate) fn new(prng: Prng) -> Self {
+        Self {
+            prng,
+            journal_left: JOURNAL_COPIES_MAX,
+            table_left: TABLE_COPIES_MAX,
+            starts_left: START_COPIES_MAX,
+        }
+    }
+
+    fn left(&mut self, lane: LaneId) -> Option<&mut usize> {
+        match lane {
+            LaneId::Journal => Some(&mut self.journal_left),
+            LaneId::Table => Some(&mut self.table_left),
+            LaneId::Node | LaneId::Machine => None,
+        }
+    }
+}
+
+impl World {
+    /// A turn begins: if it is to be looked at, its disk makes copies from now on.
+    pub(crate) fn load_film(&mut self, id: MemberId, lane: LaneId) {
+        let left = self.rehearsals.left(lane).map_or(0, |left| *left);
+        if left == 0 || self.rotted.contains(&id) {
+            return;
+        }
+        if lane != LaneId::Journal || self.rehearsals.prng.chance(1, JOURNAL_ONE_IN) {
+            let with_sizes = lane == LaneId::Table;
+            self.servers[&id].disk.load_film(left.min(TURN_COPIES_MAX), with_sizes);
+        }
+    }
+
+    /// The turn is over, and the mirrors know nothing of it yet: what was durable before must be
+    /// there after any loss of power within. `reset`: in it the journal began anew there.
+    pub(crate) fn develop_film(&mut self, id: MemberId, lane: LaneId, reset: Option<Position>) {
+        let copies = self.servers[&id].disk.take_film();
+        if copies.is_empty() {
+            return;
+        }
+        if let Some(left) = self.rehearsals.left(lane) {
+            *left = left.saturating_sub(copies.len());
+        }
+        let before = self.checks.durable(id).clone();
+        for copy in &copies {
+            self.rehearse(id, copy, &before, reset);
+        }
+    }
+
+    /// A server has recovered, and relies on what it has found.
+    pub(crate) fn rehearse_start(&mut self, id: MemberId) {
+        let is_first = self.servers[&id].boot == 1;
+        if is_first || self.rotted.contains(&id) || self.rehearsals.starts_left == 0 {
+            return;
+        }
+        self.rehearsals.starts_left -= 1;
+        let (copy, found) = (self.servers[&id].disk.copy(), self.checks.durable(id).clone());
+        self.rehearse(id, &copy, &found, None);
+    }
+
+    fn rehearse(
+        &mut self,
+        id: MemberId,
+        copy: &SimDisk,
+        durable: &Mirror,
+        reset: Option<Position>,
+    ) {
+        let judged = self
+            .lose_power_on(id, copy, durable, reset, &LOSSES)
+            .and_then(|()| self.kill_on(id, copy, durable, reset));
+        if let Err(Violation { check, detail }) = judged {
+            self.checks.fail(check, format!("server {id}, if {detail}"));
+        }
+    }
+
+    fn lose_power_on(
+        &mut self,
+        id: MemberId,
+        copy: &SimDisk,
+        durable: &Mirror,
+        reset: Option<Position>,
+        losses: &[CrashPolicy],
+    ) -> Result<(), Violation> {
+        for policy in losses {
+            let disk = copy.copy();
+            disk.crash(&mut self.rehearsals.prng, *policy);
+            let recovered = self.recover_on(id, &disk, durable, reset).map(drop);
+            recovered.map_err(|Violation { check, detail }| {
+                Violation::new(check, format!("power were lost as {policy:?}: {detail}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The process dies here, and loses nothing; the next one relies on what it finds, and then
+    /// power is lost.
+    fn kill_on(
+        &mut self,
+        id: MemberId,
+        copy: &SimDisk,
+        durable: &Mirror,
+        reset: Option<Position>,
+    ) -> Result<(), Violation> {
+        let told = |Violation { check, detail }| {
+            Violation::new(check, format!("the process were killed: {detail}"))
+        };
+        let disk = copy.copy();
+        disk.sever();
+        disk.load_film(RECOVERY_COPIES_MAX, false);
+        let (relied_on, completed) = self.recover_on(id, &disk, durable, reset).map_err(told)?;
+        // In the middle of the recovery, too.
+        for copy in disk.take_film() {
+            let anew = reset.or(completed);
+            self.lose_power_on(id, &copy, durable, anew, &LOSSES[..1]).map_err(told)?;
+        }
+        self.lose_power_on(id, &disk, &relied_on, None, &LOSSES[..1]).map_err(told)
+    }
+
+    /// A process starts on a copy, and ends. Returns what it relies on, and the end of a snapshot
+    /// whose install it has completed.
+    fn recover_on(
+        &mut self,
+        id: MemberId,
+        disk: &SimDisk,
+        durable: &Mirror,
+        reset: Option<Position>,
+    ) -> Result<(Mirror, Option<Position>), Violation> {
+        self.sometimes.rehearsals += 1;
+        let server = &self.servers[&id];
+        let options = self.config.open_options(id, CLUSTER, server.boot + 1, 0);
+        let found = Server::recover(&disk.reboot(), options, server.now(self.now));
+        judge(&found.map_err(|error| Violation::new(Check::Recovery, error))?, durable, reset)
+    }
+}
+
+/// What is there, if that is what was durable, or what an install that was under way leads to.
+fn judge(
+    found: &Found,
+    durable: &Mirror,
+    reset: Option<Position>,
+) -> Result<(Mirror, Option<Position>), Violation> {
+    if let Some(note) = Checks::loss(&found.notes) {
+        return Err(Violation::new(Check::SyncedSurvives, note.to_string()));
+    }
+    let completed = found.notes.iter().find_map(|note| match note {
+        Note::InstallRolledForward { position } => Some(*position),
+        _ => None,
+    });
+    let mut kept = durable.clone();
+    let Err(detail) = kept.on_found(found, false) else { return Ok((kept, completed)) };
+    if let Some(position) = completed.or(reset) {
+        let mut anew = durable.clone();
+        anew.on_reset(position);
+        if anew.on_found(found, false).is_ok() {
+            return Ok((anew, completed));
+        }
+    }
+    Err(Violation::new(Check::SyncedSurvives, detail))
+}
