@@ -30,6 +30,9 @@ const SEARCHED_ONE_IN: u64 = 2;
 /// One run in so many goes on for a while after its end: that costs time in which little happens.
 const STEADY_ONE_IN: u64 = 4;
 
+/// One run in so many tries losses of power on copies of its disks: it takes twice the time.
+const REHEARSED_ONE_IN: u64 = 4;
+
 /// More than all clients of a run can fill: as in production.
 const WAITING_COUNT_MAX: usize = 65_536;
 
@@ -113,6 +116,8 @@ pub struct ClusterConfig {
     pub overlay_size_bytes_max: usize,
     /// The run goes on for a while when nothing happens any more.
     pub is_steady: bool,
+    /// Losses of power are tried on copies of disks.
+    pub is_rehearsed: bool,
     /// Size of a snapshot's chunks, in bytes.
     pub chunk_size_bytes: usize,
     /// Operators who share the plan's changes of members.
@@ -154,9 +159,8 @@ impl Draft {
         let clients = prng.between(1, 8);
         let millis = Duration::from_millis;
         let election_timeout = *prng.pick(&[millis(100), millis(300), millis(1000)]).expect("any");
-        let mut network_prng = prng.fork("network");
         let kinds = choices.faults.draw(&mut prng.fork("kinds"));
-        let network = NetworkConfig::draw(&mut network_prng, kinds);
+        let network = NetworkConfig::draw(&mut prng.fork("network"), kinds);
         let free_disks = prng.chance(1, 4);
         // Raft §5.6: the broadcast time, with the disks' share in it, must be well below the
         // election timeout, or nobody leads for long and a run says nothing.
@@ -172,7 +176,6 @@ impl Draft {
         let (lease, drift_ppm) = draw_lease(&mut prng.fork("lease"));
         let is_usurped = lease.is_some() && prng.fork("usurp").chance(1, 2);
         let kinds = if is_usurped { choices.faults.admit(kinds, FaultKind::Usurp) } else { kinds };
-        let keys = prng.between(1, 6);
         // A change of members takes a while, and the next one waits for it.
         let faults_until =
             prng.duration(millis(1_000), millis(8_000)) * if has_changes { 2 } else { 1 };
@@ -201,6 +204,7 @@ impl Draft {
                 .pick(&[4 << 10, 64 << 10, OVERLAY_SIZE_BYTES_MAX])
                 .expect("any"),
             is_steady: prng.fork("steady").chance(1, STEADY_ONE_IN),
+            is_rehearsed: prng.fork("rehearsed").chance(1, REHEARSED_ONE_IN),
             chunk_size_bytes: draw_chunk_size(seed),
             operators: member_prng.between(1, 2),
             coordinator: kinds.has(FaultKind::Coordinator),
@@ -208,7 +212,7 @@ impl Draft {
             trace_line_count: choices.trace_line_count,
         };
         let workload = Workload {
-            keys,
+            keys: workload_prng.between(1, 6),
             rich: workload_prng.chance(2, 3),
             stale_reads: workload_prng.chance(2, 3),
         };
@@ -256,6 +260,7 @@ impl ClusterConfig {
             unapplied_count_max: UNAPPLIED_COUNT_MAX,
             overlay_size_bytes_max: OVERLAY_SIZE_BYTES_MAX,
             is_steady: false,
+            is_rehearsed: false,
             chunk_size_bytes: SNAPSHOT_CHUNK_BYTES,
             operators: 1,
             coordinator: false,

@@ -26,6 +26,16 @@ const CONVERGENCE_MAX: Duration = Duration::from_secs(120);
 /// find out that they cannot reach their server only when it is over, with most of their work left.
 const OPERATION_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// And so many heartbeats: where a fifth of all frames is lost and no member of the quorum can be
+/// done without, one operation needs many of them.
+const HEARTBEATS_PER_OPERATION: u32 = 20;
+
+/// Where appends carry less than this, a follower far behind gets few entries in each.
+const CATCH_UP_BYTES_FEW: usize = 1024;
+
+/// An append that is lost is noticed by a heartbeat's answer, which may be lost, too.
+const HEARTBEATS_PER_ENTRY: u32 = 6;
+
 /// A run that takes more events than this does not end by itself.
 const EVENT_COUNT_MAX: u64 = 5_000_000;
 
@@ -60,9 +70,21 @@ impl Limit {
     /// take until everybody is served.
     fn begin(world: &World) -> Self {
         let left = world.clients.values().map(Client::left).max().unwrap_or(0);
-        let for_all = OPERATION_TIME_MAX * u32::try_from(left).unwrap_or(u32::MAX);
-        let time = CONVERGENCE_MAX.max(for_all);
+        let heartbeats = world.config.heartbeat_interval * HEARTBEATS_PER_OPERATION;
+        let for_one = OPERATION_TIME_MAX + heartbeats;
+        let for_all = for_one.saturating_mul(u32::try_from(left).unwrap_or(u32::MAX));
+        let time = CONVERGENCE_MAX.max(for_all) + Self::for_backlog(world);
         Self { time, end: world.now + time }
+    }
+
+    /// Where appends are tiny, a server without a log gets the longest one entry by entry.
+    fn for_backlog(world: &World) -> Duration {
+        let config = &world.config;
+        if CATCH_UP_BYTES_FEW <= config.catch_up_size_bytes {
+            return Duration::ZERO;
+        }
+        let entries = u32::try_from(world.log_length_max()).unwrap_or(u32::MAX);
+        (config.heartbeat_interval * HEARTBEATS_PER_ENTRY).saturating_mul(entries)
     }
 }
 

@@ -325,7 +325,12 @@ impl World {
     ) -> Option<Wanted> {
         let current = self.operators[operator].current.as_ref().expect("an errand is under way");
         if let Some(wanted) = &current.wanted {
-            return Some(wanted.clone());
+            // It was allowed when it was asked first; since then a disk may have been hit.
+            let is_harmless = match wanted {
+                Wanted::Change(changes) => self.leaves_quorums(changes),
+                Wanted::Transfer(_) => true,
+            };
+            return Some(wanted.clone()).filter(|_| is_harmless);
         }
         let changes = match current.errand.clone() {
             Errand::Transfer(None) => return Some(Wanted::Transfer(None)),
@@ -438,13 +443,15 @@ impl World {
     }
 
     fn may_ask(&mut self, changes: &[Change]) -> bool {
-        let is_allowed = self.asks.open().count() < OPEN_COUNT_MAX
-            && self
-                .reachable_members(Some(changes))
-                .iter()
-                .all(|members| members.is_quorum(|id| self.is_sound(id)));
+        let is_allowed = self.asks.open().count() < OPEN_COUNT_MAX && self.leaves_quorums(changes);
         self.sometimes.change_forbidden += u64::from(!is_allowed);
         is_allowed
+    }
+
+    /// Whatever comes of the changes and of those under way, there is a quorum of sound servers.
+    fn leaves_quorums(&self, changes: &[Change]) -> bool {
+        let reachable = self.reachable_members(Some(changes));
+        reachable.iter().all(|members| members.is_quorum(|id| self.is_sound(id)))
     }
 
     /// The others can do without this server's disk for ever, whatever is under way.

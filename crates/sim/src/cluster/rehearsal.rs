@@ -78,7 +78,7 @@ impl World {
     /// A turn begins: if it is to be looked at, its disk makes copies from now on.
     pub(crate) fn load_film(&mut self, id: MemberId, lane: LaneId) {
         let left = self.rehearsals.left(lane).map_or(0, |left| *left);
-        if left == 0 || self.rotted.contains(&id) {
+        if !self.config.is_rehearsed || left == 0 || self.rotted.contains(&id) {
             return;
         }
         if lane != LaneId::Journal || self.rehearsals.prng.chance(1, JOURNAL_ONE_IN) {
@@ -106,7 +106,8 @@ impl World {
     /// A server has recovered, and relies on what it has found.
     pub(crate) fn rehearse_start(&mut self, id: MemberId) {
         let is_first = self.servers[&id].boot == 1;
-        if is_first || self.rotted.contains(&id) || self.rehearsals.starts_left == 0 {
+        let is_tried = self.config.is_rehearsed && 0 < self.rehearsals.starts_left;
+        if is_first || !is_tried || self.rotted.contains(&id) {
             return;
         }
         self.rehearsals.starts_left -= 1;

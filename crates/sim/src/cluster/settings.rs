@@ -56,6 +56,7 @@ settings! {
         |count| (1..=1_000_000).contains(count);
     "overlay-bytes": (overlay_size_bytes_max), "1 to 2^30", is_size;
     "steady": (is_steady), "yes or no", |_| true;
+    "rehearsals": (is_rehearsed), "yes or no", |_| true;
     "catch-up-bytes": (catch_up_size_bytes), "1 to 2^30", is_size;
     "chunk-bytes": (chunk_size_bytes), "1 to 2^30", is_size;
 }

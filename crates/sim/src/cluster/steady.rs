@@ -71,6 +71,12 @@ impl World {
         running.map(|lanes| lanes.node.raft().hard_state().term).max().unwrap_or_default()
     }
 
+    /// How many entries the longest log has, of servers that run.
+    pub(crate) fn log_length_max(&self) -> u64 {
+        let running = self.servers.values().filter_map(|server| server.lanes.as_ref());
+        running.map(|lanes| lanes.node.status().last.index.0).max().unwrap_or_default()
+    }
+
     /// What a server still has though nobody waits for anything.
     fn leak_of(&self, id: MemberId) -> Option<String> {
         let server = &self.servers[&id];

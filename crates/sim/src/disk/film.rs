@@ -16,8 +16,8 @@ pub(super) struct Film {
 }
 
 impl SimDisk {
-    /// The next so many changes of names leave a copy of the disk each; `with_sizes`: syncs of files
-    /// whose size has changed, too.
+    /// The next so many changes of names leave a copy of the disk each; with `with_sizes` syncs of
+    /// files whose size has changed do so, too.
     pub(crate) fn load_film(&self, count: usize, with_sizes: bool) {
         lock(&self.platter).film = Film { copies: Vec::new(), left: count, with_sizes };
     }

@@ -7,7 +7,7 @@ use kvraft_kv::{Command, Origin, PutRequest, Request};
 use kvraft_raft::Config;
 use kvraft_replica::{
     ClientRequest, Hop, JournalIn, MachineIn, MachineOptions, NodeIn, NodeOptions, Now,
-    OpenOptions, Replica, TableIn,
+    OpenOptions, Replica, SNAPSHOT_CHUNK_BYTES, TableIn,
     flight::{
         Cut, Follows, Header, Image, Replay, Segment, Tape, end_block, header_bytes, image_block,
         records_block, seal_block,
@@ -52,6 +52,7 @@ fn alone() -> Replica {
         cluster: ClusterId(7),
         incarnation: 9,
         seed: 1,
+        snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
     };
     kvraft_replica::open(disk.handle().as_ref(), options, Now::default()).unwrap()
 }
