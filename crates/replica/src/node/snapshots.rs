@@ -87,8 +87,13 @@ impl Node {
             let taken = Frame::SnapshotTaken { position: chunk.position, seq: chunk.seq };
             return send(from, PeerLane::Bulk, &taken, out);
         }
+        // A late beginning of an older one would take the place of what has arrived of a newer one,
+        // whose beginning is not sent again.
+        let is_late = self.importing.is_some_and(|(term, position)| {
+            (chunk.term, chunk.position.index) < (term, position.index)
+        });
         let expected = self.raft.expects_snapshot(from, chunk.term, chunk.position);
-        if expected && self.installing.is_none() {
+        if expected && !is_late && self.installing.is_none() {
             self.importing = Some((chunk.term, chunk.position));
             out.push(Hop::Table(TableIn::Import { from, chunk }));
         }

@@ -103,3 +103,27 @@ fn a_snapshot_that_nobody_will_finish_is_thrown_away() {
     assert!(group.follows(C, B));
     assert!(matches!(group.table.last(), Some(TableIn::ImportDrop)), "{:?}", group.table);
 }
+
+/// The beginning of an older snapshot that comes late does not take the place of what has arrived
+/// of a newer one: the leader believes that the newer one's beginning is there.
+#[test]
+fn a_late_chunk_does_not_replace_a_newer_snapshot() {
+    let mut group = c_needs_a_snapshot();
+    let status = group.nodes[&A].status();
+    let (term, older) = (status.term, status.released);
+    let newer = Position { index: older.index.next(), ..older };
+    let receive = |group: &mut Group, position| {
+        let chunk = SnapshotChunk { term, position, seq: 0, bytes: Bytes::new() };
+        let frame = Frame::SnapshotChunk(chunk).encode();
+        group.input(C, vec![NodeIn::Frame { from: A, frame }]);
+    };
+    let imports = |group: &Group| {
+        let imports = group.table.iter().filter(|input| matches!(input, TableIn::Import { .. }));
+        imports.count()
+    };
+    receive(&mut group, older);
+    receive(&mut group, newer);
+    assert_eq!(imports(&group), 2, "{:?}", group.table);
+    receive(&mut group, older);
+    assert_eq!(imports(&group), 2, "{:?}", group.table);
+}
