@@ -84,11 +84,15 @@ impl Connection {
             Some(coord) => endpoints_of(coord, time_max)?,
             None => self.endpoints(),
         };
-        let builder = Client::builder().endpoints(endpoints).request_timeout(time_max);
-        Ok(match self.dial_timeout {
+        Ok(self.timed(time_max).endpoints(endpoints))
+    }
+
+    fn timed(&self, time_max: Duration) -> Builder {
+        let builder = Client::builder().request_timeout(time_max);
+        match self.dial_timeout {
             Some(time) => builder.connect_timeout(time),
             None => builder,
-        })
+        }
     }
 
     /// A client for one command, that any etcd server understands.
@@ -101,16 +105,26 @@ impl Connection {
         Ok(self.builder(Duration::from_secs(5))?.endpoints(endpoints).build()?)
     }
 
-    /// Settings of a client for a person who waits for a new leader.
-    pub(crate) fn patient(&self) -> Result<Builder> {
-        self.builder(Duration::from_secs(60))
+    /// Settings of a client for a person who waits for a new leader. One that has a coordinator
+    /// must be connected, and not only built.
+    pub(crate) fn patient(&self) -> Builder {
+        let builder = self.timed(self.command_timeout.unwrap_or(Duration::from_secs(60)));
+        match &self.coord {
+            Some(coord) => builder.coordinator(coord),
+            None => builder.endpoints(self.endpoints()),
+        }
+    }
+
+    /// Whether a coordinator says where the servers are.
+    pub(crate) fn has_coordinator(&self) -> bool {
+        self.coord.is_some()
     }
 }
 
 /// Where servers are, the leader first, as their coordinator says; waits until all have joined.
 fn endpoints_of(coord: &str, time_max: Duration) -> Result<Vec<String>> {
     let name = format!("client-{}", std::process::id());
-    let ask = tokio::time::timeout(time_max, kvraft_server::ask_leader(coord, &name));
+    let ask = tokio::time::timeout(time_max, kvraft_client::ask_leader(coord, &name));
     // A command does nothing else meanwhile.
     let wait = || tokio::runtime::Handle::current().block_on(ask);
     let info = tokio::task::block_in_place(wait)

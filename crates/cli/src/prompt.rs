@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Parser;
 use futures::StreamExt as _;
-use kvraft_client::{Client, EndpointId};
+use kvraft_client::{Builder, Client, EndpointId};
 
 use self::{
     editor::{Editor, Line, Printer},
@@ -124,7 +124,8 @@ pub(crate) async fn run(args: ClientArgs) -> Result<()> {
         .then(|| args.history.or_else(|| Some(std::env::home_dir()?.join(".kvraft_history"))))
         .flatten();
     let settings = Settings::read(args.config.as_deref())?;
-    let builder = args.connection.or(settings.connection()).patient()?;
+    let connection = args.connection.or(settings.connection());
+    let builder = connection.patient();
     let builder = if args.no_session { builder } else { builder.exactly_once() };
     let builder = match args.tracing_server.or(settings.tracing_server) {
         Some(address) if !args.no_session => {
@@ -133,10 +134,8 @@ pub(crate) async fn run(args: ClientArgs) -> Result<()> {
         }
         _ => builder,
     };
-    let client = builder.build()?;
-    if args.wait_for_all || settings.wait_for_all {
-        client.wait_for_all().await?;
-    }
+    let waits_for_all = args.wait_for_all || settings.wait_for_all;
+    let client = connected(builder, connection.has_coordinator(), waits_for_all).await?;
     let pipelined = match args.ch_capacity.or(settings.ch_capacity) {
         Some(capacity) => Some(Pipelined::start(&client, capacity, is_terminal).await?),
         None => None,
@@ -164,6 +163,20 @@ pub(crate) async fn run(args: ClientArgs) -> Result<()> {
         bail!("{} commands failed", prompt.failed_count);
     }
     Ok(())
+}
+
+/// Without a coordinator nothing is waited for that was not asked for: a prompt is of use without a
+/// leader, too.
+async fn connected(builder: Builder, has_coordinator: bool, waits_for_all: bool) -> Result<Client> {
+    if has_coordinator {
+        let builder = if waits_for_all { builder.wait_for_all() } else { builder };
+        return Ok(builder.connect().await?);
+    }
+    let client = builder.build()?;
+    if waits_for_all {
+        client.wait_for_all().await?;
+    }
+    Ok(client)
 }
 
 impl Prompt {

@@ -39,7 +39,7 @@ struct Test {
 
 /// Runs to the end, or to what does not hold.
 pub(crate) async fn run(args: ReplicationTestArgs) -> Result<()> {
-    let mut builder = args.connection.patient()?.exactly_once();
+    let mut builder = args.connection.patient().exactly_once();
     if let Some(address) = args.tracing_server {
         builder = builder.trace_to(address, args.tracing_identity);
     }

@@ -3,6 +3,8 @@
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher as _, Hasher as _},
+    io,
+    sync::Arc,
     time::Duration,
 };
 
@@ -10,13 +12,15 @@ use kvraft_session::{ConfigError, Mode, RetryPolicy, Session};
 use kvraft_trace::clock::is_identity;
 use tokio::runtime::Handle;
 
-use crate::{client::Client, error::Error, traced::Traced, transport::Server};
+use crate::{client::Client, coordinator, error::Error, traced::Traced, transport::Server};
 
 /// Settings of a [`Client`]; see [`Client::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens before `build`"]
 pub struct Builder {
     endpoints: Vec<String>,
+    /// Who says where the endpoints are.
+    coordinator: Option<String>,
     connect_timeout: Duration,
     request_timeout: Duration,
     retry: RetryPolicy,
@@ -36,6 +40,14 @@ pub enum ConnectError {
     /// The servers do not want it, or cannot serve it in time.
     #[error(transparent)]
     Client(#[from] Error),
+    /// The coordinator cannot be asked, or knows of no leader in time.
+    #[error("coordinator {address}: {cause}")]
+    Coordinator {
+        /// As given.
+        address: String,
+        /// What is wrong.
+        cause: io::Error,
+    },
 }
 
 /// Settings that cannot work.
@@ -65,6 +77,7 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             endpoints: Vec::new(),
+            coordinator: None,
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(5),
             retry: RetryPolicy::default(),
@@ -83,6 +96,14 @@ impl Builder {
         S: Into<String>,
     {
         self.endpoints = endpoints.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Ask the coordinator at `address`, a `host:port`, where the servers are and who leads, in
+    /// place of [`Builder::endpoints`]. [`Builder::connect`] does so, and waits for a leader within
+    /// the request timeout; then the client hears of each new leader and asks that one first.
+    pub fn coordinator(mut self, address: impl Into<String>) -> Self {
+        self.coordinator = Some(address.into());
         self
     }
 
@@ -137,9 +158,12 @@ impl Builder {
     /// # Errors
     /// As [`Builder::build`] and [`Client::wait_for_all`]; or no session was opened within the
     /// request timeout.
-    pub async fn connect(self) -> Result<Client, ConnectError> {
+    pub async fn connect(mut self) -> Result<Client, ConnectError> {
         let waits_for_all = self.waits_for_all;
-        let client = self.build()?;
+        let client = match self.coordinator.take() {
+            Some(address) => self.connect_by(address).await?,
+            None => self.build()?,
+        };
         if waits_for_all {
             client.wait_for_all().await?;
         }
@@ -147,12 +171,39 @@ impl Builder {
         Ok(client)
     }
 
+    /// Asks the coordinator, makes the client of what it says, and lets it hear more.
+    async fn connect_by(mut self, address: String) -> Result<Client, ConnectError> {
+        let traced = self.start_traced()?;
+        let name = match &self.tracing {
+            Some((_, identity)) => identity.clone(),
+            None => format!("client-{}", std::process::id()),
+        };
+        let asked = coordinator::ask(&address, &name, traced.as_ref(), self.waits_for_all);
+        // Waiting for all takes as long as it takes.
+        let time_max = if self.waits_for_all { Duration::MAX } else { self.request_timeout };
+        let answer = tokio::time::timeout(time_max, asked).await;
+        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no leader in {time_max:?}"));
+        let (info, watch) = answer
+            .unwrap_or_else(|_elapsed| Err(late()))
+            .map_err(|cause| ConnectError::Coordinator { address: address.clone(), cause })?;
+        self.endpoints = info.endpoints;
+        let client = self.build_with(traced)?;
+        let inner = Arc::downgrade(&client.inner);
+        tokio::spawn(coordinator::follow(inner, address, name, Some(watch)));
+        Ok(client)
+    }
+
     /// Makes the client. It connects when it is first used.
     ///
     /// # Errors
     /// When an endpoint is not an address, there is none, a duration is zero, or a client that
-    /// traces cannot do so.
+    /// traces cannot do so. With a coordinator there is none: see [`Builder::connect`].
     pub fn build(self) -> Result<Client, BuildError> {
+        let traced = self.start_traced()?;
+        self.build_with(traced)
+    }
+
+    fn build_with(self, traced: Option<Traced>) -> Result<Client, BuildError> {
         let config = kvraft_session::Config {
             endpoint_count: self.endpoints.len(),
             mode: Mode::Roaming,
@@ -166,16 +217,16 @@ impl Builder {
                 .map_err(|reason| BuildError::Endpoint { endpoint: endpoint.clone(), reason })
         });
         let servers = servers.collect::<Result<Vec<_>, _>>()?;
-        let traced = match &self.tracing {
-            None => None,
-            Some((_, identity)) if !is_identity(identity) => {
-                return Err(BuildError::Identity(identity.clone()));
-            }
-            Some((address, identity)) => {
-                let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
-                Some(Traced::start(identity, address.clone(), &runtime))
-            }
-        };
         Ok(Client::new(servers, session, self.session_ttl, self.request_timeout, traced))
+    }
+
+    /// From here on what the client does is recorded, if that was asked for.
+    fn start_traced(&self) -> Result<Option<Traced>, BuildError> {
+        let Some((address, identity)) = &self.tracing else { return Ok(None) };
+        if !is_identity(identity) {
+            return Err(BuildError::Identity(identity.clone()));
+        }
+        let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
+        Ok(Some(Traced::start(identity, address.clone(), &runtime)))
     }
 }

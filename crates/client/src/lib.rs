@@ -40,6 +40,7 @@
 mod builder;
 mod call;
 mod client;
+mod coordinator;
 mod error;
 mod joined;
 mod members;
@@ -50,9 +51,12 @@ mod transport;
 
 pub use builder::{BuildError, Builder, ConnectError};
 pub use client::{Client, prefix_end};
+pub use coordinator::{LeaderWatch, ask_leader};
 pub use error::Error;
 /// The number of an operation, and who it belongs to.
 pub use kvraft_base::{ClientId, OpId};
+/// What a coordinator says of the leader.
+pub use kvraft_coord::LeaderInfo;
 /// The generated messages, as requests and responses are made of them.
 pub use kvraft_proto as proto;
 pub use kvraft_session::{EndpointId, RetryPolicy};

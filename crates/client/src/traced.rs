@@ -82,15 +82,28 @@ impl Traced {
 
     /// A request leaves, with a token if the clock is known.
     pub(crate) fn on_sent(&self, metadata: &mut MetadataMap) {
-        let token = self.outbox.with(|buffer| buffer.token(self.trace));
-        if let Some(token) = token.and_then(|token| token.to_base64().parse().ok()) {
+        if let Some(token) = self.token().and_then(|token| token.parse().ok()) {
             metadata.insert(METADATA_TRACE, token);
         }
     }
 
-    /// An answer has come, with a token if its server traces. A bad one is as good as none.
+    /// An answer has come, with a token if its server traces.
     pub(crate) fn on_answer(&self, metadata: &MetadataMap) {
-        let token = metadata.get(METADATA_TRACE).and_then(|value| value.to_str().ok());
+        self.take_token(metadata.get(METADATA_TRACE).and_then(|value| value.to_str().ok()));
+    }
+
+    /// Waits until tokens are given, which needs the tracing server.
+    pub(crate) async fn gives_tokens(&self) {
+        self.outbox.gives_tokens().await;
+    }
+
+    /// A token for a message that leaves, in base64, if the clock is known.
+    pub(crate) fn token(&self) -> Option<String> {
+        self.outbox.with(|buffer| buffer.token(self.trace)).map(|token| token.to_base64())
+    }
+
+    /// What a message has brought, in base64. A bad token is as good as none.
+    pub(crate) fn take_token(&self, token: Option<&str>) {
         if let Some(token) = token.and_then(|token| Token::from_base64(token).ok()) {
             self.outbox.with(|buffer| buffer.receive(&token));
         }

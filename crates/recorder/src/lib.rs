@@ -1,4 +1,5 @@
-//! Carries what a node records to the tracing server.
+//! Carries what a node records to the tracing server, and tokens beside what it says to a
+//! coordinator.
 //!
 //! Why apart: servers, coordinators and clients all record, and clients know no server's code.
 //! What is recorded is for them to say; here are the clock, the buffer and the connection.
@@ -14,6 +15,7 @@
 //!
 //! What it lacks: what is still in the buffer when the process is killed is lost.
 
+pub mod lines;
 mod outbox;
 mod sender;
 pub mod wire;

@@ -8,7 +8,7 @@ use std::{
 use kvraft_trace::{
     action::Action, clock::VectorClock, record::Record, token::Token, tracer::Tracer,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// What a node that traces holds; cheap to share.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct Outbox {
     buffer: Mutex<Buffer>,
     /// Something is there to be sent.
     pub(crate) filled: Notify,
+    /// Whether tokens are given.
+    started: watch::Sender<bool>,
 }
 
 /// Records that wait, and the clock under which they are made.
@@ -50,7 +52,20 @@ impl Outbox {
             waiting_size_bytes: 0,
             lost_count: 0,
         };
-        Self { buffer: Mutex::new(buffer), filled: Notify::new() }
+        let started = watch::Sender::new(false);
+        Self { buffer: Mutex::new(buffer), filled: Notify::new(), started }
+    }
+
+    /// The tracing server has said where the clock stands: see [`Buffer::start`].
+    pub(crate) fn start(&self, clock: &VectorClock) {
+        self.buffer().start(clock);
+        self.started.send_replace(true);
+    }
+
+    /// Waits until tokens are given, which needs the tracing server.
+    pub async fn gives_tokens(&self) {
+        // It ends only when the outbox does.
+        drop(self.started.subscribe().wait_for(|is_started| *is_started).await);
     }
 
     /// Records something, in one piece.
@@ -89,12 +104,6 @@ impl Buffer {
             record
         });
         made
-    }
-
-    /// Whether tokens are given: the tracing server has said where the clock stands.
-    #[must_use]
-    pub fn gives_tokens(&self) -> bool {
-        self.is_started
     }
 
     /// A message has brought a token.

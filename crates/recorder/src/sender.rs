@@ -90,7 +90,7 @@ async fn connect(outbox: &Outbox, address: &str) -> io::Result<Link> {
         writer.write(&Frame::Hello(identity)).await?;
         match reader.read().await? {
             Some(Frame::Welcome(clock)) => {
-                outbox.buffer().start(&clock);
+                outbox.start(&clock);
                 tracing::info!(%address, "traces");
                 Ok(Link { reader, writer })
             }

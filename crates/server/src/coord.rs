@@ -10,8 +10,6 @@
 //! otherwise. A first server believes it about the first members as it would believe its own
 //! configuration.
 
-mod asking;
-mod lines;
 mod member;
 mod said;
 
@@ -24,7 +22,11 @@ use std::{
 };
 
 use kvraft_base::Instant;
-use kvraft_coord::{Coordinator, Input, LinkId, Output, Settings, ToCoordinator, encode};
+use kvraft_coord::{
+    Coordinator, Input, LINE_SIZE_BYTES_MAX, LinkId, Output, Settings, ToCoordinator, decode,
+    encode,
+};
+use kvraft_recorder::lines::{LineReader, with_token, write_line};
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -33,15 +35,9 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
+pub use self::member::{CoordError, Joined, join_coordinator};
 pub(crate) use self::member::{Following, follow_coordinator};
-pub use self::{
-    asking::{LeaderWatch, ask_leader},
-    member::{CoordError, Joined, join_coordinator},
-};
-use self::{
-    lines::{LineReader, write_line},
-    said::Teller,
-};
+use self::said::Teller;
 use crate::recorder::{self, Recorder};
 
 /// What a coordinator is told.
@@ -316,12 +312,12 @@ impl Office {
         match output {
             Output::Server(link, message) => {
                 let token = self.teller.token_of(&message);
-                self.send(link, lines::with_token(token, &encode(&message)));
+                self.send(link, with_token(token, &encode(&message)));
             }
             Output::Client(link, message) => {
                 let wants_token = self.tracing_clients.contains(&link);
                 let token = if wants_token { self.teller.token() } else { None };
-                self.send(link, lines::with_token(token, &encode(&message)));
+                self.send(link, with_token(token, &encode(&message)));
             }
             Output::Close(link) => drop(self.links.remove(&link)),
             Output::Event(event) => self.teller.on_event(&event),
@@ -401,8 +397,8 @@ async fn converse(
         Ok(())
     };
     let read = async {
-        let mut reader = LineReader::new(reader);
-        while let Some(message) = reader.read::<ToCoordinator>().await? {
+        let mut reader = LineReader::new(reader, LINE_SIZE_BYTES_MAX);
+        while let Some(message) = reader.read(decode::<ToCoordinator>).await? {
             let fits = match &message.content {
                 ToCoordinator::GetLeader { .. } => role == Role::Clients,
                 _ => role == Role::Servers,

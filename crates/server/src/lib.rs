@@ -31,9 +31,7 @@ pub use config::{
     ConfigError, ConfigFile, JoinInfo, Limits, LogFormat, MemberConfig, MemberEntry, ServerConfig,
     UnitError, derived_id, parse_size, parse_size_or_off, parse_time,
 };
-pub use coord::{
-    CoordConfig, CoordError, CoordServer, Joined, LeaderWatch, ask_leader, join_coordinator,
-};
+pub use coord::{CoordConfig, CoordError, CoordServer, Joined, join_coordinator};
 pub use disk::{LOCK_FILE, RealDisk};
 pub use edge::FatalHandler;
 pub use flight::{FLIGHT_DIRECTORY, flight_files, flush_flight_recorders};

@@ -85,9 +85,9 @@ impl Recorder {
         Arc::clone(&self.outbox)
     }
 
-    /// Whether tokens are given: the tracing server has said where the clock stands.
-    pub(crate) fn gives_tokens(&self) -> bool {
-        self.outbox.buffer().gives_tokens()
+    /// Waits until tokens are given, which needs the tracing server.
+    pub(crate) async fn gives_tokens(&self) {
+        self.outbox.gives_tokens().await;
     }
 
     /// Something that belongs to no message.

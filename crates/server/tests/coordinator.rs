@@ -13,10 +13,11 @@ use std::{
     time::Duration,
 };
 
+use kvraft_client::{Client, ask_leader};
 use kvraft_proto::etcdserverpb::{PutRequest, kv_client::KvClient};
 use kvraft_server::{
-    Collector, CollectorConfig, CoordConfig, CoordServer, Server, ServerConfig, ask_leader,
-    join_coordinator, read_identity,
+    Collector, CollectorConfig, CoordConfig, CoordServer, Server, ServerConfig, join_coordinator,
+    read_identity,
 };
 use kvraft_trace::{record::Log, verify::verify};
 
@@ -165,7 +166,8 @@ async fn lies_depose_no_healthy_leader() {
     tokio::time::timeout(TEST_TIME_MAX, test).await.unwrap();
 }
 
-/// What servers and their coordinator say to each other is in the trace, under clocks that fit.
+/// What servers and clients say to their coordinator, and it to them, is in the trace, under clocks
+/// that fit.
 #[tokio::test(flavor = "multi_thread")]
 async fn joins_and_hints_are_in_the_trace() {
     let test = async {
@@ -190,10 +192,20 @@ async fn joins_and_hints_are_in_the_trace() {
             start_tracing(&two, coord, [free_address(), free_address()], tracing),
             start_tracing(&three, coord, [free_address(), free_address()], tracing),
         );
-        let servers = vec![a, b, c];
-        let clients = config.listen_clients.to_string();
-        ask_leader(&clients, "client1").await.unwrap();
+        let mut servers = vec![a, b, c];
+        let client = Client::builder()
+            .coordinator(config.listen_clients.to_string())
+            .wait_for_all()
+            .trace_to(collector.local_address().to_string(), "client1")
+            .request_timeout(TEST_TIME_MAX);
+        let client = client.connect().await.unwrap();
+        client.put("k", "v").await.unwrap();
         tokio::time::sleep(Duration::from_millis(1500)).await;
+        let leader = leader_of(&servers).await;
+        servers.remove(leader).stop().await;
+        leader_of(&servers).await;
+        client.put("k", "w").await.unwrap();
+        client.close().await.unwrap();
         for server in servers {
             server.stop().await;
         }
@@ -209,6 +221,12 @@ async fn joins_and_hints_are_in_the_trace() {
             assert!(0 < count(tag), "{tag}");
         }
         assert!(0 < count("ServerFailRecvd") && 0 < count("NewClusterView"));
+        assert!(0 < count("LeaderNodeUpdateRecvd"), "the client heard of the new leader");
+        let knows = |tag: &str, whom: &str| {
+            let mut told = log.records.iter().filter(|it| it.tag.as_ref() == tag);
+            told.any(|it| 0 < it.clock.get(whom))
+        };
+        assert!(knows("LeaderReqRecvd", "client1") && knows("LeaderResRecvd", "coord"));
     };
     tokio::time::timeout(TEST_TIME_MAX, test).await.unwrap();
 }

@@ -12,8 +12,12 @@ use std::{
 };
 
 use kvraft_base::{ClusterId, MemberId};
-use kvraft_coord::{Candidate, Hello, Membership, Report, ToCoordinator, ToServer, encode};
+use kvraft_coord::{
+    Candidate, Hello, LINE_SIZE_BYTES_MAX, Membership, Report, ToCoordinator, ToServer, decode,
+    encode,
+};
 use kvraft_raft::RoleName;
+use kvraft_recorder::lines::{LineReader, with_token, write_line};
 use kvraft_trace::action::Action;
 use tokio::{
     net::{TcpStream, tcp::OwnedWriteHalf},
@@ -21,7 +25,6 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::lines::{LineReader, with_token, write_line};
 use crate::{
     board::Board,
     config::{MemberConfig, derived_id},
@@ -101,9 +104,9 @@ async fn try_join(address: &str, hello: &Hello) -> io::Result<Result<Membership,
     let (reader, mut writer) = stream.into_split();
     write_line(&mut writer, &encode(&ToCoordinator::Join(hello.clone()))).await?;
     tracing::info!(%address, "waits until all servers have joined");
-    let mut reader = LineReader::new(reader);
+    let mut reader = LineReader::new(reader, LINE_SIZE_BYTES_MAX);
     loop {
-        match reader.read().await?.ok_or_else(gone)?.content {
+        match reader.read(decode).await?.ok_or_else(gone)?.content {
             ToServer::Welcome(membership) => return Ok(Ok(membership)),
             ToServer::Refused(why) => return Ok(Err(CoordError::Refused(why))),
             // Hints are not for a server without data.
@@ -178,17 +181,15 @@ impl Following {
     /// for long: the tracing server need not be there.
     async fn wait_for_tokens(&self) {
         let Some(recorder) = &self.recorder else { return };
-        let until = Instant::now() + TOKEN_WAIT_MAX;
-        while !recorder.gives_tokens() && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        // Without a token the join is as good.
+        let _in_time = tokio::time::timeout(TOKEN_WAIT_MAX, recorder.gives_tokens()).await;
     }
 
     async fn follow_once(&self, was_told: &mut bool) -> io::Result<()> {
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
         let (reader, mut writer) = stream.into_split();
-        let mut reader = LineReader::new(reader);
+        let mut reader = LineReader::new(reader, LINE_SIZE_BYTES_MAX);
         let server_id = self.hello.member.unwrap_or_default();
         let join = ToCoordinator::Join(self.hello.clone());
         self.send(&mut writer, &join, Some(&Action::ServerJoining { server_id })).await?;
@@ -255,7 +256,7 @@ impl Following {
 
     async fn listen(&self, mut reader: LineReader, heard: &Heard) -> io::Result<()> {
         let mut next = Instant::now();
-        while let Some(line) = reader.read::<ToServer>().await? {
+        while let Some(line) = reader.read(decode::<ToServer>).await? {
             match line.content {
                 ToServer::GetLogState {} => {
                     self.take_token(line.token.as_deref());
@@ -311,7 +312,7 @@ impl Following {
 /// Waits until the coordinator takes this server; the token that it says so with.
 async fn acceptance(reader: &mut LineReader) -> io::Result<Option<String>> {
     loop {
-        let line = reader.read::<ToServer>().await?.ok_or_else(gone)?;
+        let line = reader.read(decode::<ToServer>).await?.ok_or_else(gone)?;
         match line.content {
             ToServer::Joined {} => return Ok(line.token),
             ToServer::Refused(why) => return Err(io::Error::other(why)),

@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use kvraft_coord::{Candidate, Hello, Report, ToServer, decode};
+use kvraft_client::LeaderWatch;
+use kvraft_coord::{Candidate, Hello, Report, ToServer};
 use kvraft_trace::{record::Log, verify::verify};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
@@ -74,8 +75,8 @@ impl Pretender {
         let (reader, mut writer) = stream.into_split();
         let hello = Hello { member: Some(id), cluster: Some(7), ..Hello::default() };
         write_line(&mut writer, &encode(&ToCoordinator::Join(hello))).await.unwrap();
-        let mut reader = LineReader::new(reader);
-        let answer = reader.read::<ToServer>().await.unwrap().unwrap();
+        let mut reader = LineReader::new(reader, LINE_SIZE_BYTES_MAX);
+        let answer = reader.read(decode::<ToServer>).await.unwrap().unwrap();
         assert_eq!(answer.content, ToServer::Joined {});
         Self { reader, writer }
     }
@@ -91,7 +92,7 @@ impl Pretender {
 
     /// What it is told next, and whether a token came along.
     async fn told(&mut self) -> (ToServer, bool) {
-        let line = self.reader.read::<ToServer>().await.unwrap().unwrap();
+        let line = self.reader.read(decode::<ToServer>).await.unwrap().unwrap();
         (line.content, line.token.is_some())
     }
 }

@@ -1,35 +1,48 @@
-//! Lines over a connection: a message each, after a token if its sender traces.
+//! Lines between a coordinator and those who talk to it: a message each, after a token if its
+//! sender traces.
 //!
 //! Invariant: a line that does not end within its bound ends the connection.
 
 use std::io;
 
-use kvraft_coord::{LINE_SIZE_BYTES_MAX, decode};
-use serde::de::DeserializeOwned;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::tcp::{OwnedReadHalf, OwnedWriteHalf},
 };
 
 /// A message, and the token that it has brought, in base64.
-pub(super) struct Line<T> {
-    pub(super) content: T,
-    pub(super) token: Option<String>,
+#[derive(Debug)]
+pub struct Line<T> {
+    /// What is said.
+    pub content: T,
+    /// In base64; not looked at here.
+    pub token: Option<String>,
 }
 
-pub(super) struct LineReader {
+/// Reads lines.
+#[derive(Debug)]
+pub struct LineReader {
     from: BufReader<OwnedReadHalf>,
+    size_bytes_max: usize,
 }
 
 impl LineReader {
-    pub(super) fn new(from: OwnedReadHalf) -> Self {
-        Self { from: BufReader::new(from) }
+    /// Reads lines of at most so many bytes.
+    #[must_use]
+    pub fn new(from: OwnedReadHalf, size_bytes_max: usize) -> Self {
+        Self { from: BufReader::new(from), size_bytes_max }
     }
 
-    /// The next message; `None` when the other side has ended.
-    pub(super) async fn read<T: DeserializeOwned>(&mut self) -> io::Result<Option<Line<T>>> {
+    /// The next message, which `decode` makes of its text; `None` when the other side has ended.
+    ///
+    /// # Errors
+    /// The connection is broken, or what came is no such line.
+    pub async fn read<T>(
+        &mut self,
+        decode: impl Fn(&str) -> Result<T, String>,
+    ) -> io::Result<Option<Line<T>>> {
         let mut bytes = Vec::new();
-        let most = u64::try_from(LINE_SIZE_BYTES_MAX).unwrap_or(u64::MAX);
+        let most = u64::try_from(self.size_bytes_max).unwrap_or(u64::MAX);
         (&mut self.from).take(most).read_until(b'\n', &mut bytes).await?;
         if bytes.is_empty() {
             return Ok(None);
@@ -48,13 +61,18 @@ impl LineReader {
 }
 
 /// A line that brings a token.
-pub(super) fn with_token(token: Option<String>, line: &str) -> String {
+#[must_use]
+pub fn with_token(token: Option<String>, line: &str) -> String {
     match token {
         Some(token) => format!("@{token} {line}"),
         None => line.to_owned(),
     }
 }
 
-pub(super) async fn write_line(writer: &mut OwnedWriteHalf, line: &str) -> io::Result<()> {
+/// Sends a line, which has its end.
+///
+/// # Errors
+/// The connection is broken.
+pub async fn write_line(writer: &mut OwnedWriteHalf, line: &str) -> io::Result<()> {
     writer.write_all(line.as_bytes()).await
 }
