@@ -63,7 +63,7 @@ fn scenarios_of_the_older_system() {
     let files = fs::read_dir(&folder).expect("the folder is there");
     let mut paths: Vec<_> = files.map(|file| file.expect("it can be read").path()).collect();
     paths.sort();
-    assert!(8 <= paths.len(), "the folder holds plans");
+    assert!(9 <= paths.len(), "the folder holds plans");
     let mut failed = Vec::new();
     for path in paths {
         let text = fs::read_to_string(&path).expect("it can be read");
