@@ -16,7 +16,7 @@ use crate::{
     alone::is_alone,
     identity::read_identity,
     journal,
-    table::{TABLE_PATH, create_over},
+    table::{TABLE_PATH, create, create_over},
 };
 
 /// Name of the mark; the file holds what was found.
@@ -85,6 +85,9 @@ pub fn rebuild(
     drop(journal);
     let begun = condemned(disk)?.is_some();
     if begun && is_empty(disk, options) {
+        // An earlier attempt has come so far, or the damage is in this very table. Nobody knows, so
+        // it is made anew; what is kept stays.
+        create(disk)?;
         forget(disk)?;
         return Ok(notes);
     }

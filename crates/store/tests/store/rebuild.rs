@@ -96,6 +96,24 @@ fn what_is_found_in_use_is_remembered() {
     assert_eq!(at.recovered.notes, []);
 }
 
+/// The empty table may be damaged, too, before its first checkpoint: then it is not taken for what an
+/// earlier attempt has left, and used again and again.
+#[test]
+fn an_empty_table_is_not_trusted_twice() {
+    let (disk, log) = used(&[1, 2, 3], 0);
+    let gone = Damage::Lost { what: "revision 7".into(), detail: "not in the table".into() };
+    rebuild(&disk, &OPTIONS, &gone).unwrap();
+    for offset in (0..disk.contents("table").len()).step_by(1024) {
+        let Ok(at) = open(&disk, &OPTIONS, None) else { continue };
+        at.table.reader().condemn(&gone);
+        drop(at);
+        disk.flip("table", offset, 1);
+        rebuild(&disk, &OPTIONS, &gone).unwrap();
+        let mut at = opened(&disk.fork());
+        at.table.commit(&checkpoint(&log[..10])).unwrap();
+    }
+}
+
 /// A disk that fails or is full says nothing about the table.
 #[test]
 fn a_failing_disk_is_no_damage() {
