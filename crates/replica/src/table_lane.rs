@@ -109,7 +109,7 @@ impl TableLane {
             }
             TableIn::Import { from, chunk } => self.on_chunk(from, chunk, out)?,
             TableIn::Install { position, log_kept } => self.install(position, log_kept, out)?,
-            TableIn::ImportDrop => self.incoming = None,
+            TableIn::ImportDrop => self.abandon_incoming()?,
         }
         Ok(())
     }
@@ -199,7 +199,7 @@ impl TableLane {
     ) -> Result<(), Fatal> {
         let position = chunk.position;
         if chunk.seq == 0 && !self.receives(from, chunk.term, position) {
-            self.incoming = None; // Removes the half-received file before a new one begins.
+            self.abandon_incoming()?;
             let import = Import::begin(self.disk.as_ref(), chunk.position)?;
             self.incoming = Some(Incoming {
                 from,
@@ -228,7 +228,7 @@ impl TableLane {
                 Ok(()) => {}
                 Err(error @ ImportError::Table(_)) => return Err(error.into()), // Our disk.
                 Err(_) => {
-                    self.incoming = None; // The sender's, or damaged on the way: it starts over.
+                    self.abandon_incoming()?; // The sender's, or damaged on the way: it starts over.
                     return Ok(());
                 }
             }
@@ -242,6 +242,11 @@ impl TableLane {
             out.push(Hop::Node(NodeIn::ImportReady { from, term, position }));
         }
         Ok(())
+    }
+
+    fn abandon_incoming(&mut self) -> Result<(), Fatal> {
+        let Some(incoming) = self.incoming.take() else { return Ok(()) };
+        Ok(incoming.import.abandon()?)
     }
 
     fn receives(&self, from: MemberId, term: Term, position: Position) -> bool {

@@ -19,12 +19,15 @@ fn position(index: u64) -> Position {
 }
 
 fn lane(member: MemberId) -> TableLane {
-    let disk = SimDisk::new("disk", DiskCosts::FREE);
+    lane_on(&SimDisk::new("disk", DiskCosts::FREE), member)
+}
+
+fn lane_on(disk: &SimDisk, member: MemberId) -> TableLane {
     let members = Members::new([A, B, C]).expect("three members are a cluster");
     let identity = Identity { cluster: CLUSTER, member, members };
-    kvraft_store::format(&disk, &identity).expect("the disk is new");
+    kvraft_store::format(disk, &identity).expect("the disk is new");
     let options = Options::default();
-    let opened = kvraft_store::open(&disk, &options, Some((CLUSTER, member)));
+    let opened = kvraft_store::open(disk, &options, Some((CLUSTER, member)));
     let table = opened.expect("the disk is formatted").table;
     TableLane::new(disk.handle(), options, SNAPSHOT_CHUNK_BYTES, table)
 }
@@ -95,15 +98,18 @@ fn a_lost_beginning_is_said() {
     );
 }
 
-/// What was thrown away begins anew, and so does what had superseded another.
+/// What was thrown away is off the disk and begins anew, and so does what had superseded another.
 #[test]
 fn what_was_dropped_begins_anew() {
     let (old, new) = (parts(A, 9), parts(B, 12));
-    let mut receiver = lane(C);
+    let disk = SimDisk::new("disk", DiskCosts::FREE);
+    let mut receiver = lane_on(&disk, C);
     assert!(is_taken(&import(&mut receiver, A, &old[0]), 0));
     assert!(is_taken(&import(&mut receiver, B, &new[0]), 0));
     assert!(is_taken(&import(&mut receiver, B, &new[1]), 1));
+    assert!(disk.open("table.new").is_ok());
     assert!(step(&mut receiver, TableIn::ImportDrop).is_empty());
+    assert!(disk.open("table.new").is_err());
     let said = import(&mut receiver, B, &new[2]);
     assert!(matches!(said[..], [NodeIn::ImportUnknown { .. }]), "{said:?}");
     assert!(is_taken(&import(&mut receiver, B, &new[0]), 0));

@@ -236,6 +236,16 @@ impl Import {
         Ok(())
     }
 
+    /// Throws away what was received.
+    ///
+    /// # Errors
+    /// [`TableError::Damage`] when the disk fails.
+    pub fn abandon(self) -> Result<(), TableError> {
+        let Self { disk, store, .. } = self;
+        drop(store);
+        Ok(disk.remove(TABLE_TEMP_PATH)?)
+    }
+
     fn flush(&mut self) -> Result<(), TableError> {
         let ops = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
