@@ -6,7 +6,7 @@
 //!   anything less certain is [`Outcome::Unknown`];
 //! - a history is text, one JSON object a line, and reads back as the same history.
 //!
-//! What it lacks: watches, leases, reads at a past revision, previous values of writes.
+//! What it lacks: watches, leases, previous values of writes.
 
 mod json;
 #[cfg(test)]
@@ -115,6 +115,20 @@ pub enum Operation {
         /// otherwise these.
         otherwise: Vec<Action>,
     },
+    /// Reads what was there at a revision.
+    Past {
+        /// The first key.
+        key: Bytes,
+        /// Just after the last; `None` for one key.
+        end: Option<Bytes>,
+        /// When.
+        revision: i64,
+    },
+    /// Forgets what was there before a revision.
+    Compact {
+        /// The oldest that can still be read.
+        revision: i64,
+    },
 }
 
 /// A key as a read shows it.
@@ -141,12 +155,18 @@ pub enum Answer {
     Range(Vec<Shown>),
     /// So many keys were removed.
     Deleted(i64),
+    /// What was there before is forgotten.
+    Compacted,
+    /// Refused: the revision is forgotten.
+    TooOld,
+    /// Refused: the revision is still to come.
+    TooNew,
 }
 
 /// What a client saw of a successful operation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seen {
-    /// The store's revision, from the header.
+    /// The store's revision, from the header; 0 with a refusal, which has none.
     pub revision: i64,
     /// Whether a transaction's conditions held; true for single steps.
     pub succeeded: bool,
@@ -339,6 +359,14 @@ impl History {
     }
 }
 
+impl Seen {
+    /// A refusal that depends on the state: the operation had no effect, but it had its place.
+    #[must_use]
+    pub fn refused(why: Answer) -> Self {
+        Self { revision: 0, succeeded: false, answers: vec![why] }
+    }
+}
+
 impl Episode<'_> {
     /// Its client saw a result.
     #[must_use]
@@ -388,7 +416,8 @@ impl Operation {
     pub fn may_write(&self) -> bool {
         match self {
             Self::One(action) => action.may_write(),
-            Self::Serializable(_) => false,
+            Self::Serializable(_) | Self::Past { .. } => false,
+            Self::Compact { .. } => true,
             Self::Txn { then, otherwise, .. } => {
                 then.iter().chain(otherwise).any(Action::may_write)
             }

@@ -41,7 +41,7 @@ pub use heap::EventHeap;
 pub use history::History;
 pub use judge::{Judgement, Searched, judge, search};
 pub use linear::{Call, LinearVerdict, Model, check_linear, check_linear_by_key};
-pub use models::{KeyModel, KeyState, StoreModel, StoreState};
+pub use models::{KeyModel, KeyState, PastModel, PastState, StoreModel, StoreState};
 pub use network::{Endpoint, EndpointError, Network, NetworkConfig, NetworkStats, Partition};
 pub use plan::{
     CLIENT_MAX, ClientPlan, CoordinatorFault, DRIFT_PPM_MAX, Decay, Fault, FaultChoice, FaultKind,

@@ -1,11 +1,11 @@
-//! Models that histories are compared with: one key, and the whole store.
+//! Models that histories are compared with: one key, the whole store, and the store with its past.
 //!
 //! Both know revisions. They prune a search more than values do: a write that was told its revision
 //! has at most one place among the other writes.
 //!
 //! Invariant: a model shares no code with the state machine it judges.
 //!
-//! What they lack: leases, past revisions, compaction, previous values.
+//! What they lack: leases, previous values.
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use crate::{
     history::{Action, Answer, Condition, Operand, Operation, Relation, Seen, Shown, StoreOp},
     linear::Model,
+    witness::Witnessed,
 };
 
 /// The whole store, every number exact.
@@ -62,6 +63,8 @@ impl StoreState {
             Operation::One(action) | Operation::Serializable(action) => {
                 (true, std::slice::from_ref(action))
             }
+            // Only [`PastModel`] knows more of these; a search leaves them out.
+            Operation::Past { .. } | Operation::Compact { .. } => (true, &[][..]),
             Operation::Txn { conditions, then, otherwise } => {
                 let succeeded = conditions.iter().all(|condition| self.holds(condition));
                 (succeeded, if succeeded { then.as_slice() } else { otherwise.as_slice() })
@@ -88,24 +91,15 @@ impl StoreState {
                 self.revision = revision;
                 Answer::Put
             }
-            Action::Range { key, end } => Answer::Range(self.span(key, end.as_ref())),
+            Action::Range { key, end } => Answer::Range(span(&self.keys, key, end.as_ref())),
             Action::Delete { key, end } => {
-                let gone = self.span(key, end.as_ref());
+                let gone = span(&self.keys, key, end.as_ref());
                 for shown in &gone {
                     self.keys.remove(&shown.key);
                     self.revision = revision;
                 }
                 Answer::Deleted(i64::try_from(gone.len()).expect("a count of keys in memory"))
             }
-        }
-    }
-
-    fn span(&self, key: &Bytes, end: Option<&Bytes>) -> Vec<Shown> {
-        let Some(end) = end else { return self.keys.get(key).cloned().into_iter().collect() };
-        if end <= key {
-            Vec::new()
-        } else {
-            self.keys.range::<Bytes, _>(key..end).map(|(_, s)| s.clone()).collect()
         }
     }
 
@@ -129,6 +123,94 @@ impl StoreState {
             Relation::Less => order == Ordering::Less,
         }
     }
+}
+
+/// The store and everything that it was: for the one pass that judges a whole history.
+#[derive(Clone, Copy, Debug)]
+pub struct PastModel {
+    keeps: bool,
+}
+
+/// State of [`PastModel`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PastState {
+    /// As it is.
+    pub store: StoreState,
+    /// The oldest revision that can be read.
+    compacted: i64,
+    /// Every key that was there, by revision.
+    past: BTreeMap<i64, BTreeMap<Bytes, Shown>>,
+}
+
+impl PastModel {
+    /// For these operations: the past is kept only if some of them reads it.
+    #[must_use]
+    pub fn of(operations: &[Witnessed<StoreOp>]) -> Self {
+        let reads_past =
+            |it: &Witnessed<StoreOp>| matches!(it.op.operation, Operation::Past { .. });
+        Self { keeps: operations.iter().any(reads_past) }
+    }
+}
+
+impl Model for PastModel {
+    type State = PastState;
+    type Op = StoreOp;
+
+    fn initial(&self) -> PastState {
+        PastState { store: StoreModel.initial(), compacted: 0, past: BTreeMap::new() }
+    }
+
+    fn apply(&self, state: &mut PastState, op: &StoreOp) -> bool {
+        let answered = match &op.operation {
+            Operation::Past { key, end, revision } => state.look_back(key, end.as_ref(), *revision),
+            Operation::Compact { revision } => state.compact(*revision),
+            operation => {
+                let before = state.store.revision;
+                let answered = state.store.execute(operation);
+                if self.keeps && before < state.store.revision {
+                    state.past.insert(state.store.revision, state.store.keys.clone());
+                }
+                answered
+            }
+        };
+        op.seen.as_ref().is_none_or(|seen| *seen == answered)
+    }
+}
+
+impl PastState {
+    fn look_back(&self, key: &Bytes, end: Option<&Bytes>, revision: i64) -> Seen {
+        let now = self.store.revision;
+        if now < revision {
+            return Seen::refused(Answer::TooNew);
+        }
+        if 0 < revision && revision < self.compacted {
+            return Seen::refused(Answer::TooOld);
+        }
+        let wanted = if 0 < revision { revision } else { now };
+        let then = self.past.range(..=wanted).next_back();
+        let shown = then.map_or_else(Vec::new, |(_, keys)| span(keys, key, end));
+        Seen { revision: now, succeeded: true, answers: vec![Answer::Range(shown)] }
+    }
+
+    fn compact(&mut self, revision: i64) -> Seen {
+        let now = self.store.revision;
+        if revision <= self.compacted {
+            return Seen::refused(Answer::TooOld);
+        }
+        if now < revision {
+            return Seen::refused(Answer::TooNew);
+        }
+        self.compacted = revision;
+        Seen { revision: now, succeeded: true, answers: vec![Answer::Compacted] }
+    }
+}
+
+fn span(keys: &BTreeMap<Bytes, Shown>, key: &Bytes, end: Option<&Bytes>) -> Vec<Shown> {
+    let Some(end) = end else { return keys.get(key).cloned().into_iter().collect() };
+    if end <= key {
+        return Vec::new();
+    }
+    keys.range::<Bytes, _>(key..end).map(|(_, shown)| shown.clone()).collect()
 }
 
 /// One key by itself, for histories of single puts, reads and deletes: then each key can be
@@ -156,7 +238,11 @@ impl KeyModel {
                 | Action::Range { key, end: None }
                 | Action::Delete { key, end: None },
             ) => Some(key),
-            Operation::One(_) | Operation::Serializable(_) | Operation::Txn { .. } => None,
+            Operation::One(_)
+            | Operation::Serializable(_)
+            | Operation::Txn { .. }
+            | Operation::Past { .. }
+            | Operation::Compact { .. } => None,
         }
     }
 }

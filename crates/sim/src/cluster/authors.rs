@@ -19,6 +19,9 @@ const FIRST_KEY: &[u8] = b"k";
 /// Behind every key of the workload.
 const END_KEY: &[u8] = b"l";
 
+/// Clients look back by fewer revisions than this.
+const BACK_END: u64 = 12;
+
 /// What each client has to do in the second phase, at least, if its server must make progress.
 const RESERVE_OPERATION_COUNT: u64 = 2;
 
@@ -106,7 +109,22 @@ impl Author {
             6 if self.workload.rich => Intent::Swap { key, value: self.value() },
             7 if self.workload.rich => self.draw_wide(),
             8 if self.workload.stale_reads => Intent::Stale(Action::Range { key, end: None }),
+            9 if self.workload.looks_back => self.draw_look_back(key),
             _ => Intent::get(key),
+        }
+    }
+
+    /// Something about the past: mostly a little before the newest, so that compactions and reads
+    /// meet.
+    fn draw_look_back(&mut self, key: Bytes) -> Intent {
+        let back = self.prng.below(BACK_END);
+        match self.prng.below(4) {
+            0 => Intent::Compact { back },
+            1 => {
+                let (key, end) = (Bytes::from_static(FIRST_KEY), Bytes::from_static(END_KEY));
+                Intent::Past { key, end: Some(end), back }
+            }
+            _ => Intent::Past { key, end: None, back },
         }
     }
 

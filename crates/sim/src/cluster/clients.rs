@@ -17,7 +17,7 @@ use kvraft_session::{
     RetryPolicy, Session, Stamp,
 };
 
-use super::workload::{Memory, Wish, seen_of_answer, seen_of_response};
+use super::workload::{Memory, Wish, seen_of_answer, seen_of_refused, seen_of_response};
 use crate::{
     history::{History, OpName, Outcome, Seen},
     plan::{ClientPlan, PAUSE_MIN, PlannedOperation},
@@ -353,7 +353,10 @@ fn verdict_on(told: &Told) -> Verdict {
             Verdict::Seen { seen, index }
         }
         ReplicaOutcome::Done(Err(refused)) | ReplicaOutcome::Answered(Err(refused)) => {
-            Verdict::Failure(failure_of(refused), refused.to_string())
+            match seen_of_refused(refused) {
+                Some(seen) => Verdict::Seen { seen, index },
+                None => Verdict::Failure(failure_of(refused), refused.to_string()),
+            }
         }
         ReplicaOutcome::Failed(ReplicaFailure::TooLarge) => {
             Verdict::Failure(Failure::Refused, ReplicaFailure::TooLarge.to_string())

@@ -211,11 +211,7 @@ impl Draft {
             lease,
             trace_line_count: choices.trace_line_count,
         };
-        let workload = Workload {
-            keys: workload_prng.between(1, 6),
-            rich: workload_prng.chance(2, 3),
-            stale_reads: workload_prng.chance(2, 3),
-        };
+        let workload = Workload::draw(&mut workload_prng);
         Self {
             config,
             clients: choices.clients.unwrap_or(clients),

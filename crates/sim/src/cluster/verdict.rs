@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     history::{History, HistoryEvent, OpName, Operation},
-    models::{StoreModel, StoreState},
+    models::{PastModel, StoreState},
     witness::{Place, Role, WitnessViolation, Witnessed, check_witness},
 };
 
@@ -219,7 +219,8 @@ fn check_read_indexes(agreed: &[Agreed], history: &History) -> Result<(), Violat
 
 fn check_order(replayed: &Replayed, evidence: &Evidence) -> Result<StoreState, Violation> {
     let witnessed = evidence.history.witnessed();
-    check_witness(&StoreModel, &witnessed).map_err(|violation| {
+    let checked = check_witness(&PastModel::of(&witnessed), &witnessed);
+    checked.map(|state| state.store).map_err(|violation| {
         let (check, numbers) = match violation {
             WitnessViolation::WrongResult { operation }
                 if replayed.numbered.contains(&witnessed[operation].op.name) =>

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kvraft_base::Revision;
+use kvraft_base::{Prng, Revision};
 use kvraft_kv::{
-    Answer as KvAnswer, Compare, CompareResult, CompareTarget, DeleteRangeRequest, KeyValue,
-    PutRequest, Query, RangeRequest, RangeResponse, Request, RequestOp, Response, ResponseOp,
-    TxnRequest,
+    Answer as KvAnswer, CompactRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest,
+    KeyValue, PutRequest, Query, RangeRequest, RangeResponse, Refused, Request, RequestOp,
+    Response, ResponseOp, TxnRequest,
 };
 
 use crate::{
@@ -50,6 +50,19 @@ pub(crate) struct Workload {
     pub(crate) rich: bool,
     /// Reads that may be stale.
     pub(crate) stale_reads: bool,
+    /// Reads of the past, and compactions.
+    pub(crate) looks_back: bool,
+}
+
+impl Workload {
+    pub(crate) fn draw(prng: &mut Prng) -> Self {
+        Self {
+            keys: prng.between(1, 6),
+            rich: prng.chance(2, 3),
+            stale_reads: prng.chance(2, 3),
+            looks_back: prng.chance(1, 2),
+        }
+    }
 }
 
 /// What a client has seen last: it decides what a swap compares with.
@@ -57,6 +70,8 @@ pub(crate) struct Workload {
 pub(crate) struct Memory {
     /// Mod revision by key.
     seen: BTreeMap<Bytes, i64>,
+    /// The newest revision of the store.
+    revision: i64,
 }
 
 impl Memory {
@@ -66,11 +81,23 @@ impl Memory {
             Intent::One(action) => Operation::One(action.clone()),
             Intent::Stale(action) => Operation::Serializable(action.clone()),
             Intent::Swap { key, value } => self.swap(key, value),
+            Intent::Past { key, end, back } => {
+                let (key, end) = (key.clone(), end.clone());
+                Operation::Past { key, end, revision: self.revision_before(*back) }
+            }
+            Intent::Compact { back } => {
+                Operation::Compact { revision: self.revision_before(*back) }
+            }
             Intent::Together(actions) => {
                 let (conditions, otherwise) = (Vec::new(), Vec::new());
                 Operation::Txn { conditions, then: actions.clone(), otherwise }
             }
         }
+    }
+
+    /// So many revisions before the newest that it has seen, or the first.
+    fn revision_before(&self, back: u64) -> i64 {
+        self.revision.saturating_sub_unsigned(back).max(1)
     }
 
     /// A put that depends on nobody having been quicker, and a look at what came of it.
@@ -89,6 +116,7 @@ impl Memory {
 
     /// Remembers what was shown.
     pub(crate) fn learn(&mut self, seen: &Seen) {
+        self.revision = self.revision.max(seen.revision);
         for answer in &seen.answers {
             let Answer::Range(shown) = answer else { continue };
             for shown in shown {
@@ -111,7 +139,14 @@ pub(crate) fn request(wish: &Wish) -> Request {
             success: then.iter().map(request_op).collect(),
             failure: otherwise.iter().map(request_op).collect(),
         }),
-        Wish::Do(Operation::One(Action::Range { .. }) | Operation::Serializable(_)) => {
+        Wish::Do(Operation::Compact { revision }) => {
+            Request::Compact(CompactRequest { revision: Revision(*revision), physical: false })
+        }
+        Wish::Do(
+            Operation::One(Action::Range { .. })
+            | Operation::Serializable(_)
+            | Operation::Past { .. },
+        ) => {
             unreachable!("reads do not go through the log")
         }
     }
@@ -126,7 +161,14 @@ pub(crate) fn query(operation: &Operation) -> (Query, bool) {
         Operation::Serializable(Action::Range { key, end }) => {
             (Query::Range(range(key, end.as_ref())), false)
         }
-        Operation::One(_) | Operation::Serializable(_) | Operation::Txn { .. } => {
+        Operation::Past { key, end, revision } => {
+            let revision = Revision(*revision);
+            (Query::Range(RangeRequest { revision, ..range(key, end.as_ref()) }), true)
+        }
+        Operation::One(_)
+        | Operation::Serializable(_)
+        | Operation::Txn { .. }
+        | Operation::Compact { .. } => {
             unreachable!("only ranges are asked as queries")
         }
     }
@@ -178,11 +220,21 @@ pub(crate) fn seen_of_response(response: &Response) -> Option<Seen> {
         Response::Txn(txn) => {
             (txn.succeeded, txn.responses.iter().map(answer_of).collect::<Option<_>>()?)
         }
-        Response::Compact(_) | Response::SessionOpened { .. } | Response::SessionClosed { .. } => {
+        Response::Compact(_) => (true, vec![Answer::Compacted]),
+        Response::SessionOpened { .. } | Response::SessionClosed { .. } => {
             return None;
         }
     };
     Some(Seen { revision: response.revision().0, succeeded, answers })
+}
+
+/// What a client sees of a refusal that depends on the state.
+pub(crate) fn seen_of_refused(refused: &Refused) -> Option<Seen> {
+    match refused {
+        Refused::Compacted => Some(Seen::refused(Answer::TooOld)),
+        Refused::FutureRevision => Some(Seen::refused(Answer::TooNew)),
+        _ => None,
+    }
 }
 
 /// What a client sees of an answer to a query; `None` for what the workload does not ask.

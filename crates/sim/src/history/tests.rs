@@ -64,6 +64,22 @@ fn history_prints_as_documented() {
     assert_eq!(History::from_jsonl(expected).unwrap(), history);
 }
 
+/// Looks at the past and compactions are written and read, refusals too.
+#[test]
+fn the_past_reads_back() {
+    let mut history = History::new();
+    let past = Operation::Past { key: Bytes::from("a"), end: Some(Bytes::from("b")), revision: 3 };
+    history.invoke(Instant(1), name(1, 1), past);
+    let too_old = Outcome::Ok(Seen::refused(Answer::TooOld));
+    history.complete(Instant(2), name(1, 1), too_old);
+    history.invoke(Instant(3), name(1, 2), Operation::Compact { revision: 4 });
+    history.complete(Instant(4), name(1, 2), seen(9, vec![Answer::Compacted]));
+    let text = history.to_jsonl();
+    assert!(text.contains(r#""invoke":{"past":{"key":"a","end":"b"},"revision":3}"#), "{text}");
+    assert!(text.contains(r#""answers":["too old"]"#), "{text}");
+    assert_eq!(History::from_jsonl(&text).unwrap(), history);
+}
+
 /// What others write may have spaces and escapes.
 #[test]
 fn foreign_json_is_read() {

@@ -117,6 +117,11 @@ fn operation_json(operation: &Operation) -> Json {
     match operation {
         Operation::One(action) => action_json(action),
         Operation::Serializable(action) => Json::object([("serializable", action_json(action))]),
+        Operation::Past { key, end, revision } => Json::object([
+            ("past", span_json(key, end.as_ref())),
+            ("revision", Json::number(*revision)),
+        ]),
+        Operation::Compact { revision } => Json::object([("compact", Json::number(*revision))]),
         Operation::Txn { conditions, then, otherwise } => Json::object([(
             "txn",
             Json::object([
@@ -132,6 +137,13 @@ fn read_operation(json: &Json) -> Result<Operation, String> {
     if let Some(action) = json.member("serializable") {
         return read_action(action).map(Operation::Serializable);
     }
+    if let Some(span) = json.member("past") {
+        let (key, end) = (read_member(span, "key")?, read_end(span)?);
+        return Ok(Operation::Past { key, end, revision: read_number(json, "revision")? });
+    }
+    if json.member("compact").is_some() {
+        return Ok(Operation::Compact { revision: read_number(json, "compact")? });
+    }
     let Some(txn) = json.member("txn") else { return read_action(json).map(Operation::One) };
     Ok(Operation::Txn {
         conditions: read_list(txn, "if", read_condition)?,
@@ -141,28 +153,34 @@ fn read_operation(json: &Json) -> Result<Operation, String> {
 }
 
 fn action_json(action: &Action) -> Json {
-    let span = |key: &Bytes, end: &Option<Bytes>| match end {
-        None => Json::object([("key", bytes_json(key))]),
-        Some(end) => Json::object([("key", bytes_json(key)), ("end", bytes_json(end))]),
-    };
     match action {
         Action::Put { key, value } => {
             let content = Json::object([("key", bytes_json(key)), ("value", bytes_json(value))]);
             Json::object([("put", content)])
         }
-        Action::Range { key, end } => Json::object([("range", span(key, end))]),
-        Action::Delete { key, end } => Json::object([("delete", span(key, end))]),
+        Action::Range { key, end } => Json::object([("range", span_json(key, end.as_ref()))]),
+        Action::Delete { key, end } => Json::object([("delete", span_json(key, end.as_ref()))]),
     }
 }
 
+fn span_json(key: &Bytes, end: Option<&Bytes>) -> Json {
+    match end {
+        None => Json::object([("key", bytes_json(key))]),
+        Some(end) => Json::object([("key", bytes_json(key)), ("end", bytes_json(end))]),
+    }
+}
+
+fn read_end(json: &Json) -> Result<Option<Bytes>, String> {
+    json.member("end").map(read_bytes).transpose()
+}
+
 fn read_action(json: &Json) -> Result<Action, String> {
-    let end = |json: &Json| json.member("end").map(read_bytes).transpose();
     if let Some(json) = json.member("put") {
         Ok(Action::Put { key: read_member(json, "key")?, value: read_member(json, "value")? })
     } else if let Some(json) = json.member("range") {
-        Ok(Action::Range { key: read_member(json, "key")?, end: end(json)? })
+        Ok(Action::Range { key: read_member(json, "key")?, end: read_end(json)? })
     } else if let Some(json) = json.member("delete") {
-        Ok(Action::Delete { key: read_member(json, "key")?, end: end(json)? })
+        Ok(Action::Delete { key: read_member(json, "key")?, end: read_end(json)? })
     } else {
         Err("no known action".to_owned())
     }
@@ -223,6 +241,9 @@ fn read_seen(json: &Json) -> Result<Seen, String> {
 fn answer_json(answer: &Answer) -> Json {
     match answer {
         Answer::Put => Json::text("put"),
+        Answer::Compacted => Json::text("compacted"),
+        Answer::TooOld => Json::text("too old"),
+        Answer::TooNew => Json::text("too new"),
         Answer::Deleted(count) => Json::object([("deleted", Json::number(*count))]),
         Answer::Range(all) => {
             Json::object([("range", Json::List(all.iter().map(shown_json).collect()))])
@@ -231,8 +252,9 @@ fn answer_json(answer: &Answer) -> Json {
 }
 
 fn read_answer(json: &Json) -> Result<Answer, String> {
-    if *json == Json::text("put") {
-        Ok(Answer::Put)
+    let words = [Answer::Put, Answer::Compacted, Answer::TooOld, Answer::TooNew];
+    if let Some(answer) = words.into_iter().find(|answer| answer_json(answer) == *json) {
+        Ok(answer)
     } else if json.member("deleted").is_some() {
         read_number(json, "deleted").map(Answer::Deleted)
     } else {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{KeyModel, StoreModel, StoreState};
+use super::{KeyModel, PastModel, StoreModel, StoreState};
 use crate::{
     history::{
         Action, Answer, Condition, OpName, Operand, Operation, Relation, Seen, Shown, StoreOp,
@@ -48,6 +48,31 @@ fn store_numbers_are_those_of_etcd() {
     one(&mut state, put("a", "3"));
     let again = vec![shown("a", "3", [6, 6, 1])];
     assert_eq!(one(&mut state, range("a", None)), (6, Answer::Range(again)));
+}
+
+/// The past is what it was, until it is compacted; what is to come is refused.
+#[test]
+fn the_past_is_what_it_was() {
+    let model = PastModel { keeps: true };
+    let mut state = model.initial();
+    let name = OpName { client: 1, op: 1 };
+    let mut is_so = |operation: Operation, seen: Seen| {
+        model.apply(&mut state, &StoreOp { name, operation, seen: Some(seen) })
+    };
+    let told = |revision, answer| Seen { revision, succeeded: true, answers: vec![answer] };
+    let past = |revision| Operation::Past { key: Bytes::from("a"), end: None, revision };
+    assert!(is_so(Operation::One(put("a", "1")), told(2, Answer::Put)));
+    assert!(is_so(Operation::One(delete("a")), told(3, Answer::Deleted(1))));
+    let one = || Answer::Range(vec![shown("a", "1", [2, 2, 1])]);
+    assert!(is_so(past(2), told(3, one())));
+    assert!(!is_so(past(3), told(3, one())), "it was gone by then");
+    assert!(is_so(past(1), told(3, Answer::Range(vec![]))));
+    assert!(is_so(past(4), Seen::refused(Answer::TooNew)));
+    assert!(is_so(Operation::Compact { revision: 3 }, told(3, Answer::Compacted)));
+    assert!(is_so(Operation::Compact { revision: 3 }, Seen::refused(Answer::TooOld)));
+    assert!(is_so(past(2), Seen::refused(Answer::TooOld)));
+    assert!(!is_so(past(2), told(3, one())), "it is compacted");
+    assert!(is_so(past(3), told(3, Answer::Range(vec![]))));
 }
 
 /// A transaction's writes share one revision; its reads see the writes before them.

@@ -66,6 +66,8 @@ impl fmt::Display for Intent {
                 write_action(f, action)
             }
             Self::Swap { key, value } => write!(f, "swap {} {}", word(key), word(value)),
+            Self::Past { key, end, back } => write!(f, "past-get {} {back}", span(key, end)),
+            Self::Compact { back } => write!(f, "compact {back}"),
             Self::Together(actions) => {
                 for (number, action) in actions.iter().enumerate() {
                     f.write_str(if number == 0 { "together " } else { " + " })?;
@@ -78,15 +80,15 @@ impl fmt::Display for Intent {
 }
 
 fn write_action(f: &mut fmt::Formatter<'_>, action: &Action) -> fmt::Result {
-    let range = |key: &Bytes, end: &Option<Bytes>| match end {
-        Some(end) => format!("{}..{}", word(key), word(end)),
-        None => word(key),
-    };
     match action {
         Action::Put { key, value } => write!(f, "put {} {}", word(key), word(value)),
-        Action::Range { key, end } => write!(f, "get {}", range(key, end)),
-        Action::Delete { key, end } => write!(f, "delete {}", range(key, end)),
+        Action::Range { key, end } => write!(f, "get {}", span(key, end)),
+        Action::Delete { key, end } => write!(f, "delete {}", span(key, end)),
     }
+}
+
+fn span(key: &Bytes, end: &Option<Bytes>) -> String {
+    end.as_ref().map_or_else(|| word(key), |end| format!("{}..{}", word(key), word(end)))
 }
 
 fn word(bytes: &Bytes) -> String {
@@ -141,6 +143,11 @@ impl Words<'_> {
             "together" => Intent::Together(self.together()?),
             "swap" => Intent::Swap { key: self.key()?, value: self.key()? },
             "stale-get" => Intent::Stale(self.action("get")?),
+            "past-get" => {
+                let (key, end) = self.range()?;
+                Intent::Past { key, end, back: self.number("revisions back")? }
+            }
+            "compact" => Intent::Compact { back: self.number("revisions back")? },
             verb => Intent::One(self.action(verb)?),
         };
         Ok(PlannedOperation { after, is_reserve, intent })

@@ -59,6 +59,20 @@ pub enum Intent {
     },
     /// Several steps at once.
     Together(Vec<Action>),
+    /// A read at a revision that many before the newest that this client has seen.
+    Past {
+        /// The first key.
+        key: Bytes,
+        /// Just after the last; `None` for one key.
+        end: Option<Bytes>,
+        /// How many.
+        back: u64,
+    },
+    /// What was before such a revision is forgotten.
+    Compact {
+        /// How many before the newest.
+        back: u64,
+    },
 }
 
 /// Greatest number of a client, and so the most that there are.
@@ -108,6 +122,10 @@ impl Intent {
                 vec![Action::Put { key: key.clone(), value: value.clone() }]
             }
             Self::Together(actions) => actions.clone(),
+            Self::Past { key, end, .. } => {
+                vec![Action::Range { key: key.clone(), end: end.clone() }]
+            }
+            Self::Compact { .. } => Vec::new(),
         }
     }
 }

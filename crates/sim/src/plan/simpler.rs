@@ -197,7 +197,11 @@ impl Intent {
             Self::One(Action::Delete { key, end: Some(_) }) => {
                 vec![Self::One(Action::Delete { key: key.clone(), end: None })]
             }
-            Self::One(_) | Self::Stale(_) => Vec::new(),
+            Self::Past { key, end: Some(_), back } => {
+                vec![Self::Past { key: key.clone(), end: None, back: *back }]
+            }
+            Self::Past { key, end: None, .. } => vec![Self::get(key.clone())],
+            Self::One(_) | Self::Stale(_) | Self::Compact { .. } => Vec::new(),
         }
     }
 
@@ -216,6 +220,10 @@ impl Intent {
             Self::One(action) => Self::One(moved(action)),
             Self::Stale(action) => Self::Stale(moved(action)),
             Self::Swap { key, value } => Self::Swap { key: key_of(key), value: value.clone() },
+            Self::Past { key, end: None, back } => {
+                Self::Past { key: key_of(key), end: None, back: *back }
+            }
+            Self::Past { .. } | Self::Compact { .. } => self.clone(),
             Self::Together(actions) => {
                 let puts = |wanted| {
                     let is_put =

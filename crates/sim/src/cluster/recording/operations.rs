@@ -99,6 +99,10 @@ fn describe(operation: &Operation) -> String {
     match operation {
         Operation::One(action) => describe_action(action),
         Operation::Serializable(action) => format!("{STALE}{}", describe_action(action)),
+        Operation::Past { key, end, revision } => {
+            format!("get {} at revision {revision}", span(key, end.as_ref()))
+        }
+        Operation::Compact { revision } => format!("compact to revision {revision}"),
         Operation::Txn { conditions, then, otherwise } => {
             let all = |actions: &[Action]| {
                 actions.iter().map(describe_action).collect::<Vec<_>>().join("; ")
@@ -150,6 +154,9 @@ fn describe_seen(seen: &Seen) -> String {
     let answer = |answer: &Answer| match answer {
         Answer::Put => "done".to_owned(),
         Answer::Deleted(count) => format!("{count} deleted"),
+        Answer::Compacted => "compacted".to_owned(),
+        Answer::TooOld => "refused: compacted before".to_owned(),
+        Answer::TooNew => "refused: still to come".to_owned(),
         Answer::Range(shown) if shown.is_empty() => "nothing".to_owned(),
         Answer::Range(shown) => {
             let pairs = shown.iter().map(|one| format!("{}={}", word(&one.key), word(&one.value)));
@@ -157,19 +164,22 @@ fn describe_seen(seen: &Seen) -> String {
         }
     };
     let answers: Vec<_> = seen.answers.iter().map(answer).collect();
+    if seen.revision == 0 {
+        return answers.join("; ");
+    }
     let branch = if seen.succeeded { "" } else { "else: " };
     format!("{branch}{} at revision {}", answers.join("; "), seen.revision)
 }
 
 /// Every key that is named, once each; of a span, its beginning.
 fn keys(operation: &Operation) -> Vec<Arc<str>> {
-    let actions: Vec<&Action> = match operation {
-        Operation::One(action) | Operation::Serializable(action) => vec![action],
-        Operation::Txn { then, otherwise, .. } => then.iter().chain(otherwise).collect(),
-    };
-    let conditions: &[Condition] = match operation {
-        Operation::Txn { conditions, .. } => conditions,
-        Operation::One(_) | Operation::Serializable(_) => &[],
+    let (actions, conditions): (Vec<&Action>, &[Condition]) = match operation {
+        Operation::One(action) | Operation::Serializable(action) => (vec![action], &[]),
+        Operation::Txn { conditions, then, otherwise } => {
+            (then.iter().chain(otherwise).collect(), conditions)
+        }
+        Operation::Past { key, .. } => return vec![word(key).into()],
+        Operation::Compact { .. } => return Vec::new(),
     };
     let of_action = |action: &Action| match action {
         Action::Put { key, .. } | Action::Range { key, .. } | Action::Delete { key, .. } => {

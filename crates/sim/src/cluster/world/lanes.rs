@@ -177,7 +177,12 @@ impl World {
                 let size = lanes.machine.kv().overlay_size_bytes();
                 let most = self.config.overlay_size_bytes_max();
                 self.sometimes.overlay_full += u64::from(most <= size);
-                bounded("bytes that are not settled", size, most + ENTRY_EFFECT_SIZE_BYTES_MAX)
+                // A compaction is one entry, too, and may remove every record that there was.
+                let revision = lanes.machine.kv().revision().0.unsigned_abs();
+                let records = usize::try_from(revision).unwrap_or(usize::MAX);
+                let effect =
+                    ENTRY_EFFECT_SIZE_BYTES_MAX.max(records.saturating_mul(REMOVAL_SIZE_BYTES_MAX));
+                bounded("bytes that are not settled", size, most + effect)
             }
             LaneId::Journal | LaneId::Table => Ok(()),
         };
@@ -271,6 +276,9 @@ impl World {
 /// One entry of the workload leaves no more than this in the overlay: a transaction of a few small
 /// puts, what it replaces, and the result that its session keeps.
 const ENTRY_EFFECT_SIZE_BYTES_MAX: usize = 16 << 10;
+
+/// The removal of one record takes no more than this there.
+const REMOVAL_SIZE_BYTES_MAX: usize = 512;
 
 /// # Errors
 /// In words, when there are more than there may be.
