@@ -142,6 +142,15 @@ impl Entry {
         self.checksum == Self::checksum_of(self.term, self.index, self.kind, &self.payload)
     }
 
+    /// Of a command: another payload of the same length, with its checksum.
+    pub fn replace_command(&mut self, replace: &mut dyn FnMut(&Bytes) -> Bytes) {
+        if self.kind == EntryKind::Command {
+            let payload = replace(&self.payload);
+            assert!(payload.len() == self.payload.len(), "what stands in is as long");
+            *self = Self::new(self.term, self.index, self.kind, payload);
+        }
+    }
+
     /// Appends the encoding: term, index, kind, checksum, payload with length.
     pub fn encode(&self, writer: &mut Writer) {
         writer

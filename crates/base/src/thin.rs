@@ -23,10 +23,11 @@ pub fn zeroes(size_bytes: usize) -> Bytes {
     }
 }
 
-/// Whether nothing but zeroes is in it. Looks at the first byte only, as a rule.
+/// Whether nothing but zeroes is in it. Looks at the first bytes only, as a rule.
 #[must_use]
 pub fn is_zeroes(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
+    // Compared in long pieces, which is several times as fast as byte by byte.
+    bytes.chunks(ZEROES.len()).all(|part| *part == ZEROES[..part.len()])
 }
 
 /// Appends bytes, or of zeroes their count.

@@ -69,7 +69,7 @@ pub(crate) struct ClusterArgs {
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log_level: String,
     /// Keep what each server is given in a ring of this size, for kvraft replay; or off
-    /// [default: off]
+    /// [default: 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size_or_off)]
     flight_recorder: Option<u64>,
     /// DANGER, for tests: what was not fsynced is lost when a server is killed

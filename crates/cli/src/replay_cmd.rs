@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use kvraft_replica::flight::Segment;
-use kvraft_server::{FLIGHT_DIRECTORY, flight_files};
+use kvraft_kv::Redaction;
+use kvraft_replica::flight::{self, Segment};
+use kvraft_server::{FLIGHT_DIRECTORY, flight_file_name, flight_files};
 use kvraft_sim::replay::{self, NamedSegment, Outcome, Viewed};
 use kvraft_trace::text;
 
@@ -28,15 +29,27 @@ const EXIT_USAGE: u8 = 2;
 #[command(after_help = "Examples:
   kvraft replay ./data
       Is what the server did what this program does? Names the first turn that differs
-  kvraft replay ./kvraft-data/server-*/ --html incident.html
+  kvraft replay ./kvraft-data/server-*/data --html incident.html
       What happened, in the viewer: a server each, messages between them
   kvraft replay ./data --to text | less
+  kvraft replay --redact ./for-others ./kvraft-data/server-*/data
+      A copy without what clients have written, to be given away; `kvraft replay ./for-others/*`
+      runs it: roles, terms, indexes and messages are what they were, and so are the digests
 
 Exit codes: 0 everything is equal, 1 a turn differs, 2 a recording cannot be read.")]
 pub(crate) struct ReplayArgs {
     /// Data directories of servers, or folders of recordings
     #[arg(value_name = "DIR", required = true)]
     directories: Vec<PathBuf>,
+    /// Write a copy without the values into this new folder, and go on with the copy
+    ///
+    /// Every byte of a value becomes an x, and the state machine, which compares values, is left
+    /// out: consensus alone is run. Names and addresses of servers stay.
+    #[arg(long, value_name = "FOLDER")]
+    redact: Option<PathBuf>,
+    /// Without the keys, too
+    #[arg(long, requires = "redact")]
+    redact_keys: bool,
     /// Write a page that shows the run
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -72,6 +85,11 @@ fn replay_all(args: &ReplayArgs) -> Result<bool> {
         servers.push((owner, segments));
     }
     check_cluster(&servers)?;
+    if let Some(folder) = &args.redact {
+        let all = args.redact_keys;
+        let redaction = if all { Redaction::KeysAndValues } else { Redaction::Values };
+        servers = redact(folder, servers, redaction)?;
+    }
     // Lanes that break an assertion are caught, and told.
     std::panic::set_hook(Box::new(|_| {}));
     let (mut viewed, mut all_equal) = (Vec::new(), true);
@@ -137,6 +155,43 @@ fn read(directory: &Path) -> Result<Vec<NamedSegment>> {
         bail!("{}: there is no recording in it that can be read", folder.display());
     }
     Ok(segments)
+}
+
+/// Writes the copy, and takes its place: what is said and shown from here on is of the copy.
+fn redact(folder: &Path, servers: Vec<Server>, redaction: Redaction) -> Result<Vec<Server>> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    if entries.next().is_some() {
+        bail!("{} is not empty: a copy would be mixed with what is there", folder.display());
+    }
+    let mut copies = Vec::new();
+    for (owner, segments) in servers {
+        let of_server = folder.join(format!("{:x}", owner.1));
+        std::fs::create_dir(&of_server)
+            .with_context(|| format!("cannot make {}", of_server.display()))?;
+        let mut copied = Vec::new();
+        for NamedSegment { name, segment } in segments {
+            match flight::redacted(&segment, redaction) {
+                Ok(bytes) => copied.push(write_segment(&of_server, &segment, bytes)?),
+                Err(error) => eprintln!("note: {name}: {error}; it is left out"),
+            }
+        }
+        copies.push((owner, copied));
+    }
+    eprintln!(
+        "written {}: a copy that can be given away; this is what is in it:",
+        folder.display()
+    );
+    Ok(copies)
+}
+
+fn write_segment(folder: &Path, segment: &Segment, bytes: Vec<u8>) -> Result<NamedSegment> {
+    let path = folder.join(flight_file_name(segment.header.number));
+    let name = path.display().to_string();
+    std::fs::write(&path, &bytes).with_context(|| format!("cannot write {name}"))?;
+    let segment = Segment::read(&bytes.into()).with_context(|| format!("cannot read {name}"))?;
+    Ok(NamedSegment { name, segment })
 }
 
 fn progress_bar(segments: &[NamedSegment]) -> ProgressBar {

@@ -115,7 +115,7 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "FILTER")]
     log_level: Option<String>,
     /// Keep what the server is given in a ring of this size, for kvraft replay; or off
-    /// [default: off]
+    /// [default: 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size_or_off)]
     flight_recorder: Option<u64>,
     /// DANGER, for tests: what was not fsynced is lost when this process is killed

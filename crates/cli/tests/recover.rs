@@ -3,122 +3,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[path = "../../../xtask/src/ports.rs"]
-mod ports;
+mod nodes;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
 use kvraft_client::{Client, NewMember};
 use kvraft_proto::etcdserverpb::{HashKvRequest, maintenance_client::MaintenanceClient};
 use serde_json::Value;
 
-const KVRAFT: &str = env!("CARGO_BIN_EXE_kvraft");
+use nodes::{Node, found, nodes, run, text};
 
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A server's place, and its process while it runs.
-struct Node {
-    name: String,
-    data: PathBuf,
-    client: String,
-    peer: String,
-    running: Option<Child>,
-}
-
-impl Node {
-    fn start(&mut self, more: &[&str]) {
-        let log = fs::File::create(self.data.with_extension("log")).unwrap();
-        let mut command = Command::new(KVRAFT);
-        command.args(["server", "--name", &self.name, "--data-dir", text(&self.data)]);
-        command.args(["--listen-client", &self.client, "--listen-peer", &self.peer]).args(more);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.running = Some(command.spawn().unwrap());
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.kill().unwrap();
-            running.wait().unwrap();
-        }
-    }
-
-    /// What `kvraft` says at this server.
-    fn ask(&self, arguments: &[&str]) -> Output {
-        run(&[arguments, &["--endpoints", &self.client]].concat())
-    }
-
-    /// Asks until it works.
-    fn wait(&self, arguments: &[&str], until: impl Fn(&str) -> bool) -> String {
-        let start = Instant::now();
-        loop {
-            let output = self.ask(arguments);
-            let said = String::from_utf8(output.stdout).unwrap();
-            if output.status.success() && until(&said) {
-                return said;
-            }
-            let errors = String::from_utf8_lossy(&output.stderr);
-            let log = fs::read_to_string(self.data.with_extension("log")).unwrap();
-            let waited = start.elapsed();
-            assert!(waited < PATIENCE, "{arguments:?}: {said} {errors}\nits log:\n{log}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// Its store's hash at a revision.
-    fn hash(&self, revision: i64) -> u32 {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let asked = async {
-            let url = format!("http://{}", self.client);
-            let mut maintenance = MaintenanceClient::connect(url).await.ok()?;
-            let answer = maintenance.hash_kv(HashKvRequest { revision }).await.ok()?;
-            Some(answer.into_inner().hash)
-        };
-        runtime.block_on(asked).unwrap()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn run(arguments: &[&str]) -> Output {
-    Command::new(KVRAFT).args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-/// `count` places in an empty folder; no port is given twice.
-fn nodes(folder: &str, count: usize) -> Vec<Node> {
-    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
-    drop(fs::remove_dir_all(&root));
-    fs::create_dir_all(&root).unwrap();
-    let first = usize::from(ports::free_ports(u16::try_from(2 * count).unwrap()).unwrap());
-    let address = |at: usize| format!("127.0.0.1:{}", first + at);
-    let node = |at: usize| {
-        let name = format!("s{at}");
-        let data = root.join(&name);
-        Node { name, data, client: address(2 * at), peer: address(2 * at + 1), running: None }
+/// A store's hash at a revision.
+fn hash(node: &Node, revision: i64) -> u32 {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let asked = async {
+        let url = format!("http://{}", node.client);
+        let mut maintenance = MaintenanceClient::connect(url).await.ok()?;
+        let answer = maintenance.hash_kv(HashKvRequest { revision }).await.ok()?;
+        Some(answer.into_inner().hash)
     };
-    (0..count).map(node).collect()
-}
-
-fn found(nodes: &mut [Node]) {
-    let member = |node: &Node| format!("{}={}", node.name, node.peer);
-    let members: Vec<String> = nodes.iter().map(member).collect();
-    let members = members.join(",");
-    for node in nodes {
-        node.start(&["--initial-cluster-token", "t", "--initial-cluster", &members]);
-    }
+    runtime.block_on(asked).unwrap()
 }
 
 /// Revision and number of keys, as a linearizable read tells.
@@ -142,7 +46,7 @@ fn recover(node: &Node, more: &[&str]) -> (bool, String) {
 #[test]
 fn one_of_three_goes_on_alone() {
     let mut nodes = nodes("recover", 5);
-    found(&mut nodes[..3]);
+    found(&mut nodes[..3], &[]);
     for at in 0..20 {
         nodes[0].wait(&["put", &format!("k{at}"), &format!("v{at}")], |said| said == "OK\n");
     }
@@ -150,7 +54,7 @@ fn one_of_three_goes_on_alone() {
     let before = count(&nodes[0]);
     assert_eq!(before.1, 19);
     // What is read linearizably there is applied there.
-    let hash = nodes[0].hash(before.0);
+    let state = hash(&nodes[0], before.0);
 
     let (done, said) = recover(&nodes[0], &["--yes"]);
     assert!(!done && said.contains("another process"), "{said}");
@@ -171,11 +75,11 @@ fn one_of_three_goes_on_alone() {
 
     nodes[0].start(&[]);
     assert_eq!(count(&nodes[0]), before);
-    assert_eq!(nodes[0].hash(before.0), hash);
-    grow_again(&mut nodes, before, hash);
+    assert_eq!(hash(&nodes[0], before.0), state);
+    grow_again(&mut nodes, before, state);
 }
 
-fn grow_again(nodes: &mut [Node], before: (i64, i64), hash: u32) {
+fn grow_again(nodes: &mut [Node], before: (i64, i64), state: u32) {
     // The one whose directory is still there cannot come back.
     nodes[2].start(&[]);
     let through = nodes[0].client.clone();
@@ -189,7 +93,7 @@ fn grow_again(nodes: &mut [Node], before: (i64, i64), hash: u32) {
     let now = (before.0 + 1, before.1 + 1);
     for at in [0, 3, 4] {
         assert_eq!(count(&nodes[at]), now);
-        assert_eq!(nodes[at].hash(before.0), hash);
+        assert_eq!(hash(&nodes[at], before.0), state);
     }
     let status = nodes[2].ask(&["get", "after"]);
     assert!(!status.status.success(), "a server of the old cluster serves nothing");
@@ -230,7 +134,7 @@ fn add_voter(endpoint: &str, peer: &str) {
 #[test]
 fn a_voter_without_a_name_is_replaced() {
     let mut nodes = nodes("join", 3);
-    found(&mut nodes[..2]);
+    found(&mut nodes[..2], &[]);
     let started = ", started, s1, ";
     nodes[0].wait(&["member", "list"], |said| said.contains(started));
     let peer = nodes[2].peer.clone();

@@ -155,3 +155,5 @@ pub fn stamp(payload: &Bytes, time_ms: u64) -> Result<Bytes, DecodeError> {
 
 const VERSION: u8 = 1;
 const TIME_OFFSET: usize = 2;
+/// What [`Header`] reads: everything before the session.
+pub(crate) const ENVELOPE_SIZE_BYTES: usize = 34;

@@ -26,6 +26,7 @@ mod load;
 mod meta;
 mod overlay;
 mod reading;
+mod redact;
 mod refused;
 mod request;
 mod request_codec;
@@ -46,6 +47,7 @@ pub use describe::describe;
 pub use key_value::KeyValue;
 pub use kv::{Applied, Kv, Stats};
 pub use reading::{ANSWER_SIZE_BYTES_MAX, Reading, Slice};
+pub use redact::Redaction;
 pub use refused::{Code, Refused};
 pub use request::{
     CompactRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest, Query,

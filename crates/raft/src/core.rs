@@ -8,6 +8,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use kvraft_base::{
     Entry, EntryKind, HardState, Index, Instant, MemberId, Members, Position, Prng, Term, Write,
 };
@@ -106,6 +107,37 @@ impl Core {
             index = index.next();
         }
         core
+    }
+
+    /// See [`crate::Raft::replace_commands`]. Every field is named: a new one is thought of.
+    pub(crate) fn replace_commands(&mut self, replace: &mut dyn FnMut(&Bytes) -> Bytes) {
+        let Self {
+            config: _,
+            prng: _,
+            now: _,
+            term: _,
+            vote: _,
+            log,
+            promises,
+            commit: _,
+            handed: _,
+            applied,
+            unapplied_size_bytes: _,
+            hollow: _,
+            configurations: _,
+            members_changed: _,
+            repair_until: _,
+            installing: _,
+            down: _,
+            hurried_until: _,
+            loyal_until: _,
+            transfer: _,
+            next_fetch: _,
+            next_context: _,
+            outbox: _,
+        } = self;
+        log.replace_commands(*applied, replace);
+        promises.replace_commands(replace);
     }
 
     pub(crate) fn id(&self) -> MemberId {

@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use kvraft_base::{Entry, EntryKind, Index, Position, Term, thin};
 use serde::{Deserialize, Serialize};
 
@@ -63,15 +64,16 @@ impl Log {
         }
     }
 
-    /// The same log, with zeroes for the payloads of commands up to `upto`.
+    /// The same log, with zeroes for the payloads of commands up to `upto`. Their checksums, from
+    /// which a short payload could be guessed, go too.
     pub(crate) fn thinned(&self, upto: Index) -> Self {
         let thin = |entry: &Entry| {
-            let thin = entry.index <= upto && entry.kind == EntryKind::Command;
-            if !thin {
+            let is_kept = upto < entry.index || entry.kind != EntryKind::Command;
+            if is_kept {
                 return entry.clone();
             }
-            let Entry { term, index, kind, ref payload, checksum } = *entry;
-            Entry { term, index, kind, payload: thin::zeroes(payload.len()), checksum }
+            let Entry { term, index, kind, ref payload, checksum: _ } = *entry;
+            Entry { term, index, kind, payload: thin::zeroes(payload.len()), checksum: 0 }
         };
         Self {
             released: self.released,
@@ -79,6 +81,26 @@ impl Log {
             last: self.last,
             window: self.window.iter().map(thin).collect(),
             window_size_bytes: self.window_size_bytes,
+        }
+    }
+
+    /// Gives the entries up to `upto`, of a log that was thinned, checksums of what is in them now.
+    pub(crate) fn thaw(&mut self, upto: Index) {
+        for entry in self.window.iter_mut().take_while(|entry| entry.index <= upto) {
+            let Entry { term, index, kind, ref payload, checksum: _ } = *entry;
+            *entry = Entry::new(term, index, kind, payload.clone());
+        }
+    }
+
+    /// Replaces the payloads of commands after `after` by others of the same length.
+    pub(crate) fn replace_commands(
+        &mut self,
+        after: Index,
+        replace: &mut dyn FnMut(&Bytes) -> Bytes,
+    ) {
+        let Self { released: _, runs: _, last: _, window, window_size_bytes: _ } = self;
+        for entry in window.iter_mut().filter(|entry| after < entry.index) {
+            entry.replace_command(replace);
         }
     }
 

@@ -10,6 +10,7 @@
 //! Layout: `u64` from, `u64` to, `u64` term, `u8` kind, then the body's fields in declared order,
 //! little-endian; positions are term then index; options are a byte 0 or 1 and the value.
 
+use bytes::Bytes;
 use kvraft_base::{DecodeError, Entry, Index, MemberId, Position, Reader, Term, Writer};
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +146,28 @@ impl Message {
     pub fn encode(&self, writer: &mut Writer) {
         writer.u64(self.from.0).u64(self.to.0).u64(self.term.0);
         self.body.encode(writer);
+    }
+
+    /// Replaces the payloads of commands in it by others of the same length.
+    pub fn replace_commands(&mut self, replace: &mut dyn FnMut(&Bytes) -> Bytes) {
+        match &mut self.body {
+            Body::Append { prev: _, commit: _, entries } => {
+                entries.iter_mut().for_each(|entry| entry.replace_command(replace));
+            }
+            Body::PreVoteRequest { .. }
+            | Body::PreVoteAnswer { .. }
+            | Body::VoteRequest { .. }
+            | Body::VoteAnswer { .. }
+            | Body::AppendAnswer { .. }
+            | Body::Heartbeat { .. }
+            | Body::HeartbeatAnswer { .. }
+            | Body::SnapshotWanted
+            | Body::CommitNotice { .. }
+            | Body::ReadRequest { .. }
+            | Body::ReadAnswer { .. }
+            | Body::TimeoutNow
+            | Body::SnapshotNotice { .. } => {}
+        }
     }
 
     /// Reads one message.

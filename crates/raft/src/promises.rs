@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use kvraft_base::{Index, WriteId};
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,13 @@ impl Promises {
             hard_changed: false,
             hard_write: WriteId::ZERO,
             held: Vec::new(),
+        }
+    }
+
+    /// Replaces the payloads of commands in what is held back.
+    pub(crate) fn replace_commands(&mut self, replace: &mut dyn FnMut(&Bytes) -> Bytes) {
+        for promise in &mut self.held {
+            promise.message.replace_commands(replace);
         }
     }
 

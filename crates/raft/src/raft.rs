@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use kvraft_base::{EntryKind, Index, Instant, MemberId, Members, Position, Term, Ticket};
 use serde::{Deserialize, Serialize};
 
@@ -176,6 +177,19 @@ impl Raft {
         copy
     }
 
+    /// A server that was thinned is about to run: what it sends of its log gets checksums again.
+    pub fn thaw(&mut self) {
+        self.core.log.thaw(self.core.applied);
+    }
+
+    /// Replaces the payloads of commands that are not applied yet by others of the same length.
+    /// Of a server that was thinned no other payload is left then.
+    pub fn replace_commands(&mut self, replace: &mut dyn FnMut(&Bytes) -> Bytes) {
+        // No role keeps an entry.
+        let Self { core, role: _ } = self;
+        core.replace_commands(replace);
+    }
+
     /// What tells one state from another at the price of a few numbers: not all of it.
     #[must_use]
     pub fn digest_parts(&self) -> [u64; 9] {
@@ -288,7 +302,7 @@ impl Raft {
         }
     }
 
-    fn propose(&mut self, kind: EntryKind, payload: bytes::Bytes) -> Result<Position, Refusal> {
+    fn propose(&mut self, kind: EntryKind, payload: Bytes) -> Result<Position, Refusal> {
         match &mut self.role {
             Role::Leader(leader) => leader.propose(&mut self.core, kind, payload),
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {

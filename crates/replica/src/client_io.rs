@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use kvraft_base::{Entry, Index, Instant, MemberId, Position, Term, Ticket};
-use kvraft_kv::Query;
+use kvraft_kv::{Query, Redaction};
 use kvraft_raft::{Change, Membership};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,13 @@ impl Wish {
         match self {
             Self::Command(command) => command.len(),
             Self::Members(changes) => changes_size_bytes(changes),
+        }
+    }
+
+    fn redact(&mut self, redaction: Redaction) {
+        match self {
+            Self::Command(command) => *command = redaction.command(command),
+            Self::Members(_) => {}
         }
     }
 }
@@ -95,6 +102,24 @@ impl Waiting {
     /// How many requests wait for something.
     pub(crate) fn count(&self) -> usize {
         self.parked.len() + self.sent.len() + self.reads.len()
+    }
+
+    /// Takes what clients have written out of everything that waits.
+    pub(crate) fn redact(&mut self, redaction: Redaction) {
+        let Self { parked, sent, appended: _, reads } = self;
+        for (_, request) in parked.values_mut() {
+            match request {
+                Parked::Wish(wish) => wish.redact(redaction),
+                Parked::Query(query) => redaction.query(query),
+            }
+        }
+        for sent in sent.values_mut() {
+            match sent {
+                Sent::Proposed(kept) | Sent::Forwarded(_, kept) => kept.wish.redact(redaction),
+                Sent::Appended(_) | Sent::Changing(_) => {}
+            }
+        }
+        reads.values_mut().for_each(|(_, query)| redaction.query(query));
     }
 
     pub(crate) fn has_parked(&self) -> bool {

@@ -9,6 +9,7 @@
 //! - [`Image`] is the state that a recording begins with.
 //! - [`Segment`] is one file of a recording: an image, and the turns that followed.
 //! - [`Replay`] runs the turns of a segment through the lanes again, and compares digests.
+//! - [`redacted`] makes a segment that can be given away.
 //!
 //! Invariants:
 //! - recording changes nothing: what a lane does with a tape is what it does without one;
@@ -21,13 +22,15 @@
 
 mod digest;
 mod inputs;
+mod redact;
 mod replay;
 mod segment;
 mod tape;
 
+pub use redact::redacted;
 pub use replay::{Difference, Played, Replay};
 pub use segment::{
-    Cut, FORMAT_VERSION, Follows, Header, Segment, SegmentError, Step, Steps, end_block,
-    header_bytes, image_block, records_block, seal_block,
+    Cut, FORMAT_VERSION, Follows, Header, KIND_RECORDS, Segment, SegmentError, Step, Steps,
+    end_block, header_bytes, image_block, records_block, seal_block,
 };
 pub use tape::{End, Image, ImageError, Tape, Turn};

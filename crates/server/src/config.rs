@@ -438,8 +438,8 @@ impl MemberConfig {
     }
 }
 
-/// The flight recorder is off if nothing else is said.
-pub(crate) const FLIGHT_RECORDER_DEFAULT: u64 = 0;
+/// What the ring of the flight recorder takes if nothing else is said: some 130,000 puts.
+pub(crate) const FLIGHT_RECORDER_DEFAULT: u64 = 64 << 20;
 
 /// A ring of less has no room for the state that a segment begins with, in bytes.
 const FLIGHT_RECORDER_MIN: u64 = 1 << 20;

@@ -30,11 +30,11 @@ use std::{
 use kvraft_base::{ClusterId, MemberId};
 use kvraft_replica::{
     Hop, MachineIn, MachineLane, Node, NodeIn, Now,
-    flight::{Cut, Follows, Image, Tape},
+    flight::{Cut, Follows, Image, KIND_RECORDS, Tape},
 };
 
 use ring::Ring;
-pub use ring::flight_files;
+pub use ring::{flight_file_name, flight_files};
 
 /// Name of the folder in the data directory.
 pub const FLIGHT_DIRECTORY: &str = "flight";
@@ -42,8 +42,12 @@ pub const FLIGHT_DIRECTORY: &str = "flight";
 /// Bytes that wait to be written, at most.
 const BUFFER_SIZE_BYTES_MAX: usize = 8 << 20;
 
-/// How long the writer lets bytes gather: what a killed process loses.
-const GATHER_TIME: Duration = Duration::from_millis(10);
+/// A buffer that is used again keeps so many bytes, at most.
+const SPARE_SIZE_BYTES_MAX: usize = 1 << 20;
+
+/// How long the writer lets bytes gather: what a killed process loses. A quarter of it would cost
+/// twice as much.
+const GATHER_TIME: Duration = Duration::from_millis(40);
 
 /// How long somebody who ends the process waits for what is in the buffer.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
@@ -60,6 +64,7 @@ pub(crate) struct FlightConfig {
 
 enum Item {
     Image(Box<Image>, Follows),
+    /// A block of turns.
     Records(Vec<u8>),
     Cut(Cut),
 }
@@ -68,6 +73,10 @@ enum Item {
 struct State {
     items: VecDeque<Item>,
     size_bytes: usize,
+    /// Of a block that was written: memory that is there already.
+    spare: Vec<u8>,
+    /// The writer sleeps until something is pushed. Otherwise it looks by itself.
+    is_idle: bool,
     /// Somebody waits for the buffer to be empty.
     hurries: bool,
     stops: bool,
@@ -243,7 +252,11 @@ impl Sink {
     fn push(&self, item: Item) {
         let mut state = self.state();
         state.items.push_back(item);
-        if state.items.len() == 1 {
+        self.wake(&mut state);
+    }
+
+    fn wake(&self, state: &mut State) {
+        if std::mem::take(&mut state.is_idle) {
             self.filled.notify_one();
         }
     }
@@ -259,10 +272,11 @@ impl Sink {
             last.extend_from_slice(bytes);
             return true;
         }
-        state.items.push_back(Item::Records(bytes.to_vec()));
-        if state.items.len() == 1 {
-            self.filled.notify_one();
-        }
+        let mut block = std::mem::take(&mut state.spare);
+        block.push(KIND_RECORDS);
+        block.extend_from_slice(bytes);
+        state.items.push_back(Item::Records(block));
+        self.wake(&mut state);
         true
     }
 
@@ -281,15 +295,27 @@ impl Sink {
         }
     }
 
-    /// What is to be written; `None` when nothing will come any more.
+    /// What is to be written; `None` when nothing will come any more. Under load the writer looks
+    /// every few milliseconds, and nobody has to wake it.
     fn take(&self) -> Option<VecDeque<Item>> {
-        let mut state = self.state();
+        let mut state = self.gather(self.state());
         while state.items.is_empty() {
             if state.stops {
                 return None;
             }
+            state.is_idle = true;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.gather(state);
         }
+        state.is_idle = false;
+        state.hurries = false;
+        state.is_writing = true;
+        state.size_bytes = 0;
+        Some(std::mem::take(&mut state.items))
+    }
+
+    /// Lets bytes gather for a moment, unless somebody waits for them.
+    fn gather<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let until = Instant::now() + GATHER_TIME;
         while !state.hurries && !state.stops {
             let left = until.saturating_duration_since(Instant::now());
@@ -299,10 +325,14 @@ impl Sink {
             let waited = self.filled.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.hurries = false;
-        state.is_writing = true;
-        state.size_bytes = 0;
-        Some(std::mem::take(&mut state.items))
+        state
+    }
+
+    /// A block was written: its memory is used again.
+    fn give_back(&self, mut block: Vec<u8>) {
+        block.clear();
+        block.shrink_to(SPARE_SIZE_BYTES_MAX);
+        self.state().spare = block;
     }
 
     fn written(&self, failed: bool) {
@@ -322,7 +352,11 @@ fn write(sink: &Sink, mut ring: Ring) {
     while let Some(items) = sink.take() {
         let written = items.into_iter().try_for_each(|item| match item {
             Item::Image(image, follows) => ring.begin(&image, follows),
-            Item::Records(bytes) => ring.append(&bytes),
+            Item::Records(block) => {
+                let appended = ring.append(&block);
+                sink.give_back(block);
+                appended
+            }
             Item::Cut(cut) => ring.end(cut),
         });
         if ring.is_full() {

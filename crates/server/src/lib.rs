@@ -34,7 +34,7 @@ pub use config::{
 pub use coord::{CoordConfig, CoordError, CoordServer, Joined, join_coordinator};
 pub use disk::{LOCK_FILE, RealDisk};
 pub use edge::FatalHandler;
-pub use flight::{FLIGHT_DIRECTORY, flight_files, flush_flight_recorders};
+pub use flight::{FLIGHT_DIRECTORY, flight_file_name, flight_files, flush_flight_recorders};
 pub use logs::{LOG_COLOUR_VARIABLE, LogError, start_logs};
 pub use peers::{
     Lane, LeaseTerms, PeerConfig, PeerCounts, PeerError, PeerEvent, PeerNet, Peers, SendError,

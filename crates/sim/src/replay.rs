@@ -12,6 +12,8 @@
 
 mod merge;
 #[cfg(test)]
+mod redacted;
+#[cfg(test)]
 mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -183,8 +185,11 @@ fn begin(
         Follows::Nothing | Follows::Start => {}
     }
     if !image.has_machine() {
-        let why = "the state of the machine was too large: consensus alone is run";
-        outcome.notes.push(format!("{}: {why}", named.name));
+        let why = match header.is_redacted {
+            true => "it is redacted",
+            false => "the state of the machine was too large",
+        };
+        outcome.notes.push(format!("{}: {why}: consensus alone is run", named.name));
     }
     Ok((Replay::new(image), true))
 }

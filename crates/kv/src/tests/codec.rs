@@ -7,8 +7,9 @@ use proptest::prelude::*;
 
 use super::{harness::Machine, random};
 use crate::{
-    Command, CompactRequest, KeyValue, Origin, PutRequest, Refused, Request, RequestOp, SessionOp,
-    TxnRequest, describe, response_codec::decode_result, rev_key::RevKey, stamp,
+    Command, CompactRequest, Compare, CompareTarget, DeleteRangeRequest, KeyValue, Origin,
+    PutRequest, Query, Redaction, Refused, Request, RequestOp, SessionOp, TxnRequest, describe,
+    response_codec::decode_result, rev_key::RevKey, stamp,
 };
 
 fn command(request: Request) -> Command {
@@ -45,6 +46,24 @@ proptest! {
         drop((RevKey::decode(&bytes), describe(&bytes)));
         if let Ok(kv) = KeyValue::decode(bytes) {
             prop_assert_eq!(KeyValue::decode(kv.encode()).unwrap(), kv);
+        }
+    }
+
+    /// Whatever is in an entry keeps its length when it is redacted, is a command afterwards if it
+    /// was one, and is stamped the same before and after.
+    #[test]
+    fn redaction_keeps_what_consensus_sees(
+        request in random::request(), bytes in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        for payload in [command(request).encode(), bytes.into()] {
+            for redaction in [Redaction::Values, Redaction::KeysAndValues] {
+                let redacted = redaction.command(&payload);
+                prop_assert_eq!(redacted.len(), payload.len());
+                let is_command = Command::decode(payload.clone()).is_ok();
+                prop_assert_eq!(Command::decode(redacted.clone()).is_ok(), is_command);
+                let stamped = stamp(&payload, 7).map(|stamped| redaction.command(&stamped));
+                prop_assert_eq!(stamped, stamp(&redacted, 7));
+            }
         }
     }
 
@@ -204,10 +223,10 @@ fn members_are_remembered() {
 fn descriptions() {
     let long: &'static [u8] = &[b'x'; 100];
     let txn = TxnRequest {
-        compare: vec![crate::Compare {
-            target: crate::CompareTarget::Mod(Revision(3)),
+        compare: vec![Compare {
+            target: CompareTarget::Mod(Revision(3)),
             key: "k".into(),
-            ..crate::Compare::default()
+            ..Compare::default()
         }],
         success: vec![RequestOp::Put(put(b"k", b"v")), RequestOp::Txn(TxnRequest::default())],
         failure: vec![RequestOp::Range(crate::RangeRequest {
@@ -218,7 +237,7 @@ fn descriptions() {
     let requests = [
         Request::Put(put(b"k12", b"val12")),
         Request::Put(put(b"\0\xff\n", long)),
-        Request::DeleteRange(crate::DeleteRangeRequest {
+        Request::DeleteRange(DeleteRangeRequest {
             key: "a".into(),
             range_end: Bytes::from_static(b"\0"),
             prev_kv: false,
@@ -247,4 +266,46 @@ fn descriptions() {
         Undecodable(command version: 2 is not a known value)
     "#]]
     .assert_eq(&text);
+}
+
+/// Values go wherever they stand, keys where that is wanted, and all else stays.
+#[test]
+fn redacted_commands_say_what_was_done() {
+    let compare = Compare {
+        target: CompareTarget::Value("secret1".into()),
+        key: "k1".into(),
+        ..Compare::default()
+    };
+    let delete = DeleteRangeRequest {
+        key: "k2".into(),
+        range_end: Bytes::from_static(b"\0"),
+        ..DeleteRangeRequest::default()
+    };
+    let inner = TxnRequest {
+        failure: vec![RequestOp::Put(put(b"k3", b"secret2"))],
+        ..TxnRequest::default()
+    };
+    let txn = TxnRequest {
+        compare: vec![compare],
+        success: vec![RequestOp::Put(put(b"k4", b"secret3")), RequestOp::Txn(inner)],
+        failure: vec![RequestOp::DeleteRange(delete)],
+    };
+    let payload = command(Request::Txn(txn.clone())).encode();
+    let values = Redaction::Values.command(&payload);
+    let both = Redaction::KeysAndValues.command(&payload);
+    let mut query = Query::Txn(txn);
+    Redaction::KeysAndValues.query(&mut query);
+    let mut asked = Writer::new();
+    query.encode(&mut asked);
+    let holds = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).any(|part| part == what);
+    for redacted in [&values[..], &both, asked.as_slice()] {
+        assert!(!holds(redacted, b"secret") && !holds(redacted, b"root"));
+    }
+    for key in [b"k1", b"k2", b"k3", b"k4"] {
+        assert!(holds(&values, key) && !holds(&both, key) && !holds(asked.as_slice(), key));
+    }
+    expect!["Txn(if value(k1)=xxxxxxx then Put(k4,xxxxxxx); Txn(…) else DeleteRange(k2..)) session=6 op=7"]
+        .assert_eq(&describe(&values));
+    expect!["Txn(if value(xx)=xxxxxxx then Put(xx,xxxxxxx); Txn(…) else DeleteRange(xx..)) session=6 op=7"]
+        .assert_eq(&describe(&both));
 }

@@ -90,9 +90,10 @@ fn encode_frame(from: MemberId, frame: &Bytes, writer: &mut Writer) {
     }
 }
 
-/// What is read back for a follower goes out again, and nothing here looks into commands.
+/// What is read back for a follower goes out again, and nothing here looks into commands. Their
+/// checksums are made anew, of what stands in for them.
 fn encode_fetched(entry: &Entry, writer: &mut Writer) {
-    writer.u64(entry.term.0).u64(entry.index.0).u8(entry.kind.to_u8()).u32(entry.checksum);
+    writer.u64(entry.term.0).u64(entry.index.0).u8(entry.kind.to_u8());
     if entry.kind == EntryKind::Command {
         writer.bool(true).count(entry.payload.len());
     } else {
@@ -100,16 +101,13 @@ fn encode_fetched(entry: &Entry, writer: &mut Writer) {
     }
 }
 
-const FETCHED_SIZE_BYTES_MIN: usize = 8 + 8 + 1 + 4 + 1 + 4;
+const FETCHED_SIZE_BYTES_MIN: usize = 8 + 8 + 1 + 1 + 4;
 
 fn decode_fetched(reader: &mut Reader) -> Result<Entry, DecodeError> {
-    Ok(Entry {
-        term: Term(reader.u64("entry term")?),
-        index: Index(reader.u64("entry index")?),
-        kind: EntryKind::from_u8(reader.u8("entry kind")?)?,
-        checksum: reader.u32("entry checksum")?,
-        payload: thin::decode("entry payload", reader)?,
-    })
+    let term = Term(reader.u64("entry term")?);
+    let index = Index(reader.u64("entry index")?);
+    let kind = EntryKind::from_u8(reader.u8("entry kind")?)?;
+    Ok(Entry::new(term, index, kind, thin::decode("entry payload", reader)?))
 }
 
 /// Reads an input of the node.

@@ -66,7 +66,9 @@ impl Replay {
     /// Begins with a recorded state.
     #[must_use]
     pub fn new(image: Image) -> Self {
-        Self { node: image.node, machine: image.machine.map(MachineLane::restore) }
+        let Image { mut node, machine } = image;
+        node.thaw();
+        Self { node, machine: machine.map(MachineLane::restore) }
     }
 
     /// Role, term, positions and progress as they are now.

@@ -19,12 +19,11 @@ use super::{
 };
 
 /// The version of the files that this program writes, and the only one that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"kvraftfr";
 const BLOCK_HEAD_BYTES: usize = 8;
 const KIND_IMAGE: u8 = 1;
-const KIND_RECORDS: u8 = 2;
 const KIND_END: u8 = 3;
 
 /// What a segment says of itself.
@@ -44,7 +43,7 @@ pub struct Header {
     pub wall_ms: u64,
     /// What is between this segment and the one before it.
     pub follows: Follows,
-    /// Values were replaced.
+    /// What clients have written was replaced, and the machine is left out.
     pub is_redacted: bool,
 }
 
@@ -120,6 +119,9 @@ pub fn image_block(image: &Image) -> Vec<u8> {
     block.extend_from_slice(&image.encode());
     block
 }
+
+/// The first byte of a block of turns: bytes of a [`super::Tape`] follow it.
+pub const KIND_RECORDS: u8 = 2;
 
 /// The block of these bytes of a [`super::Tape`].
 #[must_use]

@@ -146,17 +146,7 @@ impl Tape {
             return false;
         }
         self.now = now.instant;
-        let writer = &mut self.writer;
-        writer.u8(KIND_TURN).u64(now.instant.0).u64(now.wall_ms).count(node.len());
-        for input in node {
-            let known = encode_node(input, writer);
-            assert!(known, "looked at above");
-        }
-        writer.count(machine.len());
-        for input in machine {
-            let known = encode_machine(input, writer);
-            assert!(known, "looked at above");
-        }
+        encode_turn(now, node, machine, &mut self.writer);
         true
     }
 
@@ -175,13 +165,34 @@ impl Tape {
             self.hashed_at = self.now;
             self.hashed = applied;
         }
-        let writer = &mut self.writer;
-        writer.u8(KIND_END).u32(self.node_digest).u32(digest).bool(due);
-        if due {
-            writer.u64(machine.kv().state_hash());
-        }
-        encode_rows(&rows, writer);
+        let state_hash = due.then(|| machine.kv().state_hash());
+        let end = End { node: self.node_digest, machine: digest, state_hash, rows };
+        encode_end(&end, &mut self.writer);
     }
+}
+
+/// Appends a turn; none of its inputs may bring a state with it.
+pub(super) fn encode_turn(now: Now, node: &[NodeIn], machine: &[MachineIn], writer: &mut Writer) {
+    writer.u8(KIND_TURN).u64(now.instant.0).u64(now.wall_ms).count(node.len());
+    for input in node {
+        let known = encode_node(input, writer);
+        assert!(known, "a turn that brings a state is not recorded");
+    }
+    writer.count(machine.len());
+    for input in machine {
+        let known = encode_machine(input, writer);
+        assert!(known, "a turn that brings a state is not recorded");
+    }
+}
+
+/// Appends what came of a turn.
+pub(super) fn encode_end(end: &End, writer: &mut Writer) {
+    let End { node, machine, state_hash, rows } = end;
+    writer.u8(KIND_END).u32(*node).u32(*machine).bool(state_hash.is_some());
+    if let Some(hash) = state_hash {
+        writer.u64(*hash);
+    }
+    encode_rows(rows, writer);
 }
 
 fn encode_rows(rows: &[Row], writer: &mut Writer) {

@@ -1,5 +1,6 @@
 //! The node as a recording carries it.
 
+use kvraft_kv::Redaction;
 use kvraft_raft::Output;
 
 use super::Node;
@@ -36,5 +37,42 @@ impl Node {
             released_upto: self.released_upto,
             frames_refused: self.frames_refused,
         })
+    }
+
+    /// A copy that was read is about to run.
+    pub(crate) fn thaw(&mut self) {
+        self.raft.thaw();
+    }
+
+    /// Takes what clients have written out of a copy. Every field is named, so that a new one is
+    /// thought of.
+    pub(crate) fn redact(&mut self, redaction: Redaction) {
+        let Self {
+            options: _,
+            me: _,
+            incarnation: _,
+            raft,
+            bootstrap: _,
+            output: _,
+            waiting,
+            forwards: _,
+            attempt_count: _,
+            led_by: _,
+            unreachable: _,
+            parked_retry_at: _,
+            member_io: _,
+            outgoing_snapshots: _,
+            // A copy holds zeroes for what is in parts of snapshots.
+            pace: _,
+            importing: _,
+            installing: _,
+            installed: _,
+            checkpoint: _,
+            checkpoint_previous: _,
+            released_upto: _,
+            frames_refused: _,
+        } = self;
+        raft.replace_commands(&mut |payload| redaction.command(payload));
+        waiting.redact(redaction);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use kvraft_replica::flight::{
-    Cut, Follows, Header, Image, end_block, header_bytes, image_block, records_block, seal_block,
+    Cut, Follows, Header, Image, end_block, header_bytes, image_block, seal_block,
 };
 
 use super::FlightConfig;
@@ -83,9 +83,9 @@ impl Ring {
         Ok(())
     }
 
-    /// Adds turns.
-    pub(super) fn append(&mut self, records: &[u8]) -> io::Result<()> {
-        self.put(&records_block(records))
+    /// Adds a block of turns.
+    pub(super) fn append(&mut self, block: &[u8]) -> io::Result<()> {
+        self.put(block)
     }
 
     /// Ends the present file.
@@ -122,7 +122,13 @@ impl Ring {
 }
 
 fn path_of(directory: &Path, number: u64) -> PathBuf {
-    directory.join(format!("{number:012}.{FILE_ENDING}"))
+    directory.join(flight_file_name(number))
+}
+
+/// How the file of the segment with this number is called.
+#[must_use]
+pub fn flight_file_name(number: u64) -> String {
+    format!("{number:012}.{FILE_ENDING}")
 }
 
 /// The numbers and paths of the files of a recording, oldest first.

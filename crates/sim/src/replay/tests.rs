@@ -18,7 +18,7 @@ use kvraft_store::{Identity, Options};
 use super::{NamedSegment, Outcome, replay};
 use crate::{DiskCosts, SimDisk};
 
-const ME: MemberId = MemberId(1);
+pub(super) const ME: MemberId = MemberId(1);
 
 fn header() -> Header {
     Header {
@@ -39,9 +39,10 @@ fn add(file: &mut Vec<u8>, block: &[u8]) {
     file.extend_from_slice(block);
 }
 
-fn alone() -> Replica {
+/// A server that has just been opened, with an empty disk.
+pub(super) fn member_of(members: impl IntoIterator<Item = MemberId>) -> Replica {
     let disk = SimDisk::new("s1", DiskCosts::FREE);
-    let members = Members::new([ME]).unwrap();
+    let members = Members::new(members).unwrap();
     let identity = Identity { cluster: ClusterId(7), member: ME, members };
     kvraft_store::format(&disk, &identity).unwrap();
     let options = OpenOptions {
@@ -92,39 +93,80 @@ impl Inboxes {
     }
 }
 
+/// A server, and the recording that is made of it.
+pub(super) struct Recorded {
+    pub(super) replica: Replica,
+    tape: Tape,
+    inboxes: Inboxes,
+    hops: Vec<Hop>,
+    turns: u64,
+    image: Option<(Image, Follows)>,
+    files: Vec<Vec<u8>>,
+}
+
+impl Recorded {
+    pub(super) fn new(mut replica: Replica) -> Self {
+        let tape = Tape::new(&mut replica.machine);
+        let (inboxes, hops) = (Inboxes::default(), Vec::new());
+        let mut recorded =
+            Self { replica, tape, inboxes, hops, turns: 0, image: None, files: Vec::new() };
+        recorded.image = Some((recorded.look(), Follows::Start));
+        recorded
+    }
+
+    fn look(&mut self) -> Image {
+        Image::of(&mut self.replica.node, &self.replica.machine, u64::MAX).unwrap()
+    }
+
+    fn end(&mut self, cut: Cut) {
+        if let Some((image, follows)) = self.image.take() {
+            self.files.push(file(&image, follows, &self.tape, cut));
+            self.tape.clear();
+        }
+    }
+
+    /// Another segment begins.
+    pub(super) fn cut(&mut self) {
+        self.end(Cut::Full);
+        self.image = Some((self.look(), Follows::Nothing));
+    }
+
+    pub(super) fn finish(mut self) -> Vec<Vec<u8>> {
+        self.end(Cut::Stopped);
+        self.files
+    }
+
+    /// A turn of every lane, a tenth of a second after the last.
+    pub(super) fn turn(&mut self, inputs: Vec<NodeIn>) {
+        let Self { replica, tape, inboxes, hops, turns, .. } = self;
+        *turns += 1;
+        let now = Now { instant: Instant(*turns * 100_000_000), wall_ms: *turns };
+        inboxes.node.extend(inputs);
+        assert!(tape.turn(now, &inboxes.node, &inboxes.machine));
+        replica.node.step(now, &mut inboxes.node, hops);
+        tape.node_done(&replica.node, hops);
+        inboxes.route(hops);
+        replica.machine.step(now, &mut inboxes.machine, hops);
+        tape.end(&mut replica.machine, hops);
+        inboxes.route(hops);
+        replica.journal.step(now, &mut inboxes.journal, hops);
+        replica.table.step(now, &mut inboxes.table, hops);
+        inboxes.route(hops);
+    }
+}
+
 /// A server alone that elects itself and writes one key again and again, while checkpoints take
 /// the old values to the table, where each put reads them. A state is kept in the middle, too.
-fn recorded() -> Vec<Vec<u8>> {
-    let mut replica = alone();
-    let mut files = Vec::new();
-    let mut tape = Tape::new(&mut replica.machine);
-    let (mut hops, mut inboxes, mut image) = (Vec::new(), Inboxes::default(), None);
+pub(super) fn recorded() -> Vec<Vec<u8>> {
+    let mut recorded = Recorded::new(member_of([ME]));
     for turn in 1..=120_u64 {
-        let now = Now { instant: Instant(turn * 100_000_000), wall_ms: turn };
-        if turn == 1 || turn == 61 {
-            let next = Image::of(&mut replica.node, &replica.machine, u64::MAX).unwrap();
-            if let Some(image) = image.replace(next) {
-                files.push(file(&image, Follows::Start, &tape, Cut::Full));
-                tape.clear();
-            }
+        if turn == 61 {
+            recorded.cut();
         }
-        if turn % 30 == 20 {
-            inboxes.node.push(put(turn));
-        }
-        assert!(tape.turn(now, &inboxes.node, &inboxes.machine));
-        replica.node.step(now, &mut inboxes.node, &mut hops);
-        tape.node_done(&replica.node, &hops);
-        inboxes.route(&mut hops);
-        replica.machine.step(now, &mut inboxes.machine, &mut hops);
-        tape.end(&mut replica.machine, &hops);
-        inboxes.route(&mut hops);
-        replica.journal.step(now, &mut inboxes.journal, &mut hops);
-        replica.table.step(now, &mut inboxes.table, &mut hops);
-        inboxes.route(&mut hops);
+        recorded.turn(if turn % 30 == 20 { vec![put(turn)] } else { Vec::new() });
     }
-    files.push(file(&image.unwrap(), Follows::Nothing, &tape, Cut::Stopped));
-    assert_eq!(replica.machine.kv().revision().0, 5, "all four puts were made");
-    files
+    assert_eq!(recorded.replica.machine.kv().revision().0, 5, "all four puts were made");
+    recorded.finish()
 }
 
 fn file(image: &Image, follows: Follows, tape: &Tape, cut: Cut) -> Vec<u8> {
@@ -135,7 +177,7 @@ fn file(image: &Image, follows: Follows, tape: &Tape, cut: Cut) -> Vec<u8> {
     file
 }
 
-fn run(files: Vec<Vec<u8>>) -> Outcome {
+pub(super) fn run(files: Vec<Vec<u8>>) -> Outcome {
     let named = |file: Vec<u8>| NamedSegment {
         name: "file".into(),
         segment: Segment::read(&file.into()).unwrap(),
@@ -167,7 +209,7 @@ fn a_recording_begins_anywhere() {
 #[test]
 fn a_panic_is_a_difference() {
     let mut file = Vec::new();
-    let mut replica = alone();
+    let mut replica = member_of([ME]);
     let image = Image::of(&mut replica.node, &replica.machine, u64::MAX).unwrap();
     let mut tape = Tape::new(&mut replica.machine);
     let lie = NodeIn::ResetDone(kvraft_base::Position::ZERO);
