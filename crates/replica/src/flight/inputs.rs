@@ -90,13 +90,18 @@ fn encode_frame(from: MemberId, frame: &Bytes, writer: &mut Writer) {
     }
 }
 
-/// What is read back for a follower goes out again, and nothing here looks into commands.
+/// What is read back for a follower goes out again. Nothing here looks into commands, but raft
+/// checks that they are intact: those that were are intact as zeroes, too, and others are not.
 fn encode_fetched(entry: &Entry, writer: &mut Writer) {
-    writer.u64(entry.term.0).u64(entry.index.0).u8(entry.kind.to_u8()).u32(entry.checksum);
-    if entry.kind == EntryKind::Command {
-        writer.bool(true).count(entry.payload.len());
+    let Entry { term, index, kind, ref payload, checksum } = *entry;
+    writer.u64(term.0).u64(index.0).u8(kind.to_u8());
+    if kind == EntryKind::Command {
+        let thinned = Entry::new(term, index, kind, thin::zeroes(payload.len())).checksum;
+        writer.u32(if entry.is_intact() { thinned } else { !thinned });
+        writer.bool(true).count(payload.len());
     } else {
-        thin::encode(&entry.payload, writer);
+        writer.u32(checksum);
+        thin::encode(payload, writer);
     }
 }
 
