@@ -134,9 +134,15 @@ enum Job {
         /// Only this part of them, as I/N; the first is 0/N
         #[arg(long, value_name = "I/N", value_parser = shard, default_value = "0/1")]
         shard: (usize, usize),
+        /// Leave out so many that were judged before, of this number and part
+        #[arg(long, default_value_t = 0)]
+        skip: usize,
         /// Seconds of simulation for each
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, default_value_t = 15)]
         seconds: u64,
+        /// Threads of it
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
         /// What the sample and the seeds are made of [default: drawn and printed]
         #[arg(long, value_name = "NUMBER")]
         from: Option<u64>,
@@ -193,8 +199,8 @@ fn main() -> Result<()> {
             let options = BugOptions { names, blind, runs, seconds, shrink_seconds, from };
             xtask::bugs(&root, &options)
         }
-        Job::Mutants { names, count, shard, seconds, from } => {
-            xtask::mutants(&root, &MutantOptions { count, shard, seconds, from, names })
+        Job::Mutants { names, count, shard, skip, seconds, jobs, from } => {
+            xtask::mutants(&root, &MutantOptions { count, shard, skip, seconds, jobs, from, names })
         }
         Job::Determinism => xtask::determinism(&root),
         Job::Rules { names } => xtask::rules(&root, &names),

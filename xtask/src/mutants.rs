@@ -5,7 +5,7 @@
 //! expression or empty a function; what it lists is a fair sample of what nobody thought of.
 //!
 //! Only its list is used. Its own runs build and test whole packages for each mutant; here the
-//! judge is the program that `crates/hunt` builds in seconds, and then the scenarios of raft.
+//! judge is the program that `crates/hunt` builds in seconds, and scenarios: see [`judge`].
 //!
 //! Invariants:
 //! - the tree itself is never touched;
@@ -13,35 +13,28 @@
 //! - a mutant that does not compile counts for nothing; one that never ends, or wants all the
 //!   memory, was noticed.
 
-use std::collections::BTreeMap;
+mod judge;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::bugs::{drawn, start_of};
 use crate::planted::Scratch;
 use crate::run::{cargo, output};
+use judge::{Judge, Outcome};
 
 /// Whose code is changed.
 const PACKAGES: [&str; 3] = ["kvraft-raft", "kvraft-replica", "kvraft-store"];
 
 /// Of those that count, so many in a hundred must be noticed.
 const NOTICED_PERCENT_MIN: usize = 95;
-
-/// The profile of the workspace that makes many builds short.
-const PROFILE: &str = "planted";
-
-/// What a run of the judge may take over its time, in seconds, before it counts as endless.
-const GRACE_SECONDS: u64 = 20;
-
-/// What a run of the judge may take of memory, in KiB.
-const MEMORY_KIB_MAX: u64 = 4 << 20;
 
 /// How to choose mutants and judge them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +43,12 @@ pub struct MutantOptions {
     pub count: usize,
     /// Which part of them, and of how many parts.
     pub shard: (usize, usize),
+    /// How many of the part were judged before and are left out.
+    pub skip: usize,
     /// Seconds of simulation for each.
     pub seconds: u64,
+    /// Threads of it.
+    pub jobs: usize,
     /// The number that the sample and the seeds are made of. `None`: drawn.
     pub from: Option<u64>,
     /// Only mutants whose name contains one of these; all of them, not a sample.
@@ -70,19 +67,26 @@ pub fn mutants(root: &Path, options: &MutantOptions) -> Result<()> {
     println!("{} of {} mutants; to repeat: --from {from}", chosen.len(), all.len());
     let scratch = Scratch::new(root)?;
     scratch.restore()?;
-    let judge = Judge { scratch: &scratch, from: start_of(from, 0), seconds: options.seconds };
-    let clean = judge.judge()?;
-    ensure!(clean == Outcome::Survived, "without a mutant: {clean:?}");
+    let (seconds, jobs) = (options.seconds, options.jobs);
+    let judge = Judge { scratch: &scratch, from: start_of(from, 0), seconds, jobs };
+    let folders: BTreeSet<&str> = chosen.iter().map(|mutant| mutant.folder()).collect();
+    for folder in folders {
+        let clean = judge.judge(folder)?;
+        ensure!(clean == Outcome::Survived, "without a mutant of {folder}: {clean:?}");
+    }
     let path = crate::run::target_folder(root)?.join("mutants.jsonl");
     let mut file = fs::OpenOptions::new().create(true).append(true).open(&path)?;
     let mut outcomes = Vec::new();
     for (number, mutant) in (1..).zip(&chosen) {
         let began = Instant::now();
         let outcome = scratch.restore().and_then(|()| mutant.plant(&scratch.tree()));
-        let outcome = outcome.and_then(|()| judge.judge()).with_context(|| mutant.name.clone())?;
+        let outcome = outcome.and_then(|()| judge.judge(&mutant.file));
+        let outcome = outcome.with_context(|| mutant.name.clone())?;
         let seconds = began.elapsed().as_secs_f64();
         println!("{number}/{} {seconds:.0} s {}: {}", chosen.len(), outcome.shown(), mutant.name);
-        let line = json!({ "from": from, "name": mutant.name, "outcome": outcome.shown() });
+        let shown = outcome.shown();
+        let line =
+            json!({ "from": from, "name": mutant.name, "outcome": shown, "seconds": seconds });
         writeln!(file, "{line}")?;
         outcomes.push((*mutant, outcome));
     }
@@ -117,6 +121,11 @@ struct Place {
 }
 
 impl Mutant {
+    /// The folder of its package.
+    fn folder(&self) -> &str {
+        self.file.find("src/").map_or("", |end| &self.file[..end])
+    }
+
     /// Changes the file of the tree at `tree`.
     fn plant(&self, tree: &Path) -> Result<()> {
         let path = tree.join(&self.file);
@@ -148,10 +157,19 @@ fn listed(root: &Path) -> Result<Vec<Mutant>> {
     serde_json::from_str(&text).context("reading what cargo-mutants lists")
 }
 
+/// The n-th number that SplitMix64 gives from a start: neighbours of the list must not be drawn
+/// together, nor at equal distances.
+fn scattered(from: u64, n: u64) -> u64 {
+    let mixed = from.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
 /// The sample: each mutant has a number made of `from` and its own, and the least numbers count.
 fn chosen<'a>(all: &'a [Mutant], options: &MutantOptions, from: u64) -> Result<Vec<&'a Mutant>> {
     let is_named = |mutant: &Mutant| options.names.iter().any(|name| mutant.name.contains(name));
-    let mut numbered: Vec<(u64, &Mutant)> = (1..).map(|n| start_of(from, n)).zip(all).collect();
+    let mut numbered: Vec<(u64, &Mutant)> = (1..).map(|n| scattered(from, n)).zip(all).collect();
     if options.names.is_empty() {
         numbered.sort_by_key(|(number, _)| *number);
         numbered.truncate(options.count);
@@ -161,111 +179,10 @@ fn chosen<'a>(all: &'a [Mutant], options: &MutantOptions, from: u64) -> Result<V
     let (part, parts) = options.shard;
     ensure!(part < parts, "there is no part {part} of {parts}: the first is 0");
     let ours = numbered.into_iter().enumerate().filter(|(n, _)| n % parts == part);
-    let ours: Vec<&Mutant> = ours.map(|(_, (_, mutant))| mutant).collect();
-    ensure!(!ours.is_empty(), "no mutant is called so");
+    let ours = ours.map(|(_, (_, mutant))| mutant).skip(options.skip);
+    let ours: Vec<&Mutant> = ours.collect();
+    ensure!(!ours.is_empty(), "no mutant is called so, or all are left out");
     Ok(ours)
-}
-
-/// What became of a mutant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Outcome {
-    /// It does not compile.
-    Unviable,
-    /// A check of the simulator failed, as told.
-    Simulated(String),
-    /// The judge did not end, or ended for want of memory.
-    Endless,
-    /// A scenario failed.
-    Scenario,
-    /// Nobody noticed.
-    Survived,
-}
-
-impl Outcome {
-    fn shown(&self) -> String {
-        match self {
-            Self::Unviable => "does not compile".to_owned(),
-            Self::Simulated(detail) => format!("simulation: {detail}"),
-            Self::Endless => "endless".to_owned(),
-            Self::Scenario => "scenario".to_owned(),
-            Self::Survived => "SURVIVED".to_owned(),
-        }
-    }
-
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Unviable => "did not compile",
-            Self::Simulated(_) => "noticed by simulation",
-            Self::Endless => "did not end",
-            Self::Scenario => "noticed by scenarios alone",
-            Self::Survived => "survived",
-        }
-    }
-}
-
-/// Who looks at the scratch copy as it is.
-struct Judge<'a> {
-    scratch: &'a Scratch,
-    /// The first seed.
-    from: u64,
-    seconds: u64,
-}
-
-impl Judge<'_> {
-    fn judge(&self) -> Result<Outcome> {
-        let Some(binary) = self.build()? else { return Ok(Outcome::Unviable) };
-        let found = self.simulate(&binary)?;
-        if found != Outcome::Survived || self.scenarios_pass()? {
-            return Ok(found);
-        }
-        Ok(Outcome::Scenario)
-    }
-
-    /// The program that looks, unless the copy does not compile.
-    fn build(&self) -> Result<Option<PathBuf>> {
-        let mut command = cargo(&self.scratch.tree());
-        command.args(["build", "--quiet", "--profile", PROFILE, "--locked"]);
-        command.args(["--package", "kvraft-hunt"]);
-        command.env("CARGO_TARGET_DIR", self.scratch.target());
-        let built = command.output().context("building")?.status.success();
-        Ok(built.then(|| self.scratch.target().join(PROFILE).join("hunt")))
-    }
-
-    fn simulate(&self, binary: &Path) -> Result<Outcome> {
-        // A shell, since the bound on memory is a process's own.
-        let mut command = Command::new("sh");
-        command.arg("-c").arg(format!("ulimit -v {MEMORY_KIB_MAX}; exec \"$0\" \"$@\""));
-        command.arg(binary).args(["--check", "any", "--from", &self.from.to_string()]);
-        command.args(["--seconds", &self.seconds.to_string()]);
-        command.stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().context("starting the judge")?;
-        let until = Instant::now() + Duration::from_secs(self.seconds + GRACE_SECONDS);
-        while child.try_wait()?.is_none() {
-            if until < Instant::now() {
-                child.kill()?;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let output = child.wait_with_output()?;
-        if !output.status.success() {
-            return Ok(Outcome::Endless);
-        }
-        let found: Value = serde_json::from_slice(&output.stdout).context("reading the verdict")?;
-        let detail = found["detail"].as_str().unwrap_or_default();
-        match found["is_found"].as_bool() {
-            Some(true) => Ok(Outcome::Simulated(detail.chars().take(160).collect())),
-            Some(false) => Ok(Outcome::Survived),
-            None => bail!("the verdict does not say whether anything was found"),
-        }
-    }
-
-    fn scenarios_pass(&self) -> Result<bool> {
-        let mut command = cargo(&self.scratch.tree());
-        command.args(["test", "--quiet", "--profile", PROFILE, "--locked"]);
-        command.args(["--package", "kvraft-raft", "--test", "raft"]);
-        command.env("CARGO_TARGET_DIR", self.scratch.target());
-        Ok(command.output().context("playing the scenarios")?.status.success())
-    }
 }
 
 fn counted(outcomes: &[(&Mutant, Outcome)]) -> (usize, usize) {
@@ -280,7 +197,7 @@ fn is_enough(outcomes: &[(&Mutant, Outcome)]) -> bool {
 }
 
 fn summary(outcomes: &[(&Mutant, Outcome)]) -> String {
-    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for (_, outcome) in outcomes {
         *kinds.entry(outcome.kind()).or_default() += 1;
     }
@@ -294,7 +211,9 @@ fn summary(outcomes: &[(&Mutant, Outcome)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Mutant, MutantOptions, Outcome, Place, Span, chosen, is_enough, offset};
+    use super::{
+        Mutant, MutantOptions, Outcome, Place, Span, chosen, is_enough, offset, scattered, summary,
+    };
 
     fn mutant(name: &str) -> Mutant {
         let start = Place { line: 1, column: 1 };
@@ -314,7 +233,8 @@ mod tests {
         let all: Vec<_> = (0..50).map(|n| mutant(&format!("m{n}"))).collect();
         let draw = |shard| {
             let names = Vec::new();
-            let options = MutantOptions { count: 20, shard, seconds: 1, from: None, names };
+            let options =
+                MutantOptions { count: 20, shard, skip: 0, seconds: 1, jobs: 1, from: None, names };
             let chosen = chosen(&all, &options, 7).unwrap();
             chosen.into_iter().map(|mutant| mutant.name.clone()).collect::<Vec<_>>()
         };
@@ -327,15 +247,23 @@ mod tests {
         assert_eq!(parts, sorted);
     }
 
+    /// As the generator's author gives them for 1234567.
+    #[test]
+    fn samples_are_scattered() {
+        let first = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973];
+        assert_eq!([1, 2].map(|n| scattered(1_234_567, n)), first);
+    }
+
     #[test]
     fn what_does_not_compile_does_not_count() {
         let mutant = mutant("m");
         let of = |survived: usize, noticed: usize| {
-            let outcomes = [(Outcome::Survived, survived), (Outcome::Scenario, noticed)];
+            let outcomes = [(Outcome::Survived, survived), (Outcome::Endless, noticed)];
             let all = outcomes.into_iter().chain([(Outcome::Unviable, 50)]);
             all.flat_map(|(outcome, count)| vec![(&mutant, outcome); count]).collect::<Vec<_>>()
         };
         assert!(is_enough(&of(5, 95)));
         assert!(!is_enough(&of(6, 94)));
+        assert!(summary(&of(6, 94)).contains("94 of 100 were noticed\nsurvived: m"));
     }
 }

@@ -90,10 +90,11 @@ fn encode_frame(from: MemberId, frame: &Bytes, writer: &mut Writer) {
     }
 }
 
-/// What is read back for a follower goes out again, and nothing here looks into commands. Their
-/// checksums are made anew, of what stands in for them.
+/// What is read back for a follower goes out again. Nothing here looks into commands, but raft
+/// checks that they are intact: their checksums are made anew, of what stands in for them, and are
+/// wrong for those that were not.
 fn encode_fetched(entry: &Entry, writer: &mut Writer) {
-    writer.u64(entry.term.0).u64(entry.index.0).u8(entry.kind.to_u8());
+    writer.u64(entry.term.0).u64(entry.index.0).u8(entry.kind.to_u8()).bool(entry.is_intact());
     if entry.kind == EntryKind::Command {
         writer.bool(true).count(entry.payload.len());
     } else {
@@ -101,13 +102,18 @@ fn encode_fetched(entry: &Entry, writer: &mut Writer) {
     }
 }
 
-const FETCHED_SIZE_BYTES_MIN: usize = 8 + 8 + 1 + 1 + 4;
+const FETCHED_SIZE_BYTES_MIN: usize = 8 + 8 + 1 + 1 + 1 + 4;
 
 fn decode_fetched(reader: &mut Reader) -> Result<Entry, DecodeError> {
     let term = Term(reader.u64("entry term")?);
     let index = Index(reader.u64("entry index")?);
     let kind = EntryKind::from_u8(reader.u8("entry kind")?)?;
-    Ok(Entry::new(term, index, kind, thin::decode("entry payload", reader)?))
+    let is_intact = reader.bool("entry intact")?;
+    let mut entry = Entry::new(term, index, kind, thin::decode("entry payload", reader)?);
+    if !is_intact {
+        entry.checksum = !entry.checksum;
+    }
+    Ok(entry)
 }
 
 /// Reads an input of the node.

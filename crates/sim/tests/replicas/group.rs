@@ -1,4 +1,5 @@
-//! Servers that take turns. A hop within a server takes until its next turn, a frame as long.
+//! Servers that take turns. A hop to or from a disk takes until the server's next turn, a frame as
+//! long. Each process is recorded, and run again when it ends.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,6 +13,8 @@ use kvraft_replica::{
 };
 use kvraft_sim::{DiskCosts, SimDisk};
 use kvraft_store::{Identity, Options};
+
+use super::recorder::Recorder;
 
 pub(crate) const A: MemberId = MemberId(1);
 pub(crate) const B: MemberId = MemberId(2);
@@ -29,10 +32,33 @@ pub(crate) struct Sent {
 /// One process.
 struct Server {
     replica: Replica,
+    incarnation: u64,
     node: Vec<NodeIn>,
     journal: Vec<JournalIn>,
     machine: Vec<MachineIn>,
     table: Vec<TableIn>,
+    recorder: Recorder,
+}
+
+impl Server {
+    /// Node and machine, once, as in a server's core: what is committed is applied at once.
+    fn decide(&mut self, now: Now) -> Vec<Hop> {
+        let (mut sent, mut answered) = (Vec::new(), Vec::new());
+        self.recorder.begin(now, &mut self.replica, (&self.node, &self.machine));
+        self.replica.node.step(now, &mut self.node, &mut sent);
+        self.recorder.node_done(&self.replica, &sent);
+        let mut left = Vec::new();
+        for hop in sent {
+            match hop {
+                Hop::Machine(input) => self.machine.push(input),
+                other => left.push(other),
+            }
+        }
+        self.replica.machine.step(now, &mut self.machine, &mut answered);
+        self.recorder.end(now, &mut self.replica, &answered);
+        left.extend(answered);
+        left
+    }
 }
 
 /// See the module.
@@ -46,21 +72,28 @@ pub(crate) struct Group {
     pub(crate) said: Vec<Sent>,
     pub(crate) replies: Vec<(MemberId, Ticket, Outcome)>,
     pub(crate) fatals: Vec<(MemberId, Fatal)>,
+    /// The configurations that the transport of each server was told.
+    pub(crate) told: Vec<(MemberId, Members)>,
     /// Who installs no snapshot before which time: its disk is slow.
     pub(crate) slow: Option<(MemberId, Instant)>,
     wire: Vec<(MemberId, MemberId, Bytes)>,
-    snapshot_rate: u64,
+    node_options: NodeOptions,
     ticket: u64,
 }
 
 impl Group {
     /// Three servers, of which A leads.
     pub(crate) fn led_by_a() -> Self {
-        Self::led_by_a_at(NodeOptions::default().snapshot_rate)
+        Self::led_by_a_with(NodeOptions::default())
     }
 
     /// The same, with so many bytes of snapshots per second.
     pub(crate) fn led_by_a_at(snapshot_rate: u64) -> Self {
+        Self::led_by_a_with(NodeOptions { snapshot_rate, ..NodeOptions::default() })
+    }
+
+    /// The same, with these options of all nodes.
+    pub(crate) fn led_by_a_with(node_options: NodeOptions) -> Self {
         let mut group = Self {
             servers: BTreeMap::new(),
             disks: BTreeMap::new(),
@@ -71,7 +104,8 @@ impl Group {
             fatals: Vec::new(),
             slow: None,
             wire: Vec::new(),
-            snapshot_rate,
+            node_options,
+            told: Vec::new(),
             ticket: 0,
         };
         let members = Members::new([A, B, C]).expect("three members are a cluster");
@@ -104,10 +138,12 @@ impl Group {
         self.disks.insert(id, disk);
         let server = Server {
             replica,
+            incarnation: self.now.0,
             node: Vec::new(),
             journal: Vec::new(),
             machine: Vec::new(),
             table: Vec::new(),
+            recorder: Recorder::new(id),
         };
         self.servers.insert(id, server);
     }
@@ -115,7 +151,8 @@ impl Group {
     /// A process ends; what was not synced is not lost.
     pub(crate) fn stop(&mut self, id: MemberId) {
         self.disks[&id].sever();
-        self.servers.remove(&id);
+        let server = self.servers.remove(&id).expect("it runs");
+        server.recorder.finish(&server.replica);
     }
 
     /// Small bounds, so that little makes a server fall behind the journal.
@@ -126,11 +163,10 @@ impl Group {
         raft.catch_up_bytes_min = 8 << 10;
         raft.inflight_count_max = 2;
         let machine = MachineOptions { checkpoint_size_bytes: 8 << 10, ..Default::default() };
-        let snapshot_rate = self.snapshot_rate;
         OpenOptions {
             raft,
             store: Options { segment_size_bytes: 4 << 10, ..Options::default() },
-            node: NodeOptions { retain_count: 0, snapshot_rate, ..NodeOptions::default() },
+            node: NodeOptions { retain_count: 0, ..self.node_options },
             machine,
             snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
             cluster: CLUSTER,
@@ -165,10 +201,8 @@ impl Group {
     fn turn_of(&mut self, id: MemberId) {
         let now = self.clock();
         let Some(server) = self.servers.get_mut(&id) else { return };
-        let mut hops = Vec::new();
-        server.replica.node.step(now, &mut server.node, &mut hops);
+        let mut hops = server.decide(now);
         server.replica.journal.step(now, &mut server.journal, &mut hops);
-        server.replica.machine.step(now, &mut server.machine, &mut hops);
         let installs = server.table.iter().any(|input| matches!(input, TableIn::Install { .. }));
         if !installs || self.slow.is_none_or(|(slow, until)| slow != id || until <= now.instant) {
             server.replica.table.step(now, &mut server.table, &mut hops);
@@ -198,7 +232,8 @@ impl Group {
                 self.fatals.push((id, fatal));
                 self.stop(id);
             }
-            Hop::Event(_) | Hop::Members(_) => {}
+            Hop::Members(membership) => self.told.push((id, (*membership.members).clone())),
+            Hop::Event(_) => {}
         }
     }
 
@@ -240,14 +275,21 @@ impl Group {
     }
 
     /// A put under one of a few keys, others for other sizes.
-    pub(crate) fn put(&mut self, id: MemberId, value_size: usize) {
+    pub(crate) fn put(&mut self, id: MemberId, value_size: usize) -> Ticket {
         let ticket = Ticket(self.ticket + 1);
-        let origin = Origin { member: id, incarnation: 1, ticket };
+        let incarnation = self.server(id).incarnation;
+        let origin = Origin { member: id, incarnation, ticket };
         let key = Bytes::from(format!("key {value_size} {}", self.ticket % 64));
         let value = Bytes::from(vec![7; value_size]);
         let put = PutRequest { key, value, ..PutRequest::default() };
         let command = Command::new(origin, 0, Request::Put(put)).encode();
-        self.request(id, ClientRequest::Propose(command));
+        self.request(id, ClientRequest::Propose(command))
+    }
+
+    /// What this client was answered, if it was.
+    pub(crate) fn reply_to(&self, ticket: Ticket) -> Option<&Outcome> {
+        let reply = self.replies.iter().find(|(_, of, _)| *of == ticket);
+        reply.map(|(_, _, outcome)| outcome)
     }
 
     /// A client of this server wants other members, and hears that it is so.
@@ -278,5 +320,16 @@ impl Group {
 
     pub(crate) fn files(&self, id: MemberId) -> Vec<String> {
         self.disks[&id].list("").expect("the directory is there")
+    }
+}
+
+impl Drop for Group {
+    /// What the last processes did is run again, too.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            for server in std::mem::take(&mut self.servers).into_values() {
+                server.recorder.finish(&server.replica);
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Whole servers, each with its four lanes and a simulated disk, that are stepped by hand: who
-//! joins, who falls behind the journal, and who has lost its table.
+//! joins, who falls behind the journal, who has lost its table, and what clients hear.
 
 mod group;
+mod recorder;
+mod requests;
 mod snapshots;

@@ -135,6 +135,11 @@ fn a_joiner_begins_with_a_snapshot() {
     assert_eq!(group.status(D).membership.members.to_string(), "(1 2 3 4)");
     assert_eq!(group.status(D).applied, group.status(A).commit);
     assert!(group.fatals.is_empty(), "{:?}", group.fatals);
+    // Before its own addition it was told what its disk was formatted with.
+    let told: Vec<&Members> =
+        group.told.iter().filter(|(id, _)| *id == D).map(|(_, members)| members).collect();
+    assert_eq!(told.first(), Some(&&joining(&members, D)));
+    assert!(told.iter().all(|members| members.contains(D)), "{told:?}");
     // It goes on from its own disk.
     group.stop(D);
     load(&mut group, 10);

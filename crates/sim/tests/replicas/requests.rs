@@ -1,0 +1,58 @@
+//! What clients hear when a server has too much to do, or when the leader they relied on is gone.
+
+use std::time::Duration;
+
+use kvraft_replica::{Failure, NodeOptions, Outcome};
+
+use super::group::{A, B, C, Group};
+
+/// Of what comes in one turn, a server takes on what it may have unapplied, and refuses the rest.
+#[test]
+fn who_lags_behind_its_log_refuses() {
+    let options = NodeOptions { unapplied_count_max: 3, ..NodeOptions::default() };
+    let mut group = Group::led_by_a_with(options);
+    let tickets: Vec<_> = (0..10).map(|_| group.put(A, 100)).collect();
+    group.rounds(50);
+    let is_refused = |ticket| match group.reply_to(ticket) {
+        Some(Outcome::Failed(Failure::Busy)) => true,
+        Some(Outcome::Done(Ok(_))) => false,
+        other => panic!("{other:?}"),
+    };
+    let refused: Vec<bool> = tickets.into_iter().map(is_refused).collect();
+    assert_eq!(refused, [vec![false; 4], vec![true; 6]].concat(), "the bound is passed by one");
+    // What was taken on is applied by now.
+    let ticket = group.put(A, 100);
+    group.rounds(50);
+    assert!(matches!(group.reply_to(ticket), Some(Outcome::Done(Ok(_)))));
+}
+
+/// A client whose put was passed on to a leader is told when that leader is heard no more.
+#[test]
+fn who_relied_on_an_earlier_leader_is_told() {
+    let mut group = Group::led_by_a();
+    group.pass = Box::new(|sent| sent.from != A);
+    let ticket = group.put(B, 100);
+    while group.status(B).leader == Some(A) {
+        assert!(group.reply_to(ticket).is_none(), "nobody knows yet");
+        group.rounds(1);
+    }
+    let told = group.reply_to(ticket);
+    assert!(matches!(told, Some(Outcome::Unknown(Failure::LeaderChanged))), "{told:?}");
+}
+
+/// A put that comes while nobody leads waits, and is made when somebody does.
+#[test]
+fn a_put_waits_for_a_leader() {
+    let mut group = Group::led_by_a();
+    group.stop(A);
+    let is_led = |group: &Group| group.leads(B) || group.leads(C);
+    while group.status(B).leader.is_some() || group.status(C).leader.is_some() {
+        group.rounds(1);
+    }
+    let ticket = group.put(B, 100);
+    while !is_led(&group) {
+        group.rounds(1);
+    }
+    group.advance(Duration::from_millis(200));
+    assert!(matches!(group.reply_to(ticket), Some(Outcome::Done(Ok(_)))));
+}
