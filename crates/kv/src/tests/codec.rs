@@ -62,7 +62,7 @@ proptest! {
                 let is_command = Command::decode(payload.clone()).is_ok();
                 prop_assert_eq!(Command::decode(redacted.clone()).is_ok(), is_command);
                 let stamped = stamp(&payload, 7).map(|stamped| redaction.command(&stamped));
-                prop_assert_eq!(stamped, stamp(&redacted, 7));
+                prop_assert_eq!(stamped.ok(), stamp(&redacted, 7).ok());
             }
         }
     }
