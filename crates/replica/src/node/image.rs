@@ -26,6 +26,7 @@ impl Node {
             unreachable: self.unreachable.clone(),
             parked_retry_at: self.parked_retry_at,
             member_io: self.member_io.clone(),
+            version_io: self.version_io.clone(),
             outgoing_snapshots: self.outgoing_snapshots.clone(),
             pace: self.pace.thinned(),
             importing: self.importing,
