@@ -178,9 +178,10 @@ pub(crate) fn seen_of_response(response: &Response) -> Option<Seen> {
         Response::Txn(txn) => {
             (txn.succeeded, txn.responses.iter().map(answer_of).collect::<Option<_>>()?)
         }
-        Response::Compact(_) | Response::SessionOpened { .. } | Response::SessionClosed { .. } => {
-            return None;
-        }
+        Response::Compact(_)
+        | Response::SessionOpened { .. }
+        | Response::SessionClosed { .. }
+        | Response::VersionRaised { .. } => return None,
     };
     Some(Seen { revision: response.revision().0, succeeded, answers })
 }
