@@ -27,7 +27,10 @@ impl Request {
             Self::Put(put) => put.check(),
             Self::DeleteRange(delete) => delete.check(),
             Self::Txn(txn) => txn.check(),
-            Self::Compact(_) | Self::OpenSession { .. } | Self::CloseSession { .. } => Ok(()),
+            Self::Compact(_)
+            | Self::OpenSession { .. }
+            | Self::CloseSession { .. }
+            | Self::RaiseVersion { .. } => Ok(()),
         }
     }
 }

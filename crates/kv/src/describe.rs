@@ -36,6 +36,7 @@ fn describe_request(request: &Request) -> String {
         Request::Compact(compact) => format!("Compact({})", compact.revision),
         Request::OpenSession { ttl_ms } => format!("OpenSession({ttl_ms}ms)"),
         Request::CloseSession { client } => format!("CloseSession({client})"),
+        Request::RaiseVersion { version } => format!("RaiseVersion({version})"),
     }
 }
 

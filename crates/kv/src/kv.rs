@@ -20,6 +20,7 @@ use crate::{
     response::{CompactResponse, Response},
     sessions::{Admission, Sessions},
     txn::Changes,
+    version::{StateError, Versions},
     view::{Stop, View},
 };
 
@@ -34,6 +35,8 @@ pub struct Kv {
     pub(crate) index: Index,
     pub(crate) sessions: Sessions,
     pub(crate) overlay: Overlay,
+    /// What the build knows, which is no part of the state.
+    pub(crate) versions: Versions,
 }
 
 /// What came of one command.
@@ -64,7 +67,7 @@ pub struct Stats {
     pub results_size_bytes: u64,
     /// Bytes that wait for a checkpoint; see [`Kv::overlay_size_bytes`].
     pub overlay_size_bytes: usize,
-    /// The replicated clock: the greatest time any command carried, in milliseconds since 1970.
+    /// The replicated clock, in milliseconds.
     pub clock_ms: u64,
     /// Which rules apply follows.
     pub cluster_version: u32,
@@ -77,10 +80,17 @@ impl Default for Kv {
 }
 
 impl Kv {
-    /// An empty store at revision 1.
+    /// An empty store at revision 1, of the first cluster version.
     #[must_use]
     pub fn new() -> Self {
+        Self::of_versions(Versions::OF_BUILD)
+    }
+
+    /// The same for a server that knows these cluster versions.
+    #[must_use]
+    pub fn of_versions(versions: Versions) -> Self {
         Self {
+            versions,
             meta: Meta::FRESH,
             members: None,
             index: Index::default(),
@@ -107,6 +117,12 @@ impl Kv {
         Revision(self.meta.compacted)
     }
 
+    /// Which rules apply follows.
+    #[must_use]
+    pub fn cluster_version(&self) -> u32 {
+        self.meta.cluster_version
+    }
+
     /// The configuration in force; `None` as long as the bootstrap configuration is.
     #[must_use]
     pub fn members(&self) -> Option<&Members> {
@@ -120,8 +136,9 @@ impl Kv {
     /// dropped record until the next checkpoints.
     ///
     /// # Errors
-    /// [`Damage`] when a record that is needed is missing or wrong in the table. The value is then
-    /// half changed and must be dropped.
+    /// [`StateError::Damage`] when a record that is needed is missing or wrong in the table. The
+    /// value is then half changed and must be dropped. [`StateError::Unsupported`] when the entry
+    /// raises the cluster version to one that is not known here; nothing is changed then.
     ///
     /// # Panics
     /// When entries are not contiguous.
@@ -129,7 +146,7 @@ impl Kv {
         &mut self,
         records: &dyn Records,
         entry: &Entry,
-    ) -> Result<Option<Applied>, Damage> {
+    ) -> Result<Option<Applied>, StateError> {
         let before = self.meta.applied;
         assert!(before.index.next() == entry.index, "entries are applied one after the other");
         assert!(before.term <= entry.term, "terms never go back along the log");
@@ -152,7 +169,11 @@ impl Kv {
         Ok(applied)
     }
 
-    fn apply_command(&mut self, records: &dyn Records, entry: &Entry) -> Result<Applied, Damage> {
+    fn apply_command(
+        &mut self,
+        records: &dyn Records,
+        entry: &Entry,
+    ) -> Result<Applied, StateError> {
         let position = entry.position();
         let Ok(command) = Command::decode(entry.payload.clone()) else {
             let header = Header::decode(&mut Reader::new(entry.payload.clone()));
@@ -160,11 +181,16 @@ impl Kv {
             let result = Err(Refused::Undecodable);
             return Ok(Applied { origin, position, result, duplicate: false });
         };
-        self.meta.clock_ms = self.meta.clock_ms.max(command.time_ms);
+        if let Request::RaiseVersion { version } = command.request
+            && self.meta.cluster_version < version
+        {
+            self.versions.check(version)?;
+        }
+        self.meta.advance_clock(entry.term, command.time_ms);
         self.sessions.expire(entry.index, self.meta.clock_ms, &mut self.overlay);
         let (result, duplicate) = match command.session {
-            None => (self.execute(records, entry, &command.request)?, false),
-            Some(op) => self.execute_once(records, entry, op, &command.request)?,
+            None => (self.execute(records, entry, &command)?, false),
+            Some(op) => self.execute_once(records, entry, op, &command)?,
         };
         Ok(Applied { origin: command.origin, position, result, duplicate })
     }
@@ -174,7 +200,7 @@ impl Kv {
         records: &dyn Records,
         entry: &Entry,
         op: SessionOp,
-        request: &Request,
+        command: &Command,
     ) -> Result<(Result<Response, Refused>, bool), Damage> {
         let clock_ms = self.meta.clock_ms;
         match self.sessions.admit(entry.index, op, clock_ms, &mut self.overlay) {
@@ -183,7 +209,7 @@ impl Kv {
                 Ok((self.sessions.result(&self.overlay, records, op, kept)?, true))
             }
             Ok(Admission::New) => {
-                let result = self.execute(records, entry, request)?;
+                let result = self.execute(records, entry, command)?;
                 self.sessions.keep(entry.index, op, &result, &mut self.overlay);
                 Ok((result, false))
             }
@@ -194,8 +220,9 @@ impl Kv {
         &mut self,
         records: &dyn Records,
         entry: &Entry,
-        request: &Request,
+        command: &Command,
     ) -> Result<Result<Response, Refused>, Damage> {
+        let request = &command.request;
         if let Err(refused) = request.check() {
             return Ok(Err(refused));
         }
@@ -223,6 +250,11 @@ impl Kv {
                 .close(at, *client, clock_ms, &mut self.overlay)
                 .map(|()| Response::SessionClosed { revision })
                 .map_err(Stop::from),
+            Request::RaiseVersion { version } => {
+                self.meta.raise(*version, entry.term, command.time_ms);
+                let version = self.meta.cluster_version;
+                Ok(Response::VersionRaised { revision, version })
+            }
         })
     }
 
@@ -307,7 +339,8 @@ impl Kv {
     #[must_use]
     pub fn state_hash(&self) -> u64 {
         let members = self.members.as_ref().map_or(0, |members| checksum(&members.encode()));
-        let Meta { applied, revision, compacted, clock_ms, cluster_version } = self.meta;
+        let Meta { applied, revision, compacted, clock_ms, cluster_version, leader_clock } =
+            self.meta;
         let parts = [
             applied.term.0,
             applied.index.0,
@@ -315,6 +348,8 @@ impl Kv {
             compacted.cast_unsigned(),
             clock_ms,
             u64::from(cluster_version),
+            leader_clock.term.0,
+            leader_clock.time_ms,
             u64::from(members),
             self.index.digest(),
             self.sessions.digest(),

@@ -9,6 +9,7 @@
 //!   time arrives inside commands;
 //! - a refusal is a value, the same on every member; damage is an error; bad input never panics;
 //! - records have etcd's bytes, so that `HashKV` can be compared with a real etcd;
+//! - what an entry does is chosen by the cluster version in the state, never by the build;
 //! - nothing grows without bound but the keys themselves: the overlay is bounded by who applies,
 //!   the sessions by the numbers here.
 //!
@@ -37,6 +38,7 @@ mod sessions;
 mod span;
 mod span_set;
 mod txn;
+mod version;
 mod view;
 
 #[cfg(test)]
@@ -46,6 +48,7 @@ pub use command::{Command, Origin, SessionOp, stamp};
 pub use describe::describe;
 pub use key_value::KeyValue;
 pub use kv::{Applied, Kv, Stats};
+pub use meta::{META_STATE, check_state_row};
 pub use reading::{ANSWER_SIZE_BYTES_MAX, Reading, Slice};
 pub use redact::Redaction;
 pub use refused::{Code, Refused};
@@ -61,3 +64,4 @@ pub use sessions::{
     RESULT_SIZE_BYTES_MAX, RESULTS_SIZE_BYTES_MAX, SESSION_COUNT_MAX,
     SESSION_RESULTS_SIZE_BYTES_MAX, SESSION_TTL_MS_DEFAULT, SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN,
 };
+pub use version::{StateError, Unsupported, Versions};

@@ -5,29 +5,31 @@
 
 use std::ops::ControlFlow;
 
-use kvraft_base::{
-    Damage, DecodeError, META_APPLIED, META_MEMBERS, Members, Records, TableId, checksum,
-};
+use kvraft_base::{Damage, DecodeError, META_MEMBERS, Members, Records, TableId, checksum};
 
 use crate::{
     damage::{lost, undecodable},
     index::{Change, Generation, Index},
     key_value::Fields,
     kv::Kv,
-    meta::{META_STATE, Meta},
+    meta::Meta,
     overlay::Overlay,
     rev_key::RevKey,
     sessions::Sessions,
+    version::{StateError, Versions},
 };
 
 impl Kv {
     /// The state as of the last checkpoint; of an empty table, an empty store.
     ///
     /// # Errors
-    /// [`Damage`] when rows are missing, unreadable or contradict each other.
-    pub fn load(records: &dyn Records) -> Result<Self, Damage> {
-        let Some(meta) = load_meta(records)? else {
-            return Ok(Self::new());
+    /// [`StateError::Damage`] when rows are missing, unreadable or contradict each other;
+    /// [`StateError::Unsupported`] when the state is of a cluster version that is not in
+    /// `versions`.
+    pub fn load(records: &dyn Records, versions: Versions) -> Result<Self, StateError> {
+        let Some(meta) = Meta::load(records, versions)? else {
+            check_empty(records)?;
+            return Ok(Self::of_versions(versions));
         };
         let members = match records.read(TableId::Meta, META_MEMBERS)? {
             Some(row) => {
@@ -47,27 +49,18 @@ impl Kv {
         })?;
         let mut sessions = Sessions::default();
         scan(records, TableId::Sessions, &mut |key, value| sessions.load(key, value))?;
-        Ok(Self { meta, members, index, sessions, overlay: Overlay::default() })
+        Ok(Self { meta, members, index, sessions, overlay: Overlay::default(), versions })
     }
 }
 
-fn load_meta(records: &dyn Records) -> Result<Option<Meta>, Damage> {
-    let applied = records.read(TableId::Meta, META_APPLIED)?;
-    let state = records.read(TableId::Meta, META_STATE)?;
-    match (applied, state) {
-        (Some(applied), Some(state)) => {
-            Meta::decode(applied, state).map(Some).map_err(|error| undecodable("state", &error))
-        }
-        (Some(_), None) | (None, Some(_)) => Err(lost("state", "one of its two rows is missing")),
-        (None, None) => {
-            for table in TableId::ALL {
-                let what = format!("table {table:?}");
-                scan(records, table, &mut |_, _| Err(DecodeError::Trailing { count: 1 }))
-                    .map_err(|_| lost(what, "it has rows without an applied position"))?;
-            }
-            Ok(None)
-        }
+/// A table without a state has no rows at all.
+fn check_empty(records: &dyn Records) -> Result<(), Damage> {
+    for table in TableId::ALL {
+        let what = format!("table {table:?}");
+        scan(records, table, &mut |_, _| Err(DecodeError::Trailing { count: 1 }))
+            .map_err(|_| lost(what, "it has rows without an applied position"))?;
     }
+    Ok(())
 }
 
 fn load_record(

@@ -50,7 +50,10 @@ impl Redaction {
             }
             Request::DeleteRange(delete) => self.span(&mut delete.key, &mut delete.range_end),
             Request::Txn(txn) => self.txn(txn),
-            Request::Compact(_) | Request::OpenSession { .. } | Request::CloseSession { .. } => {}
+            Request::Compact(_)
+            | Request::OpenSession { .. }
+            | Request::CloseSession { .. }
+            | Request::RaiseVersion { .. } => {}
         }
         let redacted = command.encode();
         assert!(redacted.len() == payload.len(), "a command has one encoding");

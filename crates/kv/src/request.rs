@@ -273,6 +273,13 @@ pub enum Request {
         /// Whose.
         client: ClientId,
     },
+    /// Have apply follow the rules of a newer cluster version from the next entry on. Only a leader
+    /// asks for that, and only when all members know the version. Nothing happens if the cluster
+    /// has it already.
+    RaiseVersion {
+        /// Which.
+        version: u32,
+    },
 }
 
 /// What is asked of the state without a log entry.

@@ -22,6 +22,7 @@ impl Request {
             Self::Compact(_) => KIND_COMPACT,
             Self::OpenSession { .. } => KIND_OPEN_SESSION,
             Self::CloseSession { .. } => KIND_CLOSE_SESSION,
+            Self::RaiseVersion { .. } => KIND_RAISE_VERSION,
         }
     }
 
@@ -39,6 +40,9 @@ impl Request {
             Self::CloseSession { client } => {
                 writer.u64(client.0);
             }
+            Self::RaiseVersion { version } => {
+                writer.u32(*version);
+            }
         }
     }
 
@@ -53,6 +57,7 @@ impl Request {
             }),
             KIND_OPEN_SESSION => Self::OpenSession { ttl_ms: reader.u64("session ttl")? },
             KIND_CLOSE_SESSION => Self::CloseSession { client: ClientId(reader.u64("client")?) },
+            KIND_RAISE_VERSION => Self::RaiseVersion { version: reader.u32("cluster version")? },
             other => return Err(unknown("command kind", other)),
         })
     }
@@ -292,3 +297,4 @@ const KIND_COMPACT: u8 = 4;
 const KIND_OPEN_SESSION: u8 = 5;
 const KIND_CLOSE_SESSION: u8 = 6;
 const KIND_RANGE: u8 = 7;
+const KIND_RAISE_VERSION: u8 = 8;

@@ -106,6 +106,13 @@ pub enum Response {
         /// The store's revision.
         revision: Revision,
     },
+    /// The cluster has a version that is as new as the wanted one.
+    VersionRaised {
+        /// The store's revision.
+        revision: Revision,
+        /// The cluster's version.
+        version: u32,
+    },
 }
 
 impl Response {
@@ -117,7 +124,9 @@ impl Response {
             Self::DeleteRange(response) => response.revision,
             Self::Txn(response) => response.revision,
             Self::Compact(response) => response.revision,
-            Self::SessionOpened { revision, .. } | Self::SessionClosed { revision } => *revision,
+            Self::SessionOpened { revision, .. }
+            | Self::SessionClosed { revision }
+            | Self::VersionRaised { revision, .. } => *revision,
         }
     }
 }

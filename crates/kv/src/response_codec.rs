@@ -59,6 +59,9 @@ impl Response {
             Self::SessionClosed { revision } => {
                 writer.u8(6).i64(revision.0);
             }
+            Self::VersionRaised { revision, version } => {
+                writer.u8(7).i64(revision.0).u32(*version);
+            }
         }
     }
 
@@ -77,6 +80,10 @@ impl Response {
                 client: ClientId(reader.u64("client")?),
             },
             6 => Self::SessionClosed { revision: revision(reader)? },
+            7 => Self::VersionRaised {
+                revision: revision(reader)?,
+                version: reader.u32("cluster version")?,
+            },
             other => return Err(unknown("response kind", other)),
         })
     }

@@ -12,8 +12,9 @@
 //! - sessions expire by the replicated clock, which moves only with commands, so every member
 //!   expires them at the same entry.
 //!
-//! What it lacks: protection from a leader whose wall clock is far ahead; it expires sessions
-//! early. They are then refused, never done twice.
+//! What it lacks: protection from a leader whose wall clock jumps ahead while it leads, and before
+//! cluster version 2 from one whose clock is ahead: it expires sessions early. They are then
+//! refused, never done twice.
 //!
 //! Rows in [`TableId::Sessions`], keys big-endian: `client` → the session, `client op` → a result.
 

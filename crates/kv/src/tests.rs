@@ -9,3 +9,4 @@ mod script;
 mod sessions;
 mod slices;
 mod table;
+mod versions;

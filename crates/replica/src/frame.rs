@@ -7,6 +7,7 @@ use bytes::Bytes;
 use kvraft_base::{
     DecodeError, Entry, Index, MemberId, Members, Position, Reader, Term, Ticket, Writer, limits,
 };
+use kvraft_kv::Versions;
 use kvraft_raft::{Body, CHANGES_MAX, Change, ChangeError, Message};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,18 @@ pub enum Frame {
         /// The attempt.
         attempt: Attempt,
     },
+    /// A leader asks which cluster versions the receiver knows.
+    VersionsWanted {
+        /// Named in the answer.
+        round: Round,
+    },
+    /// The answer.
+    Versions {
+        /// The leader's.
+        round: Round,
+        /// What the sender knows.
+        versions: Versions,
+    },
     /// Part of a snapshot.
     SnapshotChunk(SnapshotChunk),
     /// A part has arrived, and all before it: the acknowledgement.
@@ -79,6 +92,15 @@ pub struct Attempt {
     pub ticket: Ticket,
     /// Never used twice in a life. What was refused may be passed on again, and a late
     /// answer to the first attempt says nothing of the second.
+    pub number: u64,
+}
+
+/// Names one round of a leader's questions: an answer to an earlier one says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Round {
+    /// The life of the server that asks.
+    pub incarnation: u64,
+    /// Never used twice in a life.
     pub number: u64,
 }
 
@@ -154,6 +176,11 @@ impl Frame {
             }
             Self::ForwardLost { attempt } => attempt.encode(writer.u8(6)),
             Self::SnapshotUnknown { position } => position.encode(writer.u8(7)),
+            Self::VersionsWanted { round } => round.encode(writer.u8(10)),
+            Self::Versions { round, versions } => {
+                round.encode(writer.u8(11));
+                writer.u32(versions.oldest).u32(versions.newest);
+            }
             Self::SnapshotChunk(chunk) => {
                 writer.u8(KIND_SNAPSHOT_CHUNK).u64(chunk.term.0);
                 chunk.position.encode(&mut writer);
@@ -181,6 +208,8 @@ impl Frame {
                 | Self::ChangeDone { .. }
                 | Self::ForwardRefused { .. }
                 | Self::ForwardLost { .. }
+                | Self::VersionsWanted { .. }
+                | Self::Versions { .. }
                 | Self::SnapshotTaken { .. }
                 | Self::SnapshotUnknown { .. } => 0,
             }
@@ -231,6 +260,14 @@ impl Frame {
                 index: Index(reader.u64("index of the change")?),
                 members: Members::decode(reader.bytes("members")?)?,
             },
+            10 => Self::VersionsWanted { round: Round::decode(&mut reader)? },
+            11 => Self::Versions {
+                round: Round::decode(&mut reader)?,
+                versions: Versions {
+                    oldest: reader.u32("oldest version")?,
+                    newest: reader.u32("newest version")?,
+                },
+            },
             other => {
                 return Err(DecodeError::Unknown { what: "frame kind", value: u64::from(other) });
             }
@@ -270,6 +307,8 @@ impl Frame {
             | Self::ChangeDone { .. }
             | Self::ForwardRefused { .. }
             | Self::ForwardLost { .. }
+            | Self::VersionsWanted { .. }
+            | Self::Versions { .. }
             | Self::SnapshotChunk(_)
             | Self::SnapshotTaken { .. }
             | Self::SnapshotUnknown { .. } => None,
@@ -310,6 +349,16 @@ impl Attempt {
             ticket: Ticket(reader.u64("ticket")?),
             number: reader.u64("attempt")?,
         })
+    }
+}
+
+impl Round {
+    fn encode(&self, writer: &mut Writer) {
+        writer.u64(self.incarnation).u64(self.number);
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self { incarnation: reader.u64("incarnation")?, number: reader.u64("round")? })
     }
 }
 

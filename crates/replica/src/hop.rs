@@ -5,7 +5,7 @@ use kvraft_base::{
     Checkpoint, Damage, DiskError, Entry, Index, Instant, MemberId, Members, Position, Term,
     Ticket, Write, WriteId,
 };
-use kvraft_kv::{Answer, Kv, Query, Refused, Response};
+use kvraft_kv::{Answer, Kv, Query, Refused, Response, StateError, Unsupported};
 use kvraft_raft::{Change, Fetch, Membership, Refusal};
 use kvraft_store::{ImportError, TableError, TableReader};
 
@@ -145,6 +145,8 @@ pub enum NodeIn {
         /// The configuration in it, if it is not the bootstrap one.
         members: Option<Members>,
     },
+    /// The machine's state has this cluster version from now on.
+    Version(u32),
     /// A checkpoint is durable.
     Settled(Position),
     /// A snapshot chunk to send.
@@ -375,7 +377,20 @@ pub enum Fatal {
         /// The configuration's entry, or what held it when this server started.
         index: Index,
     },
+    /// The cluster, as the log, or the snapshot that replaces this server's state, has it, is of a
+    /// version that this build does not know. Nothing was changed.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
     /// Installing a received snapshot failed half-way.
     #[error("snapshot: {0}")]
     Import(#[from] ImportError),
+}
+
+impl From<StateError> for Fatal {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Damage(damage) => Self::Damage(damage),
+            StateError::Unsupported(unsupported) => Self::Unsupported(unsupported),
+        }
+    }
 }

@@ -45,7 +45,7 @@ mod table_lane;
 #[cfg(test)]
 mod tests;
 
-pub use frame::{Attempt, ForwardRefusal, Frame, SnapshotChunk};
+pub use frame::{Attempt, ForwardRefusal, Frame, Round, SnapshotChunk};
 pub use hop::{
     ClientRequest, Failure, Fatal, Hop, JournalIn, MachineIn, NodeIn, NotSent, Now, Outcome,
     PeerLane, Reply, TableIn,

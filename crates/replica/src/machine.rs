@@ -6,12 +6,12 @@ use std::{
 };
 
 use kvraft_base::{Damage, Entry, Index, Instant, MemberId, Position, Ticket};
-use kvraft_kv::{ANSWER_SIZE_BYTES_MAX, Applied, Kv, Query, Reading, Slice};
+use kvraft_kv::{ANSWER_SIZE_BYTES_MAX, Applied, Kv, Query, Reading, Slice, StateError, Versions};
 use kvraft_store::TableReader;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    hop::{Fatal, Hop, MachineIn, NodeIn, Now, Outcome, Reply, TableIn},
+    hop::{Hop, MachineIn, NodeIn, Now, Outcome, Reply, TableIn},
     settled::{Row, Settled},
 };
 
@@ -79,17 +79,18 @@ pub struct MachineLane {
 }
 
 impl MachineLane {
-    /// A machine on the state that the table holds.
+    /// A machine on the state that the table holds, for a build that knows `versions`.
     ///
     /// # Errors
-    /// [`Damage`] when the table cannot be believed.
+    /// [`StateError`] when the table cannot be believed, or is of a version that is not known.
     pub fn new(
         me: MemberId,
         incarnation: u64,
         options: MachineOptions,
+        versions: Versions,
         reader: TableReader,
-    ) -> Result<Self, Damage> {
-        let kv = Kv::load(&reader)?;
+    ) -> Result<Self, StateError> {
+        let kv = Kv::load(&reader, versions)?;
         let settled_upto = kv.applied();
         Ok(Self {
             me,
@@ -144,12 +145,12 @@ impl MachineLane {
             inbox.clear();
             return;
         }
-        if let Err(damage) = self.turn(now, inbox, out) {
+        if let Err(error) = self.turn(now, inbox, out) {
             self.failed = true;
-            if let Some(reader) = self.settled.reader() {
-                reader.condemn(&damage);
+            if let (StateError::Damage(damage), Some(reader)) = (&error, self.settled.reader()) {
+                reader.condemn(damage);
             }
-            out.push(Hop::Fatal(Fatal::Damage(damage)));
+            out.push(Hop::Fatal(error.into()));
         }
     }
 
@@ -158,7 +159,7 @@ impl MachineLane {
         now: Now,
         inbox: &mut Vec<MachineIn>,
         out: &mut Vec<Hop>,
-    ) -> Result<(), Damage> {
+    ) -> Result<(), StateError> {
         // Those of one turn together: many clients that give up at once cost one look at the rest.
         let mut cancelled = BTreeSet::new();
         for input in inbox.drain(..) {
@@ -216,6 +217,7 @@ impl MachineLane {
             reading.begin_again();
         }
         let members = self.kv.members().cloned();
+        out.push(Hop::Node(NodeIn::Version(self.kv.cluster_version())));
         out.push(Hop::Node(NodeIn::Reloaded { position, members }));
     }
 
@@ -224,8 +226,9 @@ impl MachineLane {
             && self.kv.overlay_size_bytes() < self.options.overlay_size_bytes_max
     }
 
-    fn apply_backlog(&mut self, out: &mut Vec<Hop>) -> Result<(), Damage> {
+    fn apply_backlog(&mut self, out: &mut Vec<Hop>) -> Result<(), StateError> {
         let before = self.kv.applied().index;
+        let version = self.kv.cluster_version();
         let mut answered = Vec::new();
         self.settled.listen(self.is_recorded);
         for _ in 0..self.options.apply_count_max {
@@ -246,6 +249,9 @@ impl MachineLane {
         let index = self.kv.applied().index;
         if before < index {
             out.push(Hop::Node(NodeIn::Applied { index, answered }));
+        }
+        if version < self.kv.cluster_version() {
+            out.push(Hop::Node(NodeIn::Version(self.kv.cluster_version())));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kvraft_base::{Entry, Index, Instant, MemberId, Members, Position, Term};
-use kvraft_kv::Kv;
+use kvraft_kv::{Kv, Versions};
 use kvraft_raft::{Input, Membership, Output, Raft, Status};
 use kvraft_store::TableReader;
 
@@ -22,11 +22,13 @@ use crate::{
 
 use members::MemberIo;
 use serde::{Deserialize, Serialize};
+use version::{VERSION_TICKET, VersionIo};
 
 mod clients;
 mod image;
 mod members;
 mod snapshots;
+mod version;
 
 /// Bounds of the node.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -44,6 +46,9 @@ pub struct NodeOptions {
     /// Bytes of snapshots that leave this server in a second, for all followers together; at least
     /// 1.
     pub snapshot_rate: u64,
+    /// A leader that knows a newer cluster version than the cluster has asks the members this often
+    /// what they know.
+    pub version_interval: Duration,
 }
 
 impl Default for NodeOptions {
@@ -54,6 +59,7 @@ impl Default for NodeOptions {
             retain_count: 10_000,
             parked_time_max: Duration::from_secs(5),
             snapshot_rate: 64 << 20,
+            version_interval: Duration::from_secs(2),
         }
     }
 }
@@ -86,6 +92,7 @@ pub struct Node {
     pub(crate) unreachable: BTreeSet<MemberId>,
     parked_retry_at: Instant,
     member_io: MemberIo,
+    version_io: VersionIo,
     outgoing_snapshots: OutgoingSnapshots,
     pace: Pace,
     /// The snapshot that the table may be receiving: its sender's term, and what it contains.
@@ -106,7 +113,7 @@ pub struct Node {
 impl Node {
     /// A node around an opened raft. `bootstrap` is the configuration of a log that has none;
     /// `settled` what the newest checkpoint contains; `incarnation` tells this life of the server
-    /// from others.
+    /// from others; `version` is the cluster version of the settled state.
     #[must_use]
     pub fn new(
         options: NodeOptions,
@@ -114,6 +121,7 @@ impl Node {
         raft: Raft,
         bootstrap: Members,
         settled: Position,
+        (versions, version): (Versions, u32),
     ) -> Self {
         Self {
             options,
@@ -129,6 +137,7 @@ impl Node {
             unreachable: BTreeSet::new(),
             parked_retry_at: Instant::ZERO,
             member_io: MemberIo::default(),
+            version_io: VersionIo::new(versions, options.version_interval, version),
             outgoing_snapshots: OutgoingSnapshots::default(),
             pace: Pace::new(options.snapshot_rate),
             importing: None,
@@ -171,7 +180,8 @@ impl Node {
         let parked = if self.waiting.has_parked() { self.parked_retry_at } else { Instant::NEVER };
         let removed = self.member_io.removal_deadline(self.is_leading());
         let snapshots = self.outgoing_snapshots.deadline().min(self.pace.deadline());
-        self.raft.deadline().min(parked).min(snapshots).min(removed)
+        let version = self.version_io.deadline();
+        self.raft.deadline().min(parked).min(snapshots).min(removed).min(version)
     }
 
     /// One turn over everything that has arrived; queued messages go before deadlines.
@@ -181,6 +191,7 @@ impl Node {
         }
         self.retry_parked(now, out);
         self.tend_snapshots(now.instant, out);
+        self.tend_version(now, out);
         let mut output = std::mem::take(&mut self.output);
         self.raft.finish(now.instant, &mut output);
         self.emit(now, &mut output, out);
@@ -224,6 +235,7 @@ impl Node {
                 self.waiting.on_answered(&answered);
                 self.raft.step(instant, Input::Applied { index });
             }
+            NodeIn::Version(version) => self.version_io.on_version(version),
             NodeIn::Settled(position) => self.on_settled(position),
             NodeIn::SnapshotChunk { to, chunk } => self.pace.push(to, chunk),
             NodeIn::ExportOpened { to, position } => {
@@ -302,6 +314,8 @@ impl Node {
                     self.waiting.on_forward_lost(attempt.ticket, from, attempt.number, out);
                 }
             }
+            Frame::VersionsWanted { round } => self.on_versions_wanted(from, round, out),
+            Frame::Versions { round, versions } => self.on_versions(from, round, versions),
             Frame::SnapshotChunk(chunk) => self.on_chunk(now, from, chunk, out),
             Frame::SnapshotTaken { position, seq } => {
                 self.outgoing_snapshots.on_taken(from, position, seq, now.instant);
@@ -332,6 +346,7 @@ impl Node {
         send_messages(std::mem::take(&mut output.messages), &self.raft, out);
         for (ticket, result) in output.proposed.drain(..) {
             match result {
+                Err(_) if ticket == VERSION_TICKET => self.version_io.on_refused(),
                 Ok(position) => {
                     if !self.forwards.on_appended(ticket, position) {
                         self.waiting.on_appended(ticket, position);

@@ -1,6 +1,7 @@
 //! Opening a server's lanes from its disk: the same recovery for the real and the simulated world.
 
 use kvraft_base::{ClusterId, Damage, Disk, Position};
+use kvraft_kv::{StateError, Unsupported, Versions};
 use kvraft_raft::{Config, Raft, Start, StartError};
 use kvraft_store::{Identity, Note, OpenError, Opened, Options};
 
@@ -25,6 +26,9 @@ pub struct OpenOptions {
     pub machine: MachineOptions,
     /// Bytes of rows in one snapshot chunk; a row at least is in each.
     pub snapshot_chunk_bytes: usize,
+    /// Which cluster versions this server takes part in. A simulation gives it those of other
+    /// builds.
+    pub versions: Versions,
     /// The cluster that the data directory must be of.
     pub cluster: ClusterId,
     /// Tells this life of the server from earlier ones.
@@ -42,6 +46,9 @@ pub enum ReplicaError {
     /// The table's contents contradict themselves.
     #[error("table: {0}")]
     Damage(#[from] Damage),
+    /// The state is of a cluster version that this build does not know.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
     /// Journal and table contradict each other, or the configuration is not valid.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -52,7 +59,16 @@ impl ReplicaError {
         match self {
             Self::Store(error) => error.table_damage(),
             Self::Damage(damage @ Damage::Lost { .. }) => Some(damage),
-            Self::Damage(Damage::Disk(_)) | Self::Start(_) => None,
+            Self::Damage(Damage::Disk(_)) | Self::Unsupported(_) | Self::Start(_) => None,
+        }
+    }
+}
+
+impl From<StateError> for ReplicaError {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Damage(damage) => Self::Damage(damage),
+            StateError::Unsupported(unsupported) => Self::Unsupported(unsupported),
         }
     }
 }
@@ -95,15 +111,24 @@ pub fn open(disk: &dyn Disk, options: OpenOptions, now: Now) -> Result<Replica, 
         attested: recovered.attested,
     };
     notes.extend(recovered.notes);
+    let version = machine.kv().cluster_version();
     let raft = Raft::new(options.raft, start, options.seed, now.instant)?;
     Ok(Replica {
-        node: Node::new(options.node, options.incarnation, raft, bootstrap, applied),
+        node: Node::new(
+            options.node,
+            options.incarnation,
+            raft,
+            bootstrap,
+            applied,
+            (options.versions, version),
+        ),
         journal: JournalLane::new(opened.journal),
         machine,
         table: TableLane::new(
             disk.handle(),
             options.store,
             options.snapshot_chunk_bytes,
+            options.versions,
             opened.table,
         ),
         identity: opened.identity,
@@ -136,7 +161,8 @@ fn open_state(
     let me = options.raft.id;
     let opened = kvraft_store::open(disk, &options.store, Some((options.cluster, me)))?;
     let reader = opened.table.reader();
-    let machine = MachineLane::new(me, options.incarnation, options.machine, reader)?;
+    let machine =
+        MachineLane::new(me, options.incarnation, options.machine, options.versions, reader)?;
     Ok((opened, machine))
 }
 

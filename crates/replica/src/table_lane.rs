@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use kvraft_base::{Disk, MemberId, Position, Term};
-use kvraft_kv::Kv;
+use kvraft_base::{Disk, MemberId, Position, TableId, Term};
+use kvraft_kv::{Kv, META_STATE, Versions, check_state_row};
 use kvraft_store::{Export, Import, ImportError, Options, Table};
 
 use crate::{
@@ -55,6 +55,7 @@ pub struct TableLane {
     disk: Box<dyn Disk>,
     options: Options,
     chunk_size_bytes: usize,
+    versions: Versions,
     table: Table,
     outgoing: BTreeMap<MemberId, Outgoing>,
     incoming: Option<Incoming>,
@@ -63,16 +64,17 @@ pub struct TableLane {
 
 impl TableLane {
     /// A lane on an opened table in `disk`. A snapshot's chunks have about `chunk_size_bytes`, and
-    /// a row at least.
+    /// a row at least; what comes must be of one of `versions`.
     #[must_use]
     pub fn new(
         disk: Box<dyn Disk>,
         options: Options,
         chunk_size_bytes: usize,
+        versions: Versions,
         table: Table,
     ) -> Self {
-        let (outgoing, incoming) = (BTreeMap::new(), None);
-        Self { disk, options, chunk_size_bytes, table, outgoing, incoming, failed: false }
+        let (outgoing, incoming, failed) = (BTreeMap::new(), None, false);
+        Self { disk, options, chunk_size_bytes, versions, table, outgoing, incoming, failed }
     }
 
     /// One turn over everything that has arrived.
@@ -272,8 +274,12 @@ impl TableLane {
             self.table.applied().index < position.index,
             "an older snapshot never replaces newer state"
         );
+        let mut import = incoming.import;
+        // Before anything is replaced: a build that knows the version shall find all as it was.
+        if let Some(row) = import.row(TableId::Meta, META_STATE)? {
+            check_state_row(&row, self.versions)?;
+        }
         self.outgoing.clear(); // Their views are of the table that goes away.
-        let import = incoming.import;
         let installed = if log_kept { import.install_below_log() } else { import.install() };
         match installed {
             Ok(()) => {}
@@ -288,7 +294,7 @@ impl TableLane {
         assert_eq!(self.table.applied(), position, "the installed table is the announced one");
         let reader = self.table.reader();
         // Here, and not at the machine: reading every record back takes long.
-        let kv = Box::new(Kv::load(&reader)?);
+        let kv = Box::new(Kv::load(&reader, self.versions)?);
         out.push(Hop::Node(NodeIn::Installed { position, reader, kv }));
         Ok(())
     }

@@ -68,6 +68,8 @@ pub(crate) trait Edge: Send + Sync + 'static {
 pub(crate) struct Snapshot {
     pub(crate) raft: Status,
     pub(crate) revision: i64,
+    /// Of the state.
+    pub(crate) cluster_version: u32,
 }
 
 /// Reads both clocks.
@@ -448,7 +450,11 @@ impl Core {
 
     fn publish(&self) {
         let kv = self.machine.kv();
-        self.edge.on_status(&Snapshot { raft: self.node.status(), revision: kv.revision().0 });
+        self.edge.on_status(&Snapshot {
+            raft: self.node.status(),
+            revision: kv.revision().0,
+            cluster_version: kv.cluster_version(),
+        });
     }
 }
 

@@ -20,6 +20,7 @@ use std::{
 use futures::StreamExt as _;
 use kvraft_base::{Disk, DiskError, DiskErrorKind, Instant};
 use kvraft_coord::Hello;
+use kvraft_kv::Versions;
 use kvraft_replica::{
     ClientRequest, Fatal, Frame, NodeOptions, Now, OpenOptions, Outcome, PeerLane, Replica,
     ReplicaError, SNAPSHOT_CHUNK_BYTES,
@@ -357,6 +358,7 @@ fn open(config: &ServerConfig, incarnation: u64) -> Result<Replica, StartError> 
         },
         machine: config.limits.machine(),
         snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
+        versions: Versions::OF_BUILD,
         cluster: config.cluster,
         incarnation,
         seed: draw(),

@@ -44,9 +44,9 @@ pub use linear::{Call, LinearVerdict, Model, check_linear, check_linear_by_key};
 pub use models::{KeyModel, KeyState, PastModel, PastState, StoreModel, StoreState};
 pub use network::{Endpoint, EndpointError, Network, NetworkConfig, NetworkStats, Partition};
 pub use plan::{
-    CLIENT_MAX, ClientPlan, CoordinatorFault, DRIFT_PPM_MAX, Decay, Fault, FaultChoice, FaultKind,
-    FaultKinds, Intent, PAUSE_MIN, Part, Plan, PlanError, PlannedOperation, Profile, RATE_PPM,
-    RunConfig, Target, TimedFault, Whom, Wish,
+    Build, CLIENT_MAX, ClientPlan, CoordinatorFault, DRIFT_PPM_MAX, Decay, Fault, FaultChoice,
+    FaultKind, FaultKinds, Intent, PAUSE_MIN, Part, Plan, PlanError, PlannedOperation, Profile,
+    RATE_PPM, RunConfig, Target, TimedFault, Whom, Wish,
 };
 pub use shrink::{Judged, Shrink, ShrinkStep, Shrunk, shrink};
 pub use trace::{Trace, TraceHash, TraceLine, digest};

@@ -257,6 +257,13 @@ pub enum Fault {
     Stop(Target),
     /// Something is wrong with the coordinator, or is put right.
     Coordinator(CoordinatorFault),
+    /// The process ends, and the next one is of another build.
+    Install {
+        /// Whose.
+        target: Target,
+        /// Which.
+        build: Build,
+    },
 }
 
 /// What goes wrong with the coordinator; nothing where there is none.
@@ -278,6 +285,15 @@ pub enum CoordinatorFault {
     Lie,
     /// It tells the truth, in time, and reaches everybody.
     Mend,
+}
+
+/// Which build of the software a server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// One that does not know what the new one brings.
+    Old,
+    /// The one that is simulated.
+    New,
 }
 
 /// How content goes wrong without a word.

@@ -7,7 +7,7 @@ use kvraft_base::{
     ClusterId, Disk, Entry, EntryKind, HardState, Index, Instant, MemberId, MemberInfo, Members,
     Position, Prng, Term, Write, WriteId,
 };
-use kvraft_kv::{Command, Origin, PutRequest, Request};
+use kvraft_kv::{Command, Origin, PutRequest, Request, Versions};
 use kvraft_raft::RoleName;
 use kvraft_replica::{
     Hop, MachineOptions, NodeOptions, Now, OpenOptions, RecoverError, Replica,
@@ -67,6 +67,7 @@ fn start(disk: &dyn Disk, cluster: ClusterId) -> Replica {
         node: NodeOptions::default(),
         machine: MachineOptions::default(),
         snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
+        versions: Versions::OF_BUILD,
         cluster,
         incarnation: 1,
         seed: 1,

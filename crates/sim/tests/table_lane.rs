@@ -5,6 +5,7 @@ use kvraft_base::{
     Checkpoint, ClusterId, Disk, Index, META_APPLIED, MemberId, Members, Position, TableId,
     TableOp, Term, Writer,
 };
+use kvraft_kv::Versions;
 use kvraft_replica::{Hop, NodeIn, Now, SNAPSHOT_CHUNK_BYTES, SnapshotChunk, TableIn, TableLane};
 use kvraft_sim::{DiskCosts, SimDisk};
 use kvraft_store::{Identity, Options};
@@ -29,7 +30,7 @@ fn lane_on(disk: &SimDisk, member: MemberId) -> TableLane {
     let options = Options::default();
     let opened = kvraft_store::open(disk, &options, Some((CLUSTER, member)));
     let table = opened.expect("the disk is formatted").table;
-    TableLane::new(disk.handle(), options, SNAPSHOT_CHUNK_BYTES, table)
+    TableLane::new(disk.handle(), options, SNAPSHOT_CHUNK_BYTES, Versions::OF_BUILD, table)
 }
 
 fn step(lane: &mut TableLane, input: TableIn) -> Vec<NodeIn> {

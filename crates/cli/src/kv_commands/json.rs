@@ -166,6 +166,8 @@ struct Status<'a> {
     storage_version: &'a str,
     #[serde(skip_serializing_if = "is_default")]
     db_size_quota: i64,
+    #[serde(skip_serializing_if = "is_default")]
+    kvraft_cluster_version: u32,
 }
 
 /// As it is printed.
@@ -242,5 +244,6 @@ fn status(response: &StatusResponse) -> Status<'_> {
         is_learner: response.is_learner,
         storage_version: &response.storage_version,
         db_size_quota: response.db_size_quota,
+        kvraft_cluster_version: response.kvraft_cluster_version,
     }
 }

@@ -84,7 +84,12 @@ pub(super) fn status(out: &mut Vec<u8>, member: &MemberStatus) {
         status.raft_applied_index.to_string(),
         status.errors.join(", "),
     ];
-    line(out, fields.join(", ").as_bytes());
+    let mut text = fields.join(", ");
+    // Behind all that etcdctl writes, and only of servers that have one.
+    if status.kvraft_cluster_version != 0 {
+        text.push_str(&format!(", cluster version {}", status.kvraft_cluster_version));
+    }
+    line(out, text.as_bytes());
 }
 
 /// A size as etcdctl writes it: `20 kB`, `1.5 MB`.

@@ -246,6 +246,7 @@ fn descriptions() {
         Request::Compact(CompactRequest { revision: Revision(5), physical: true }),
         Request::OpenSession { ttl_ms: 5000 },
         Request::CloseSession { client: ClientId(7) },
+        Request::RaiseVersion { version: 2 },
     ];
     let origin = Origin::default();
     let mut text = String::new();
@@ -262,6 +263,7 @@ fn descriptions() {
         Compact(5)
         OpenSession(5000ms)
         CloseSession(7)
+        RaiseVersion(2)
         Put(k,v) session=6 op=7
         Undecodable(command version: 2 is not a known value)
     "#]]

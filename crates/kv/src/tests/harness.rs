@@ -8,7 +8,7 @@ use kvraft_base::{
     Term, Ticket,
 };
 
-use crate::{Answer, Applied, Command, Kv, Origin, Query, Refused, Request, SessionOp};
+use crate::{Answer, Applied, Command, Kv, Origin, Query, Refused, Request, SessionOp, Versions};
 
 /// The tables, in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,7 @@ pub(super) struct Machine {
     pub(super) memory: Memory,
     pub(super) log: Vec<Entry>,
     pub(super) time_ms: u64,
+    pub(super) term: Term,
 }
 
 impl Machine {
@@ -74,7 +75,8 @@ impl Machine {
     }
 
     pub(super) fn entry(&mut self, kind: EntryKind, payload: Bytes) -> Option<Applied> {
-        let entry = Entry::new(Term(1), Index(self.log.len() as u64 + 1), kind, payload);
+        let entry =
+            Entry::new(self.term.max(Term(1)), Index(self.log.len() as u64 + 1), kind, payload);
         self.log.push(entry.clone());
         self.kv.apply(&self.memory, &entry).unwrap()
     }
@@ -99,7 +101,7 @@ impl Machine {
     pub(super) fn crash(&mut self) {
         let before = (self.kv.state_hash(), self.kv.members().cloned());
         let stats = self.kv.stats();
-        self.kv = Kv::load(&self.memory).unwrap();
+        self.kv = Kv::load(&self.memory, Versions::OF_BUILD).unwrap();
         let settled = usize::try_from(self.kv.applied().index.0).unwrap();
         for entry in &self.log[settled..] {
             self.kv.apply(&self.memory, entry).unwrap();

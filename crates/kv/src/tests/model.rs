@@ -38,6 +38,11 @@ struct Model {
     rows: Vec<Row>,
     compacted: i64,
     clock_ms: u64,
+    version: u32,
+    /// Of the command that is being done.
+    time_ms: u64,
+    /// From version 2 on: the greatest time of the one leader that there is here.
+    leader_ms: Option<u64>,
     sessions: BTreeMap<ClientId, Session>,
 }
 
@@ -102,6 +107,9 @@ impl Model {
             rows: Vec::new(),
             compacted: -1,
             clock_ms: 0,
+            version: 1,
+            time_ms: 0,
+            leader_ms: None,
             sessions: BTreeMap::new(),
         }
     }
@@ -121,7 +129,14 @@ impl Model {
         session: Option<SessionOp>,
         request: &Request,
     ) -> (Outcome, bool) {
-        self.clock_ms = self.clock_ms.max(time_ms);
+        match &mut self.leader_ms {
+            None => self.clock_ms = self.clock_ms.max(time_ms),
+            Some(before) => {
+                self.clock_ms += time_ms.saturating_sub(*before);
+                *before = time_ms.max(*before);
+            }
+        }
+        self.time_ms = time_ms;
         let clock_ms = self.clock_ms;
         self.sessions.retain(|_, session| clock_ms < session.expires_ms);
         let Some(SessionOp { client, op, acked }) = session else {
@@ -189,6 +204,13 @@ impl Model {
                 Some(_) => Ok(Response::SessionClosed { revision }),
                 None => Err(Refused::SessionUnknown),
             },
+            Request::RaiseVersion { version } => {
+                if self.version < 2 && *version == 2 {
+                    self.leader_ms = Some(self.time_ms);
+                }
+                self.version = self.version.max(*version);
+                Ok(Response::VersionRaised { revision, version: self.version })
+            }
         }
     }
 

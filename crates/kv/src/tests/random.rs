@@ -127,5 +127,6 @@ pub(super) fn request() -> impl Strategy<Value = Request> {
         }),
         1 => (0..20_000_u64).prop_map(|ttl_ms| Request::OpenSession { ttl_ms }),
         1 => (1..20_u64).prop_map(|client| Request::CloseSession { client: ClientId(client) }),
+        1 => (0..=2_u32).prop_map(|version| Request::RaiseVersion { version }),
     ]
 }

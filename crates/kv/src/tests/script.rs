@@ -6,8 +6,8 @@
 //!               [min_mod=N] [max_mod=N] [min_create=N] [max_create=N]
 //! del KEY [END] [prev]
 //! txn if FIELD:KEY[..END](=|!=|<|>)VALUE … then (OP) … else (OP) …     also within an OP
-//! compact N | hashkv [N] | open TTL_MS | close CLIENT
-//! time MS | settle | crash | stats
+//! compact N | hashkv [N] | open TTL_MS | close CLIENT | raise VERSION
+//! time MS | term N | settle | crash | stats
 //! @CLIENT/OP/ACKED REQUEST
 //! ```
 //! `''` is the empty string, `\0` the zero byte. `read` before a txn asks it as a query.
@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use expect_test::Expect;
-use kvraft_base::{ClientId, OpId, Revision};
+use kvraft_base::{ClientId, OpId, Revision, Term};
 
 use super::harness::Machine;
 use crate::{
@@ -48,6 +48,7 @@ fn run(machine: &mut Machine, line: &str) -> String {
     }
     match word {
         "time" => machine.time_ms = words.number(),
+        "term" => machine.term = Term(words.number()),
         "settle" => while machine.settle(1) {},
         "crash" => machine.crash(),
         "stats" => return show_stats(machine.kv.stats()),
@@ -100,6 +101,7 @@ fn show_response(response: &Response) -> String {
         Response::Compact(compact) => format!("rev={}", compact.revision),
         Response::SessionOpened { client, .. } => format!("client={client}"),
         Response::SessionClosed { revision } => format!("closed rev={revision}"),
+        Response::VersionRaised { version, .. } => format!("version={version}"),
     }
 }
 
@@ -204,6 +206,7 @@ impl<'a> Words<'a> {
                 revision: Revision(self.number()),
                 physical: false,
             }),
+            "raise" => Request::RaiseVersion { version: self.number() },
             "open" => Request::OpenSession { ttl_ms: self.number() },
             "close" => Request::CloseSession { client: ClientId(self.number()) },
             other => panic!("unknown request {other}"),

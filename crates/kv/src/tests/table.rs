@@ -5,7 +5,8 @@ use kvraft_base::{Damage, META_APPLIED, Revision, TableId, TableOp};
 
 use super::harness::{Machine, Memory};
 use crate::{
-    CompactRequest, Kv, PutRequest, Query, RangeRequest, Request, SessionOp, rev_key::RevKey,
+    CompactRequest, Kv, PutRequest, Query, RangeRequest, Request, SessionOp, StateError, Versions,
+    rev_key::RevKey,
 };
 
 fn put(key: &str, value: &str) -> Request {
@@ -111,7 +112,8 @@ fn missing_result_is_damage() {
         kvraft_base::EntryKind::Command,
         command.encode(),
     );
-    assert!(matches!(machine.kv.apply(&machine.memory, &entry), Err(Damage::Lost { .. })));
+    let applied = machine.kv.apply(&machine.memory, &entry);
+    assert!(matches!(applied, Err(StateError::Damage(Damage::Lost { .. }))));
 }
 
 /// A table whose rows contradict each other is not loaded, and no row makes loading panic.
@@ -120,36 +122,36 @@ fn contradicting_tables_are_damage() {
     let mut machine = filled();
     machine.request(Request::OpenSession { ttl_ms: 0 });
     while machine.settle(usize::MAX) {}
-    assert!(Kv::load(&machine.memory).is_ok());
+    assert!(Kv::load(&machine.memory, Versions::OF_BUILD).is_ok());
     for place in machine.memory.0.keys() {
         let mut memory = machine.memory.clone();
         let row = memory.0.remove(place).unwrap();
         if place.0 == TableId::Meta {
-            assert!(Kv::load(&memory).is_err(), "{place:?} is missing");
+            assert!(Kv::load(&memory, Versions::OF_BUILD).is_err(), "{place:?} is missing");
         }
         for at in 0..row.len() {
             let mut damaged = row.to_vec();
             damaged[at] ^= 0xff;
             memory.0.insert(place.clone(), damaged.into());
-            drop(Kv::load(&memory));
+            drop(Kv::load(&memory, Versions::OF_BUILD));
         }
         memory.0.insert(place.clone(), Bytes::from_static(b"\xff"));
-        assert!(Kv::load(&memory).is_err(), "{place:?} is nonsense");
+        assert!(Kv::load(&memory, Versions::OF_BUILD).is_err(), "{place:?} is nonsense");
     }
     let mut memory = machine.memory.clone();
     let future = RevKey { main: 99, sub: 0, tombstone: true }.encode();
     memory.0.insert((TableId::Records, future), Bytes::from_static(b"\n\x01k"));
-    assert!(Kv::load(&memory).is_err());
+    assert!(Kv::load(&memory, Versions::OF_BUILD).is_err());
     let twice = RevKey { main: 6, sub: 0, tombstone: true }.encode();
     let mut memory = machine.memory;
     memory.0.insert((TableId::Records, twice), Bytes::from_static(b"\n\x01k"));
-    assert!(Kv::load(&memory).is_err());
+    assert!(Kv::load(&memory, Versions::OF_BUILD).is_err());
 }
 
 /// An empty table is a fresh store.
 #[test]
 fn empty_table_is_fresh() {
-    let kv = Kv::load(&Memory::default()).unwrap();
+    let kv = Kv::load(&Memory::default(), Versions::OF_BUILD).unwrap();
     assert_eq!(kv.state_hash(), Kv::new().state_hash());
     assert_eq!(kv.revision(), Revision(1));
 }

@@ -62,6 +62,7 @@ pub(super) fn encode_node(input: &NodeIn, writer: &mut Writer) -> bool {
         }
         NodeIn::InstallRefused(position) => position.encode(writer.u8(23)),
         NodeIn::LeaderSuspected => _ = writer.u8(24),
+        NodeIn::Version(version) => _ = writer.u8(25).u32(*version),
         NodeIn::Installed { .. } => return false,
     }
     true
@@ -171,6 +172,7 @@ pub(super) fn decode_node(reader: &mut Reader) -> Result<NodeIn, DecodeError> {
         },
         23 => NodeIn::InstallRefused(Position::decode(reader)?),
         24 => NodeIn::LeaderSuspected,
+        25 => NodeIn::Version(reader.u32("cluster version")?),
         other => return Err(DecodeError::Unknown { what: "input", value: u64::from(other) }),
     })
 }

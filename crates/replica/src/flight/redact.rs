@@ -105,7 +105,8 @@ fn redact_input(input: NodeIn, redaction: Redaction) -> NodeIn {
         | NodeIn::ImportUnknown { .. }
         | NodeIn::ImportReady { .. }
         | NodeIn::InstallRefused(_)
-        | NodeIn::LeaderSuspected => input,
+        | NodeIn::LeaderSuspected
+        | NodeIn::Version(_) => input,
         NodeIn::Installed { .. } => unreachable!("a recording holds no state but its first"),
     }
 }
@@ -143,7 +144,9 @@ fn redact_frame(bytes: &Bytes, redaction: Redaction) -> Bytes {
         | Frame::ForwardRefused { .. }
         | Frame::ForwardLost { .. }
         | Frame::SnapshotTaken { .. }
-        | Frame::SnapshotUnknown { .. } => bytes.clone(),
+        | Frame::SnapshotUnknown { .. }
+        | Frame::VersionsWanted { .. }
+        | Frame::Versions { .. } => bytes.clone(),
     };
     assert!(redacted.len() == bytes.len(), "a frame has one encoding");
     redacted

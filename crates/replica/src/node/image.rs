@@ -27,6 +27,7 @@ impl Node {
             unreachable: self.unreachable.clone(),
             parked_retry_at: self.parked_retry_at,
             member_io: self.member_io.clone(),
+            version_io: self.version_io.clone(),
             outgoing_snapshots: self.outgoing_snapshots.clone(),
             pace: self.pace.thinned(),
             importing: self.importing,
@@ -61,6 +62,7 @@ impl Node {
             unreachable: _,
             parked_retry_at: _,
             member_io: _,
+            version_io: _,
             outgoing_snapshots: _,
             // A copy holds zeroes for what is in parts of snapshots.
             pace: _,

@@ -78,6 +78,7 @@ impl Node {
             self.unreachable.insert(peer);
         }
         self.waiting.on_disconnected(peer, out);
+        self.version_io.on_disconnected(peer);
         self.raft.step(now, Input::Disconnected { peer });
     }
 

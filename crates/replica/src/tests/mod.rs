@@ -5,3 +5,4 @@ mod lanes;
 mod members;
 mod nodes;
 mod transfers;
+mod versions;

@@ -12,7 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use kvraft_base::{Entry, Index, Instant, MemberId, Members, Position, Ticket};
-use kvraft_kv::{Command, Origin, PutRequest, Request};
+use kvraft_kv::{Command, Origin, PutRequest, Request, Versions};
 use kvraft_raft::{Change, Config, Event, Membership, Raft, RoleName, Start};
 
 pub(crate) const A: MemberId = MemberId(1);
@@ -73,12 +73,16 @@ fn fresh_node(
     bootstrap: &Members,
     now: Instant,
     change: &dyn Fn(&mut Config),
+    versions: (Versions, u32),
 ) -> Node {
     let mut config = Config::new(id);
     change(&mut config);
     let raft = Raft::new(config, Start::fresh(bootstrap.clone()), id.0, now).unwrap();
-    Node::new(options, incarnation(id), raft, bootstrap.clone(), Position::ZERO)
+    Node::new(options, incarnation(id), raft, bootstrap.clone(), Position::ZERO, versions)
 }
+
+/// This build, in a cluster in which there is nothing to raise.
+const RAISED: (Versions, u32) = (Versions::OF_BUILD, Versions::OF_BUILD.newest);
 
 impl Group {
     /// Three servers, of which A leads.
@@ -88,9 +92,19 @@ impl Group {
 
     /// The same, with other settings of consensus.
     pub(crate) fn led_by_a_with(options: NodeOptions, change: impl Fn(&mut Config)) -> Self {
+        Self::led_by_a_of(options, change, |_| RAISED)
+    }
+
+    /// The same, with what each server's build knows and the version that its state has.
+    pub(crate) fn led_by_a_of(
+        options: NodeOptions,
+        change: impl Fn(&mut Config),
+        versions: impl Fn(MemberId) -> (Versions, u32),
+    ) -> Self {
         let members = Members::new([A, B, C]).unwrap();
         let now = Instant(1_000_000_000);
-        let node = |id: MemberId| (id, fresh_node(id, options, &members, now, &change));
+        let node =
+            |id: MemberId| (id, fresh_node(id, options, &members, now, &change, versions(id)));
         let mut group = Self {
             nodes: [A, B, C].map(node).into(),
             inboxes: BTreeMap::new(),
@@ -126,7 +140,7 @@ impl Group {
 
     /// A server on a new disk that was formatted with this configuration.
     pub(crate) fn start(&mut self, id: MemberId, bootstrap: &Members) {
-        let node = fresh_node(id, self.options, bootstrap, self.now, &|_| {});
+        let node = fresh_node(id, self.options, bootstrap, self.now, &|_| {}, RAISED);
         self.nodes.insert(id, node);
         self.input(id, Vec::new());
         self.settle();
@@ -161,6 +175,9 @@ impl Group {
                 let index = entries.last().map_or(Index::ZERO, |entry| entry.index);
                 for entry in entries {
                     if let Ok(command) = Command::decode(entry.payload) {
+                        if let Request::RaiseVersion { version } = command.request {
+                            inbox.push(NodeIn::Version(version));
+                        }
                         let origin = command.origin;
                         if origin.member == id && origin.incarnation == incarnation(id) {
                             answered.push(origin.ticket);

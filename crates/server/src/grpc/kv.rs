@@ -156,6 +156,7 @@ fn mismatch(response: &Response) -> Status {
             Response::Compact(_) => "compaction",
             Response::SessionOpened { .. } => "open session",
             Response::SessionClosed { .. } => "close session",
+            Response::VersionRaised { .. } => "raise version",
         }
     ))
 }

@@ -53,6 +53,7 @@ impl Maintenance for Service {
             storage_version: STORAGE_VERSION.to_owned(),
             db_size_quota: 0,
             downgrade_info: None,
+            kvraft_cluster_version: snapshot.cluster_version,
         }))
     }
 

@@ -216,7 +216,8 @@ fn command(payload: &Bytes) -> Command {
         Request::Txn(_)
         | Request::Compact(_)
         | Request::OpenSession { .. }
-        | Request::CloseSession { .. } => (4, String::new(), kvraft_kv::describe(payload)),
+        | Request::CloseSession { .. }
+        | Request::RaiseVersion { .. } => (4, String::new(), kvraft_kv::describe(payload)),
     };
     let client_info = decoded.session.map(client_info).unwrap_or_default();
     Command { kind, key, val, client_info }

@@ -15,6 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use kvraft_base::{Entry, EntryKind, Index, MemberId, Members, Position, Term, Write};
+use kvraft_kv::{Command, Request};
 use kvraft_raft::{AppendOutcome, Body, Message};
 use kvraft_store::Note;
 
@@ -70,6 +71,15 @@ pub(crate) struct Looks {
     pub(crate) configurations: u64,
 }
 
+/// An entry that raised the cluster version.
+#[derive(Debug)]
+pub(crate) struct Raise {
+    pub(crate) index: Index,
+    pub(crate) version: u32,
+    /// The configuration in force there.
+    pub(crate) members: Arc<Members>,
+}
+
 /// What has been seen of the whole cluster since the run began.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
@@ -90,6 +100,10 @@ pub(crate) struct Checks {
     /// How often a configuration was taken back.
     pub(crate) cut_count: u64,
     pub(crate) looks: Looks,
+    /// The version that the agreed log has raised the cluster to.
+    raised_to: u32,
+    /// Entries that did, and that nobody has looked at yet.
+    raises: Vec<Raise>,
     violations: Vec<Violation>,
 }
 
@@ -318,7 +332,25 @@ impl Checks {
                 format!("server {server} applies {position}, leaders have counted to {counted}"),
             );
         }
+        if entry.kind == EntryKind::Command
+            && let Ok(command) = Command::decode(entry.payload.clone())
+            && let Request::RaiseVersion { version } = command.request
+            && self.raised_to < version
+        {
+            self.raised_to = version;
+            let (_, members) = self.agreed_members();
+            self.raises.push(Raise { index: entry.index, version, members });
+        }
         self.agreed.push(Agreed::new(entry, term));
+    }
+
+    /// The version that the cluster has by the log that was agreed on, or 0 if nothing raised it.
+    pub(crate) fn raised_to(&self) -> u32 {
+        self.raised_to
+    }
+
+    pub(crate) fn take_raises(&mut self) -> Vec<Raise> {
+        std::mem::take(&mut self.raises)
     }
 
     /// A server has restarted: what it leads and has committed starts over.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use kvraft_base::{ClusterId, MemberId, Prng};
+use kvraft_kv::Versions;
 use kvraft_raft::{Config, LeaseReads};
 use kvraft_replica::{MachineOptions, NodeOptions, OpenOptions, SNAPSHOT_CHUNK_BYTES};
 use kvraft_store::Options;
@@ -114,6 +115,11 @@ pub struct ClusterConfig {
     pub unapplied_count_max: u64,
     /// What may be applied and not settled, in bytes, before the machine waits for its table.
     pub overlay_size_bytes_max: usize,
+    /// So many servers, the first ones, begin with an older build, which does not know the newest
+    /// cluster version.
+    pub old_servers: u64,
+    /// So do servers that are added.
+    pub old_newcomers: bool,
     /// The run goes on for a while when nothing happens any more.
     pub is_steady: bool,
     /// Losses of power are tried on copies of disks.
@@ -180,8 +186,10 @@ impl Draft {
         let faults_until =
             prng.duration(millis(1_000), millis(8_000)) * if has_changes { 2 } else { 1 };
         let fault_pause = *prng.pick(&[millis(50), millis(200), millis(800)]).expect("any");
+        let servers = choices.servers.unwrap_or(servers);
+        let (old_servers, old_newcomers) = draw_old(seed, kinds, servers);
         let config = ClusterConfig {
-            servers: choices.servers.unwrap_or(servers),
+            servers,
             searched: Prng::new(seed).fork("search").chance(1, SEARCHED_ONE_IN),
             network,
             faults_until: choices.first_phase.unwrap_or(faults_until),
@@ -203,6 +211,8 @@ impl Draft {
             overlay_size_bytes_max: *bound_prng
                 .pick(&[4 << 10, 64 << 10, OVERLAY_SIZE_BYTES_MAX])
                 .expect("any"),
+            old_servers,
+            old_newcomers,
             is_steady: prng.fork("steady").chance(1, STEADY_ONE_IN),
             is_rehearsed: prng.fork("rehearsed").chance(1, REHEARSED_ONE_IN),
             chunk_size_bytes: draw_chunk_size(seed),
@@ -211,12 +221,11 @@ impl Draft {
             lease,
             trace_line_count: choices.trace_line_count,
         };
-        let workload = Workload::draw(&mut workload_prng);
         Self {
             config,
             clients: choices.clients.unwrap_or(clients),
             ops_max: choices.ops_max.max(1),
-            workload,
+            workload: Workload::draw(&mut workload_prng),
             kinds,
             fault_pause,
             newcomers: if has_changes { NEWCOMER_COUNT } else { 0 },
@@ -255,6 +264,8 @@ impl ClusterConfig {
             waiting_count_max: WAITING_COUNT_MAX,
             unapplied_count_max: UNAPPLIED_COUNT_MAX,
             overlay_size_bytes_max: OVERLAY_SIZE_BYTES_MAX,
+            old_servers: 0,
+            old_newcomers: false,
             is_steady: false,
             is_rehearsed: false,
             chunk_size_bytes: SNAPSHOT_CHUNK_BYTES,
@@ -290,6 +301,7 @@ impl ClusterConfig {
         id: MemberId,
         cluster: ClusterId,
         incarnation: u64,
+        versions: Versions,
         seed: u64,
     ) -> OpenOptions {
         let mut raft = Config::new(id);
@@ -312,6 +324,7 @@ impl ClusterConfig {
                 unapplied_count_max: self.unapplied_count_max,
                 // Before the least patient client gives its attempt up.
                 parked_time_max: self.election_timeout.max(Duration::from_millis(500)) * 7 / 8,
+                version_interval: self.election_timeout,
                 ..NodeOptions::default()
             },
             machine: MachineOptions {
@@ -323,6 +336,7 @@ impl ClusterConfig {
                 apply_count_max: 16,
             },
             snapshot_chunk_bytes: self.chunk_size_bytes,
+            versions,
             cluster,
             incarnation,
             seed,
@@ -334,6 +348,16 @@ impl ClusterConfig {
 fn draw_chunk_size(seed: u64) -> usize {
     let sizes = [256, 4 << 10, SNAPSHOT_CHUNK_BYTES];
     *Prng::new(seed).fork("chunks").pick(&sizes).expect("any")
+}
+
+/// Where servers change their build, mostly all begin with the old one, at times only some.
+fn draw_old(seed: u64, kinds: FaultKinds, servers: u64) -> (u64, bool) {
+    if !kinds.has(FaultKind::Upgrade) {
+        return (0, false);
+    }
+    let mut prng = Prng::new(seed).fork("builds");
+    let count = if prng.chance(1, 2) { servers } else { prng.below(servers + 1) };
+    (count, prng.chance(1, 2))
 }
 
 /// One run in four answers reads by lease; then no clock leaves the bound that the lease rests on.

@@ -121,6 +121,9 @@ impl World {
             Fault::Replace(whom) => self.on_errand(item, Errand::Replace(*whom)),
             Fault::Stop(target) => self.each(*target, Self::ask_to_stop),
             Fault::Coordinator(fault) => self.inject_coordinator(*fault),
+            Fault::Install { target, build } => {
+                self.each(*target, |world, id| world.install(id, *build));
+            }
         }
     }
 

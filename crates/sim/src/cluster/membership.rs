@@ -26,7 +26,8 @@ impl World {
         members: Members,
     ) -> Result<(), Violation> {
         let costs = self.config.disk_costs(&mut self.disk_prng);
-        let server = Server::new(id, SimDisk::new(&format!("s{id}"), costs));
+        let build = self.first_build(id);
+        let server = Server::new(id, SimDisk::new(&format!("s{id}"), costs), build);
         let identity = Identity { cluster: CLUSTER, member: id, members: members.clone() };
         server.format(&identity).map_err(|error| Violation::new(Check::Recovery, error))?;
         self.checks.add_server(id, members);

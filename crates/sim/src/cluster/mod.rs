@@ -25,6 +25,7 @@ mod sometimes;
 mod states;
 mod steady;
 mod syncing;
+mod upgrade;
 mod verdict;
 mod violation;
 mod workload;

@@ -184,7 +184,7 @@ impl World {
     ) -> Result<(Mirror, Option<Position>), Violation> {
         self.sometimes.rehearsals += 1;
         let server = &self.servers[&id];
-        let options = self.config.open_options(id, CLUSTER, server.boot + 1, 0);
+        let options = self.config.open_options(id, CLUSTER, server.boot + 1, server.versions(), 0);
         let found = Server::recover(&disk.reboot(), options, server.now(self.now));
         judge(&found.map_err(|error| Violation::new(Check::Recovery, error))?, durable, reset)
     }

@@ -121,6 +121,7 @@ impl World {
             | Fatal::Table(TableError::Poisoned { .. })
             | Fatal::Superseded { .. }
             | Fatal::Removed { .. }
+            | Fatal::Unsupported(_)
             | Fatal::Import(_) => return false,
         };
         self.rotted.contains(&id) && matches!(damage, kvraft_base::Damage::Lost { .. })

@@ -23,6 +23,7 @@ mod tests;
 use std::{fmt, str::FromStr};
 
 use kvraft_base::{Instant, MemberId};
+use kvraft_kv::Versions;
 
 use super::{
     authors,
@@ -70,7 +71,7 @@ impl Scenario {
 }
 
 fn validate_timing(config: &ClusterConfig) -> Result<(), String> {
-    let options = config.open_options(MemberId(1), CLUSTER, 1, 0);
+    let options = config.open_options(MemberId(1), CLUSTER, 1, Versions::OF_BUILD, 0);
     options.raft.validate().map_err(|error| error.to_string())
 }
 

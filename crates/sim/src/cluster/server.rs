@@ -6,6 +6,7 @@ use std::{
 };
 
 use kvraft_base::{Disk, Index, Instant, MemberId, Members, Position, Term, Ticket, Write};
+use kvraft_kv::Versions;
 use kvraft_replica::{
     Hop, JournalIn, JournalLane, MachineIn, MachineLane, Node, NodeIn, Now, OpenOptions, Replica,
     ReplicaError, TableIn, TableLane,
@@ -13,7 +14,7 @@ use kvraft_replica::{
 use kvraft_store::{Identity, Note};
 
 use super::operator::OperatorRequest;
-use crate::{clock::Clock, disk::SimDisk, history::OpName};
+use crate::{clock::Clock, disk::SimDisk, history::OpName, plan::Build};
 
 /// The wall clock at the start of a run: any will do, the same every time.
 const WALL_ORIGIN_MS: i64 = 1_700_000_000_000;
@@ -104,6 +105,19 @@ pub(crate) struct Server {
     pub(crate) clock: Clock,
     /// Stopped for a while: its process exists and does nothing.
     pub(crate) paused: bool,
+    /// Which build its next process is of.
+    pub(crate) build: Build,
+    /// The newest cluster version that any of its processes has known.
+    pub(crate) newest_known: u32,
+}
+
+/// What a build knows. The old one is one version behind.
+pub(crate) fn versions_of(build: Build) -> Versions {
+    let new = Versions::OF_BUILD;
+    match build {
+        Build::Old => Versions { newest: new.newest - 1, ..new },
+        Build::New => new,
+    }
 }
 
 /// What a step did to the journal: the writes that are durable now.
@@ -126,7 +140,7 @@ pub(crate) struct Found {
 }
 
 impl Server {
-    pub(crate) fn new(id: MemberId, disk: SimDisk) -> Self {
+    pub(crate) fn new(id: MemberId, disk: SimDisk, build: Build) -> Self {
         Self {
             id,
             disk,
@@ -139,6 +153,8 @@ impl Server {
             ticket_next: Ticket(1),
             clock: Clock::new(WALL_ORIGIN_MS),
             paused: false,
+            build,
+            newest_known: 0,
         }
     }
 
@@ -152,6 +168,11 @@ impl Server {
         kvraft_store::format(&self.disk, identity).map_err(|error| error.to_string())
     }
 
+    /// What its build knows.
+    pub(crate) fn versions(&self) -> Versions {
+        versions_of(self.build)
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         self.lanes.is_some()
     }
@@ -160,6 +181,7 @@ impl Server {
     pub(crate) fn start(&mut self, options: OpenOptions, now: Now) -> Result<Found, ReplicaError> {
         assert!(self.lanes.is_none(), "a server is started when it is down");
         self.boot += 1;
+        self.newest_known = self.newest_known.max(options.versions.newest);
         let (replica, found) = Self::open(&self.disk, options, now)?;
         self.lanes = Some(Lanes {
             node: replica.node,

@@ -55,6 +55,8 @@ settings! {
     "unapplied-entries": (unapplied_count_max), "1 to a million",
         |count| (1..=1_000_000).contains(count);
     "overlay-bytes": (overlay_size_bytes_max), "1 to 2^30", is_size;
+    "old-servers": (old_servers), "0 to 7", |count| *count <= 7;
+    "old-newcomers": (old_newcomers), "yes or no", |_| true;
     "steady": (is_steady), "yes or no", |_| true;
     "rehearsals": (is_rehearsed), "yes or no", |_| true;
     "catch-up-bytes": (catch_up_size_bytes), "1 to 2^30", is_size;

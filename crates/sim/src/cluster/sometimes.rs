@@ -189,6 +189,16 @@ sometimes! {
     hints_followed: "hint followed",
     /// The network was divided.
     partitions: "partition",
+    /// Everybody agreed on a newer cluster version.
+    versions_raised: "cluster version raised",
+    /// So did servers that had begun with an older build.
+    raised_by_upgrade: "cluster version raised by an upgrade",
+    /// A server got a newer build.
+    upgrades: "server upgraded",
+    /// A server got an older build.
+    downgrades: "server downgraded",
+    /// A server did not know the cluster's version, and ended.
+    builds_refused: "build turned away",
     /// An operation was answered.
     answered: "operation answered",
     /// An operation failed without effect.

@@ -45,6 +45,8 @@ pub(crate) struct States {
     replayed: Kv,
     /// The state's hash after each entry; index 1 is at slot 0.
     hashes: Vec<u64>,
+    /// The cluster version after each entry.
+    versions: Vec<u32>,
 }
 
 impl States {
@@ -66,7 +68,13 @@ impl States {
         if let Err(detail) = self.replay(applied.index, agreed) {
             return wrong(&detail);
         }
-        let expected = self.hashes[usize::try_from(slot).expect("an index of a log in memory")];
+        let slot = usize::try_from(slot).expect("an index of a log in memory");
+        let (version, found) = (self.versions[slot], kv.cluster_version());
+        if version != found {
+            let detail = format!("server {server}: at {applied} it has {found}, not {version}");
+            return Err(Violation::new(Check::VersionsAreSupported, detail));
+        }
+        let expected = self.hashes[slot];
         let found = kv.state_hash();
         if expected == found {
             return Ok(());
@@ -85,8 +93,9 @@ impl States {
             };
             let entry = Entry::new(agreed.term, index, agreed.kind, agreed.payload.clone());
             let applied = self.replayed.apply(&NoTable, &entry);
-            applied.map_err(|damage| format!("entry {index} cannot be applied: {damage}"))?;
+            applied.map_err(|error| format!("entry {index} cannot be applied: {error}"))?;
             self.hashes.push(self.replayed.state_hash());
+            self.versions.push(self.replayed.cluster_version());
         }
         Ok(())
     }

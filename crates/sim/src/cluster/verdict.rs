@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kvraft_base::{ClientId, EntryKind, Index, Instant, OpId};
+use kvraft_base::{ClientId, EntryKind, Index, Instant, OpId, Term};
 use kvraft_kv::{Command, Request, SessionOp};
 
 use super::{
@@ -82,7 +82,7 @@ pub(crate) fn places(agreed: &[Agreed], evidence: &Evidence) -> BTreeMap<OpName,
     for (slot, entry) in agreed.iter().enumerate() {
         if entry.kind == EntryKind::Command
             && let Ok(command) = Command::decode(entry.payload.clone())
-            && replayed.apply(Index(slot as u64 + 1), &command, evidence).is_err()
+            && replayed.apply(entry.term, Index(slot as u64 + 1), &command, evidence).is_err()
         {
             break;
         }
@@ -100,10 +100,38 @@ struct Replica {
     done: BTreeSet<OpId>,
 }
 
+/// The clock by which sessions expire.
+#[derive(Debug, Default)]
+struct ReplicatedClock {
+    now_ms: u64,
+    /// From cluster version 2 on: which leader has told the time last, and the latest it has told.
+    leader: Option<(Term, u64)>,
+}
+
+impl ReplicatedClock {
+    fn tell(&mut self, term: Term, time_ms: u64) {
+        match self.leader {
+            // The greatest time that anybody has told.
+            None => self.now_ms = self.now_ms.max(time_ms),
+            // What has passed between two times of one leader, and never back.
+            Some((of, before)) if of == term => {
+                self.now_ms += time_ms.saturating_sub(before);
+                self.leader = Some((term, time_ms.max(before)));
+            }
+            Some(_) => self.leader = Some((term, time_ms)),
+        }
+    }
+
+    fn raise(&mut self, version: u32, term: Term, time_ms: u64) {
+        if 2 <= version && self.leader.is_none() {
+            self.leader = Some((term, time_ms));
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Replayed {
-    /// The greatest time that any command has carried.
-    clock_ms: u64,
+    clock: ReplicatedClock,
     sessions: BTreeMap<ClientId, Replica>,
     /// Where each change of the store took effect.
     places: BTreeMap<OpName, Index>,
@@ -122,7 +150,7 @@ fn replay(agreed: &[Agreed], evidence: &Evidence) -> Result<Replayed, Violation>
             let command = Command::decode(entry.payload.clone()).map_err(|error| {
                 Violation::new(Check::Recovery, format!("entry {index} cannot be decoded: {error}"))
             })?;
-            replayed.apply(index, &command, evidence)?;
+            replayed.apply(entry.term, index, &command, evidence)?;
         }
     }
     Ok(replayed)
@@ -131,10 +159,17 @@ fn replay(agreed: &[Agreed], evidence: &Evidence) -> Result<Replayed, Violation>
 impl Replayed {
     fn apply(
         &mut self,
+        term: Term,
         index: Index,
         command: &Command,
         evidence: &Evidence,
     ) -> Result<(), Violation> {
+        if let Request::RaiseVersion { version } = command.request {
+            // A leader's own doing: no client has sent it.
+            self.clock.tell(term, command.time_ms);
+            self.clock.raise(version, term, command.time_ms);
+            return Ok(());
+        }
         let origin = &command.origin;
         let key = (origin.member, origin.incarnation, origin.ticket);
         let Some(sent) = evidence.sent.get(&key) else {
@@ -150,9 +185,9 @@ impl Replayed {
             let detail = format!("{what}: an attempt was said to have failed, it is at {index}");
             return Err(Violation::new(Check::FailedIsHonest, detail));
         }
-        self.clock_ms = self.clock_ms.max(command.time_ms);
+        self.clock.tell(term, command.time_ms);
         if let Request::OpenSession { ttl_ms } = command.request {
-            let expires_ms = self.clock_ms.saturating_add(ttl_ms);
+            let expires_ms = self.clock.now_ms.saturating_add(ttl_ms);
             let session = Replica { ttl_ms, expires_ms, ..Replica::default() };
             self.sessions.insert(ClientId(index.0), session);
             self.opened.insert(ClientId(index.0), sent.name);
@@ -174,7 +209,7 @@ impl Replayed {
 
     /// Whether a numbered operation is done here, and not before or never.
     fn admit(&mut self, wanted: SessionOp) -> bool {
-        let clock_ms = self.clock_ms;
+        let clock_ms = self.clock.now_ms;
         let known = self.sessions.get_mut(&wanted.client).filter(|s| clock_ms < s.expires_ms);
         let Some(session) = known else {
             self.expired_count += 1;

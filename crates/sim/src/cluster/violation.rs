@@ -73,6 +73,9 @@ checks! {
     /// A server's state is what the log up to there makes of an empty store, at every index that it
     /// has applied, after snapshots and restarts too.
     StateIsReplayed: "state-is-replayed",
+    /// Nobody runs on a cluster version that its build does not know; all have the same one at one
+    /// index; and it is raised only when every member knows the next one.
+    VersionsAreSupported: "versions-are-supported",
     /// What waits in a server is within the bounds that it was given.
     QueuesAreBounded: "queues-are-bounded",
     /// While nothing happens terms hardly grow.

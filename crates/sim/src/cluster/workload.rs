@@ -221,9 +221,9 @@ pub(crate) fn seen_of_response(response: &Response) -> Option<Seen> {
             (txn.succeeded, txn.responses.iter().map(answer_of).collect::<Option<_>>()?)
         }
         Response::Compact(_) => (true, vec![Answer::Compacted]),
-        Response::SessionOpened { .. } | Response::SessionClosed { .. } => {
-            return None;
-        }
+        Response::SessionOpened { .. }
+        | Response::SessionClosed { .. }
+        | Response::VersionRaised { .. } => return None,
     };
     Some(Seen { revision: response.revision().0, succeeded, answers })
 }

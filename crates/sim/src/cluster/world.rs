@@ -51,7 +51,7 @@ pub(crate) const HOP: Duration = Duration::from_micros(2);
 pub(crate) const NOTICE_MAX: Duration = Duration::from_millis(5);
 
 /// Who ended itself because of its disk is started again after this time at least.
-const RESTART_MIN: Duration = Duration::from_millis(50);
+pub(crate) const RESTART_MIN: Duration = Duration::from_millis(50);
 
 /// What can happen.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use kvraft_base::{Instant, MemberId, Prng};
 
 use super::{
-    CoordinatorFault, Decay, Fault, FaultKind, Part, RATE_PPM, RunConfig, Target, TimedFault, Whom,
-    Wish,
+    Build, CoordinatorFault, Decay, Fault, FaultKind, Part, RATE_PPM, RunConfig, Target,
+    TimedFault, Whom, Wish,
 };
 use crate::{
     disk::ChangePoint,
@@ -67,6 +67,10 @@ pub(super) fn draw_kind(
             let faults = draw_regrow(config, prng, at);
             faults.into_iter().for_each(|timed| push(timed.at, timed.fault));
             return; // Once is enough for a run.
+        } else if kind == FaultKind::Upgrade {
+            let faults = draw_upgrade(config, prng, at);
+            faults.into_iter().for_each(|timed| push(timed.at, timed.fault));
+            return;
         } else {
             let (fault, repair) = breaker(config, prng);
             push(at, fault);
@@ -127,9 +131,11 @@ fn breaker_of(kind: FaultKind) -> Option<fn(&RunConfig, &mut Prng) -> Broken> {
         FaultKind::Throttle => break_throttle,
         FaultKind::ClientCrash => break_client,
         FaultKind::ClientPause => pause_client,
-        FaultKind::Members | FaultKind::Regrow | FaultKind::Usurp | FaultKind::ClientCut => {
-            break_members
-        }
+        FaultKind::Members
+        | FaultKind::Regrow
+        | FaultKind::Usurp
+        | FaultKind::Upgrade
+        | FaultKind::ClientCut => break_members,
         FaultKind::Transfer => break_transfer,
         FaultKind::Replace => break_replace,
         FaultKind::Stop => break_stop,
@@ -520,6 +526,38 @@ fn draw_regrow(config: &RunConfig, prng: &mut Prng, from: Instant) -> Vec<TimedF
         faults.push(TimedFault { at: down, fault: crash });
         let up = down + prng.duration(Duration::ZERO, pause);
         faults.extend(restart.map(|fault| TimedFault { at: up, fault }));
+    }
+    faults
+}
+
+/// One server after the other gets the new build; some of them the old one once more for a while,
+/// and often somebody at the end, when that may be too late.
+fn draw_upgrade(config: &RunConfig, prng: &mut Prng, from: Instant) -> Vec<TimedFault> {
+    let span = config.faults_until.since(from);
+    let count = config.server_count + config.newcomer_count;
+    let step = span / (2 * u32::try_from(count).expect("a few servers"));
+    let mut faults = Vec::new();
+    let mut install = |prng: &mut Prng, id: MemberId, build: Build, at: Instant| {
+        let target = Target::Server(id);
+        let up = at + prng.duration(step / 100, step);
+        faults.push(TimedFault { at, fault: Fault::Install { target, build } });
+        faults.push(TimedFault { at: up, fault: Fault::Restart(target) });
+    };
+    let mut at = from;
+    for id in (1..=count).map(MemberId) {
+        install(prng, id, Build::New, at);
+        if prng.chance(1, 3) {
+            let back = at + prng.duration(step, step * 3);
+            install(prng, id, Build::Old, back);
+            let again = back + prng.duration(step, step * 3);
+            install(prng, id, Build::New, again);
+        }
+        at = at + prng.duration(step / 2, step * 3 / 2);
+    }
+    if prng.chance(1, 2) {
+        let late = from + prng.duration(span / 2, span);
+        let late_comer = draw_server(config, prng);
+        install(prng, late_comer, Build::Old, late);
     }
     faults
 }

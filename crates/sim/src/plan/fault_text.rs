@@ -5,7 +5,7 @@ use std::fmt;
 use kvraft_base::MemberId;
 
 use super::{
-    CoordinatorFault, Decay, Fault, Part, Target, Wish,
+    Build, CoordinatorFault, Decay, Fault, Part, Target, Wish,
     text::{NUMBER_MAX, Words, seconds},
 };
 use crate::{
@@ -52,6 +52,15 @@ impl fmt::Display for Part {
         f.write_str(match self {
             Self::Table => "table",
             Self::Journal => "journal",
+        })
+    }
+}
+
+impl fmt::Display for Build {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Old => "old",
+            Self::New => "new",
         })
     }
 }
@@ -148,6 +157,7 @@ impl fmt::Display for Fault {
             Self::Replace(whom) => write!(f, "replace {whom}"),
             Self::Stop(target) => write!(f, "stop {target}"),
             Self::Coordinator(fault) => write!(f, "coordinator {fault}"),
+            Self::Install { target, build } => write!(f, "install {target} {build}"),
         }
     }
 }
@@ -190,6 +200,7 @@ impl Words<'_> {
             "suspend" => Fault::Suspend(self.target()?),
             "resume" => Fault::Resume(self.target()?),
             "stop" => Fault::Stop(self.target()?),
+            "install" => Fault::Install { target: self.target()?, build: self.build()? },
             _ => return Ok(None),
         }))
     }
@@ -364,6 +375,14 @@ impl Words<'_> {
             "table" => Ok(Part::Table),
             "journal" => Ok(Part::Journal),
             word => Err(format!("not a part of a disk: {word}")),
+        }
+    }
+
+    fn build(&mut self) -> Result<Build, String> {
+        match self.next("old or new")? {
+            "old" => Ok(Build::Old),
+            "new" => Ok(Build::New),
+            word => Err(format!("not a build: {word}")),
         }
     }
 

@@ -109,6 +109,8 @@ fault_kinds! {
     ClientPause: "client-pause",
     /// There is a coordinator, and it crashes, stands still, is cut off, late, or lies.
     Coordinator: "coordinator",
+    /// Servers begin with an older build, and one after the other gets the new one.
+    Upgrade: "upgrade",
 }
 
 impl fmt::Display for FaultKind {
@@ -264,6 +266,7 @@ impl Profile {
                 K::Transfer,
                 K::Replace,
                 K::Stop,
+                K::Upgrade,
                 K::Usurp,
                 K::Crash,
                 K::Power,

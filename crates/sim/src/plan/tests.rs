@@ -51,6 +51,8 @@ at 6.000s transfer any
 at 6.000s transfer nth-3
 at 6.000s replace 2
 at 6.000s stop leader
+at 6.000s install all new
+at 6.000s install 2 old
 at 6.000s rot 2 journal 17
 at 6.000s misdirect 2 table 18
 at 6.000s lost-write 2 table 19

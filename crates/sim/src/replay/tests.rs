@@ -50,6 +50,7 @@ pub(super) fn member_of(members: impl IntoIterator<Item = MemberId>) -> Replica 
         store: Options::default(),
         node: NodeOptions::default(),
         machine: MachineOptions::default(),
+        versions: kvraft_kv::Versions::OF_BUILD,
         cluster: ClusterId(7),
         incarnation: 9,
         seed: 1,
@@ -226,12 +227,12 @@ fn a_panic_is_a_difference() {
 fn a_turn_that_differs_is_found() {
     let segment = Segment::read(&recorded().remove(0).into()).unwrap();
     let mut replay = Replay::new(segment.image().unwrap());
-    let mut differed = false;
-    for step in segment.steps() {
+    // Up to the first difference: what comes after it answers what was never asked.
+    let differed = segment.steps().any(|step| {
         let mut step = step.unwrap();
         step.turn.now.instant = Instant(step.turn.now.instant.0 / 2);
-        differed |= replay.play(step).difference.is_some();
-    }
+        replay.play(step).difference.is_some()
+    });
     assert!(differed);
 }
 

@@ -161,7 +161,8 @@ fn refuse(fault: &Fault) -> Result<(), String> {
         | Fault::ClientCrash { .. }
         | Fault::ClientPause { .. }
         | Fault::Coordinator(_)
-        | Fault::Stop(_) => true,
+        | Fault::Stop(_)
+        | Fault::Install { .. } => true,
         Fault::Crash(target)
         | Fault::Kill(target)
         | Fault::Restart(target)

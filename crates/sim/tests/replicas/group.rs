@@ -169,6 +169,7 @@ impl Group {
             node: NodeOptions { retain_count: 0, ..self.node_options },
             machine,
             snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
+            versions: kvraft_kv::Versions::OF_BUILD,
             cluster: CLUSTER,
             incarnation: self.now.0,
             seed: id.0,

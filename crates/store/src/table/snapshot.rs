@@ -253,6 +253,15 @@ impl Import {
         Ok(())
     }
 
+    /// A row of what has been received so far.
+    ///
+    /// # Errors
+    /// [`TableError::Damage`] when the disk fails.
+    pub fn row(&mut self, table: TableId, key: &[u8]) -> Result<Option<Bytes>, TableError> {
+        self.flush()?;
+        Ok(self.store.read(table, key)?)
+    }
+
     /// Makes what was received the table: synced, marked as an install under way, renamed, the
     /// directory synced. The old table and its readers must have been dropped; open the new one
     /// with [`super::Table::open`], then let [`crate::Journal::reset`] follow, which ends the

@@ -38,6 +38,10 @@ pub(super) fn describe_frame(
             event("ForwardRefused").with("reason", format!("{reason:?}"))
         }
         Frame::ForwardLost { .. } => event("ForwardLost"),
+        Frame::VersionsWanted { .. } => event("VersionsWanted"),
+        Frame::Versions { versions, .. } => {
+            event("Versions").with("newest", u64::from(versions.newest))
+        }
         Frame::SnapshotChunk(chunk) => event("SnapshotChunk")
             .with("term", chunk.term.0)
             .with("index", chunk.position.index.0)
@@ -195,7 +199,8 @@ fn key_of(request: &Request) -> Option<String> {
         Request::DeleteRange(_)
         | Request::Compact(_)
         | Request::OpenSession { .. }
-        | Request::CloseSession { .. } => None,
+        | Request::CloseSession { .. }
+        | Request::RaiseVersion { .. } => None,
     }
 }
 

@@ -153,6 +153,7 @@ impl World {
 
     /// What has been applied is what the log makes of an empty store.
     pub(super) fn check_state(&mut self, id: MemberId) {
+        self.check_version(id);
         let Some(lanes) = self.servers.get(&id).and_then(|server| server.lanes.as_ref()) else {
             return;
         };
@@ -223,6 +224,7 @@ impl World {
                     let (before, _) = self.checks.agreed_members();
                     self.checks.on_committed(id, term, entries);
                     self.on_members_agreed(before);
+                    self.check_raises();
                 }
                 self.deliver_to(id, delay, LaneIn::Machine(input));
             }
@@ -241,6 +243,10 @@ impl World {
     }
 
     fn on_fatal(&mut self, id: MemberId, fatal: &Fatal) {
+        if let Fatal::Unsupported(said) = fatal {
+            self.on_unsupported(id, *said);
+            return;
+        }
         if let Fatal::Removed { index } = fatal {
             self.on_removed(id, *index);
             return;

@@ -85,6 +85,8 @@ impl World {
                 Frame::ForwardRefused { .. }
                 | Frame::ChangeDone { .. }
                 | Frame::ForwardLost { .. }
+                | Frame::VersionsWanted { .. }
+                | Frame::Versions { .. }
                 | Frame::SnapshotChunk(_)
                 | Frame::SnapshotTaken { .. }
                 | Frame::SnapshotUnknown { .. },

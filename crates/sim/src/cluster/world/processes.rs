@@ -22,7 +22,8 @@ use crate::{
 impl World {
     fn open_options(&mut self, id: MemberId, incarnation: u64) -> OpenOptions {
         let seed = self.seed_prng.next_u64();
-        self.config.open_options(id, CLUSTER, incarnation, seed)
+        let versions = self.servers[&id].versions();
+        self.config.open_options(id, CLUSTER, incarnation, versions, seed)
     }
 
     /// Starts a server that is down.
@@ -69,6 +70,10 @@ impl World {
         }
         if self.servers[&id].disk.has_failed() {
             self.stop_on_failure(id);
+            return;
+        }
+        if let ReplicaError::Unsupported(said) = error {
+            self.on_unsupported(id, *said);
             return;
         }
         self.checks.fail(Check::Recovery, format!("server {id} cannot start: {error}"));
