@@ -116,8 +116,9 @@ pub(crate) struct CompactArgs {
 
 /// Ask each server how it is
 ///
-/// Prints for each: endpoint, member id, version, size of its table, whether it leads, whether it
-/// is a learner, term, committed index, applied index, errors.
+/// Prints for each: endpoint, member id, version of the program, size of its table, whether it
+/// leads, whether it is a learner, term, committed index, applied index, errors, and the cluster
+/// version.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:
   kvraft status --endpoints 127.0.0.1:2379,127.0.0.1:2381,127.0.0.1:2383")]

@@ -32,9 +32,9 @@ const EXIT_USAGE: u8 = 2;
   kvraft replay ./kvraft-data/server-*/data --html incident.html
       What happened, in the viewer: a server each, messages between them
   kvraft replay ./data --to text | less
-  kvraft replay --redact ./for-others ./kvraft-data/server-*/data
-      A copy without what clients have written, to be given away; `kvraft replay ./for-others/*`
-      runs it: roles, terms, indexes and messages are what they were, and so are the digests
+  kvraft replay --redact ./for-others --redact-keys ./kvraft-data/server-*/data
+      A copy without values and keys, to be given away; `kvraft replay ./for-others/*` runs it:
+      roles, terms, indexes and messages are what they were, and so are consensus' digests
 
 Exit codes: 0 everything is equal, 1 a turn differs, 2 a recording cannot be read.")]
 pub(crate) struct ReplayArgs {

@@ -16,6 +16,10 @@ use crate::{
 /// Before a coordinator that has gone is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A coordinator that has just started knows few of the servers: those that run report to it within
+/// this time. Later ones are not among the endpoints.
+const GATHER_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// How long a client that traces waits for its first token before it asks: see
 /// [`Traced::gives_tokens`].
 const TOKEN_WAIT_MAX: Duration = Duration::from_millis(500);
@@ -64,7 +68,7 @@ impl LeaderWatch {
     }
 
     /// The token that the newest answer has brought, in base64; none if the coordinator does not
-    /// trace.
+    /// trace, or was asked without one.
     pub fn take_token(&mut self) -> Option<String> {
         self.token.take()
     }
@@ -93,16 +97,27 @@ pub(crate) async fn ask(
     }
     let token = traced.and_then(Traced::token);
     let mut watch = LeaderWatch::open(address, name, token).await?;
-    loop {
-        let info = watch.news().await?;
-        if let Some(traced) = traced {
-            traced.take_token(watch.take_token().as_deref());
-            traced.on_leader_told(info.server);
+    let mut info = first_news(&mut watch, traced).await?;
+    let patience = if waits_for_all { Duration::MAX } else { GATHER_TIME_MAX };
+    let gathered = async {
+        while !info.all_joined {
+            info = first_news(&mut watch, traced).await?;
         }
-        if info.all_joined || !waits_for_all {
-            return Ok((info, watch));
-        }
+        io::Result::Ok(())
+    };
+    match tokio::time::timeout(patience, gathered).await {
+        Ok(Ok(())) | Err(_) => Ok((info, watch)),
+        Ok(Err(error)) => Err(error),
     }
+}
+
+async fn first_news(watch: &mut LeaderWatch, traced: Option<&Traced>) -> io::Result<LeaderInfo> {
+    let info = watch.news().await?;
+    if let Some(traced) = traced {
+        traced.take_token(watch.take_token().as_deref());
+        traced.on_leader_told(info.server);
+    }
+    Ok(info)
 }
 
 /// Hears of new leaders for as long as the client lives, and asks each of them first from then on.

@@ -1,6 +1,6 @@
 //! Models that histories are compared with: one key, the whole store, and the store with its past.
 //!
-//! Both know revisions. They prune a search more than values do: a write that was told its revision
+//! All know revisions. They prune a search more than values do: a write that was told its revision
 //! has at most one place among the other writes.
 //!
 //! Invariant: a model shares no code with the state machine it judges.

@@ -75,6 +75,10 @@ proptest! {
         let mut payload = command(request).encode().to_vec();
         let at = usize::from(at) % payload.len();
         payload[at] ^= 1_u8 << bit;
+        // A version that nobody knows ends a server: `versions` has that.
+        let is_raise = Command::decode(payload.clone().into())
+            .is_ok_and(|command| matches!(command.request, Request::RaiseVersion { .. }));
+        prop_assume!(!is_raise);
         let mut machine = Machine::default();
         let applied = machine.entry(EntryKind::Command, payload.into());
         prop_assert!(applied.is_some());

@@ -83,7 +83,11 @@ impl Node {
                 return;
             }
             Wish::Command(command) => {
-                Input::Propose { ticket, kind: EntryKind::Command, payload: command.clone() }
+                // It may have waited for a leader, and its time is that of whoever appends it. What
+                // the own edge has made is a command.
+                let stamped = kvraft_kv::stamp(command, now.wall_ms);
+                let payload = stamped.unwrap_or_else(|_| command.clone());
+                Input::Propose { ticket, kind: EntryKind::Command, payload }
             }
             Wish::Members(changes) => Input::ChangeMembers { ticket, changes: changes.clone() },
         };

@@ -70,6 +70,10 @@ impl VersionIo {
     /// The machine has reached a state of this version.
     pub(super) fn on_version(&mut self, version: u32) {
         self.current = version;
+        if self.proposed.is_some_and(|proposed| proposed <= version) {
+            self.proposed = None;
+            self.newest.clear();
+        }
     }
 
     /// Another process may answer from now on.
@@ -80,6 +84,7 @@ impl VersionIo {
     /// It did not get into the log: the next round tries again.
     pub(super) fn on_refused(&mut self) {
         self.proposed = None;
+        self.newest.clear();
     }
 
     pub(super) fn deadline(&self) -> Instant {
