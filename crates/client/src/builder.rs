@@ -101,8 +101,8 @@ impl Builder {
 
     /// Ask the coordinator at `address`, a `host:port`, where the servers are and who leads, in
     /// place of [`Builder::endpoints`]. [`Builder::connect`] does so, and waits for a leader within
-    /// the request timeout; then the client hears of new leaders and asks each of them first that was
-    /// among the servers of that answer.
+    /// the request timeout; then the client hears of new leaders, and asks each of them first that
+    /// was among the servers of that answer.
     pub fn coordinator(mut self, address: impl Into<String>) -> Self {
         self.coordinator = Some(address.into());
         self
