@@ -31,7 +31,7 @@ const EVENT_COUNT_MIN: u64 = 1_000_000;
 const RUN: &str = "sim -n 5 --clients 64 --ops-max 1200 --seconds 600";
 
 /// A seed whose cluster is slow or ends early records less: then the next one is taken.
-const SEEDS: [&str; 5] = ["5", "7", "11", "12", "13"];
+const SEEDS: [&str; 5] = ["7", "11", "12", "13", "5"];
 
 /// Every kind of fault.
 const FAULTS: [&str; 29] = [
