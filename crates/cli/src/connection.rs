@@ -121,7 +121,7 @@ impl Connection {
     }
 }
 
-/// Where servers are, the leader first, as their coordinator says; waits until all have joined.
+/// Where servers are, the leader first, as their coordinator says; waits until there is one.
 fn endpoints_of(coord: &str, time_max: Duration) -> Result<Vec<String>> {
     let name = format!("client-{}", std::process::id());
     let ask = tokio::time::timeout(time_max, kvraft_client::ask_leader(coord, &name));

@@ -5,8 +5,8 @@
 use std::{io, sync::Weak, time::Duration};
 
 use kvraft_coord::{LINE_SIZE_BYTES_MAX, LeaderInfo, ToClient, ToCoordinator, decode, encode};
-use kvraft_recorder::lines::{LineReader, with_token, write_line};
-use tokio::net::{TcpStream, tcp::OwnedWriteHalf};
+use kvraft_recorder::lines::{LineReader, connect, with_token, write_line};
+use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::{
     client::{Client, Inner},
@@ -40,9 +40,7 @@ impl LeaderWatch {
     /// # Errors
     /// It cannot be reached.
     pub async fn open(address: &str, client: &str, token: Option<String>) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let (reader, mut writer) = stream.into_split();
+        let (reader, mut writer) = connect(address).await?.into_split();
         let ask = ToCoordinator::GetLeader { client: client.to_owned() };
         write_line(&mut writer, &with_token(token, &encode(&ask))).await?;
         let reader = LineReader::new(reader, LINE_SIZE_BYTES_MAX);
@@ -97,11 +95,11 @@ pub(crate) async fn ask(
     }
     let token = traced.and_then(Traced::token);
     let mut watch = LeaderWatch::open(address, name, token).await?;
-    let mut info = first_news(&mut watch, traced).await?;
+    let mut info = told_news(&mut watch, traced).await?;
     let patience = if waits_for_all { Duration::MAX } else { GATHER_TIME_MAX };
     let gathered = async {
         while !info.all_joined {
-            info = first_news(&mut watch, traced).await?;
+            info = told_news(&mut watch, traced).await?;
         }
         io::Result::Ok(())
     };
@@ -111,7 +109,7 @@ pub(crate) async fn ask(
     }
 }
 
-async fn first_news(watch: &mut LeaderWatch, traced: Option<&Traced>) -> io::Result<LeaderInfo> {
+async fn told_news(watch: &mut LeaderWatch, traced: Option<&Traced>) -> io::Result<LeaderInfo> {
     let info = watch.news().await?;
     if let Some(traced) = traced {
         traced.take_token(watch.take_token().as_deref());
@@ -153,13 +151,15 @@ async fn while_alive<T>(client: &Weak<Inner>, what: impl Future<Output = T>) -> 
 
 impl Client {
     fn on_news(&self, info: &LeaderInfo, token: Option<&str>) {
+        if let Some(traced) = &self.inner.traced {
+            traced.take_token(token);
+        }
         let mut endpoints = self.endpoints();
         let Some((leader, _)) = endpoints.find(|(_, name)| *name == info.client) else { return };
         if self.inner.session().preferred() == leader {
             return;
         }
         if let Some(traced) = &self.inner.traced {
-            traced.take_token(token);
             traced.on_leader_changed(info.server);
         }
         self.inner.session().prefer(leader);

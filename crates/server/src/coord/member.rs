@@ -17,10 +17,10 @@ use kvraft_coord::{
     encode,
 };
 use kvraft_raft::RoleName;
-use kvraft_recorder::lines::{LineReader, with_token, write_line};
+use kvraft_recorder::lines::{LineReader, connect, with_token, write_line};
 use kvraft_trace::action::Action;
 use tokio::{
-    net::{TcpStream, tcp::OwnedWriteHalf},
+    net::tcp::OwnedWriteHalf,
     sync::{Notify, watch},
     time::{Instant, MissedTickBehavior},
 };
@@ -99,9 +99,7 @@ pub async fn join_coordinator(
 }
 
 async fn try_join(address: &str, hello: &Hello) -> io::Result<Result<Membership, CoordError>> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let (reader, mut writer) = stream.into_split();
+    let (reader, mut writer) = connect(address).await?.into_split();
     write_line(&mut writer, &encode(&ToCoordinator::Join(hello.clone()))).await?;
     tracing::info!(%address, "waits until all servers have joined");
     let mut reader = LineReader::new(reader, LINE_SIZE_BYTES_MAX);
@@ -186,9 +184,7 @@ impl Following {
     }
 
     async fn follow_once(&self, was_told: &mut bool) -> io::Result<()> {
-        let stream = TcpStream::connect(&self.address).await?;
-        stream.set_nodelay(true)?;
-        let (reader, mut writer) = stream.into_split();
+        let (reader, mut writer) = connect(&self.address).await?.into_split();
         let mut reader = LineReader::new(reader, LINE_SIZE_BYTES_MAX);
         let server_id = self.hello.member.unwrap_or_default();
         let join = ToCoordinator::Join(self.hello.clone());
