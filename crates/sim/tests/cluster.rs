@@ -4,11 +4,7 @@ use kvraft_sim::{Choices, run};
 
 fn assert_clean(seed: u64, choices: Choices) {
     let choices = Choices { trace_line_count: 40, ..choices };
-    let outcome = run(seed, choices);
-    if let Some(violation) = &outcome.violation {
-        let events = outcome.last_events.join("\n");
-        panic!("seed {seed}: {violation}\n{events}\nplan: {:?}", outcome.scenario.plan);
-    }
+    run(seed, choices).assert_clean();
 }
 
 /// Every size from one to seven, each with its own faults, stays right.

@@ -27,9 +27,7 @@ fn cluster_moves_to_other_servers() {
         };
         scenario.plan = scenario.plan.with_faults(plan.faults().to_vec());
         let report = run_scenario(scenario, &|| true);
-        if let Some(violation) = &report.violation {
-            panic!("seed {seed}: {violation}\n{}", report.last_events.join("\n"));
-        }
+        report.assert_clean();
         let members = &report.members;
         assert_eq!(members.voters().len(), 3, "seed {seed}: {members}");
         assert!(members.voters().iter().all(|id| 3 < id.0), "seed {seed}: {members}");
@@ -43,10 +41,7 @@ fn everything_about_members_happens() {
     for seed in 0..60 {
         let faults = FaultChoice { profile: Profile::Membership, ..FaultChoice::default() };
         let report = run(seed, Choices { faults, trace_line_count: 40, ..Choices::default() });
-        if let Some(violation) = &report.violation {
-            let events = report.last_events.join("\n");
-            panic!("seed {seed}: {violation}\n{events}\nplan: {}", report.scenario.plan);
-        }
+        report.assert_clean();
         seen += report.sometimes;
     }
     let happened = [

@@ -12,10 +12,7 @@ fn rotten_disks_are_repaired() {
         let servers = Some(2 + seed % 4);
         let choices = Choices { servers, faults, trace_line_count: 40, ..Choices::default() };
         let outcome = run(seed, choices);
-        if let Some(violation) = &outcome.violation {
-            let events = outcome.last_events.join("\n");
-            panic!("seed {seed}: {violation}\n{events}\nplan: {}", outcome.scenario.plan);
-        }
+        outcome.assert_clean();
         seen += outcome.sometimes;
     }
     let rows = seen.rows();

@@ -24,9 +24,7 @@ fn clean(settings: &str, faults: &str) -> Report {
     let mut scenario: Scenario = text.parse().expect("the plan can be read");
     scenario.config.trace_line_count = 60;
     let report = run_scenario(scenario, &|| true);
-    if let Some(violation) = &report.violation {
-        panic!("{violation}\n{}", report.last_events.join("\n"));
-    }
+    report.assert_clean();
     assert!(0 < report.sometimes.answered, "clients are served");
     report
 }
@@ -107,10 +105,7 @@ fn everything_about_builds_happens() {
         let profile = if seed % 2 == 0 { Profile::Membership } else { Profile::Everything };
         let faults = FaultChoice { profile, on, ..FaultChoice::default() };
         let report = run(seed, Choices { faults, trace_line_count: 40, ..Choices::default() });
-        if let Some(violation) = &report.violation {
-            let events = report.last_events.join("\n");
-            panic!("seed {seed}: {violation}\n{events}\nplan: {}", report.scenario.plan);
-        }
+        report.assert_clean();
         seen += report.sometimes;
     }
     let happened = [

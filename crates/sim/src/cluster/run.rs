@@ -67,6 +67,19 @@ pub struct Report {
     pub last_events: Vec<String>,
 }
 
+impl Report {
+    /// For tests.
+    ///
+    /// # Panics
+    /// A rule was broken: with the rule, the last events and the plan, which repeats the run.
+    #[track_caller]
+    pub fn assert_clean(&self) {
+        let Some(violation) = &self.violation else { return };
+        let (seed, plan) = (self.scenario.seed, &self.scenario.plan);
+        panic!("seed {seed}: {violation}\n{}\nplan: {plan}", self.last_events.join("\n"));
+    }
+}
+
 /// Runs a seed. The same seed and choices give the same outcome, always.
 #[must_use]
 pub fn run(seed: u64, choices: Choices) -> Report {
