@@ -131,8 +131,8 @@ pub enum Note {
         /// Just before the journal's first entry: 0 when the journal alone can fill the table.
         released: Position,
     },
-    /// The journal is damaged before the end of the table: it begins anew after that, and owes what
-    /// came later.
+    /// The journal is damaged before the end of the table, or in all that it had after that: it
+    /// begins anew after the table, and owes what came later.
     JournalCut {
         /// Where the table ends.
         applied: Position,
@@ -167,8 +167,8 @@ impl std::fmt::Display for Note {
             }
             Self::JournalCut { applied } => write!(
                 f,
-                "the journal is damaged before {applied}, which the table holds: it begins anew \
-                 there"
+                "the journal is damaged about {applied}, where the table ends: it begins anew \
+                 there, and peers must send what came later"
             ),
             Self::Hollow { applied, released } => write!(
                 f,
@@ -292,8 +292,14 @@ fn join(
         if is_alone(identity, journal, Some(table)) {
             return Err(OpenError::Gap { applied, released });
         }
-        notes.push(Note::Hollow { applied, released });
-        return Ok(clear_mark(disk)?);
+        if journal.is_base_committed() {
+            notes.push(Note::Hollow { applied, released });
+            return Ok(clear_mark(disk)?);
+        }
+        // To begin after `released` would be to say that all before it is committed.
+        journal.reset(applied, hard_state_after(journal.hard_state(), applied))?;
+        notes.push(Note::JournalCut { applied });
+        return Ok(());
     }
     let mark = read_mark(disk)?;
     if journal.holds(applied).map_err(OpenError::of_journal)? {

@@ -59,6 +59,8 @@ pub struct Journal {
     /// Batches up to this one are durable. Invariant: `synced <= sequence`.
     synced: u64,
     released: Position,
+    /// False: what is before `released` was damaged, and may never have been released.
+    is_base_released: bool,
     last: Position,
     /// Segments and batches say that the log was durable up to here once; over `last` as long as
     /// damage is not repaired.
@@ -100,6 +102,12 @@ impl Journal {
     #[must_use]
     pub fn released(&self) -> Position {
         self.released
+    }
+
+    /// Whether all up to [`Journal::released`] is certainly committed: only that is released, but a
+    /// journal whose beginning is damaged begins later.
+    pub(crate) fn is_base_committed(&self) -> bool {
+        self.is_base_released || self.released.index <= self.hard_state.commit
     }
 
     /// The last entry, durable or not.
@@ -366,6 +374,7 @@ impl Journal {
         self.begin_segment(SegmentKind::Reset, position, attested, hard_state)?;
         self.synced = self.sequence;
         (self.released, self.last) = (position, position);
+        self.is_base_released = true;
         (self.attested, self.hard_state) = (attested, hard_state);
         self.runs.clear();
         let old = self.segments.len() - 1;
@@ -384,7 +393,13 @@ impl Journal {
         let conflicts = held
             && !self.is_muted()
             && self.term_at(position.index).is_ok_and(|term| term != position.term);
-        if conflicts { position.index } else { self.attested.max(position.index) }
+        if conflicts {
+            return position.index;
+        }
+        // Of a log that is given up as a whole the end was durable, whether attested or not.
+        let given_up =
+            if position.index < self.released.index { self.last.index } else { Index::ZERO };
+        self.attested.max(position.index).max(given_up)
     }
 
     /// Entries `first..=last` as long as they follow `prev`, at least one, and no more than

@@ -189,6 +189,9 @@ struct Frozen {
 #[derive(Default)]
 struct Replay {
     begun: bool,
+    /// What is before the log has been released, as far as can be told: segments that are gone were
+    /// removed. It is not certain where one is there and its beginning cannot be read.
+    is_base_released: bool,
     released: Position,
     /// Terms of the entries after `released`.
     terms: Vec<Term>,
@@ -240,6 +243,7 @@ impl Replay {
     fn header(&mut self, path: &str, header: &SegmentHeader) {
         if !self.begun || header.kind == SegmentKind::Reset {
             self.begun = true;
+            self.is_base_released = header.kind == SegmentKind::Reset || self.segments.is_empty();
             self.released = header.prev;
             self.terms.clear();
             self.runs.clear();
@@ -260,8 +264,8 @@ impl Replay {
         self.logical_last = header.prev.index;
     }
 
-    /// Without its header a segment still has batches; without these, if it is the newest, the hard
-    /// state is lost.
+    /// Without its header a segment still has batches, the first of which may be gone; without any,
+    /// if it is the newest, the hard state is lost.
     fn damaged_header(
         &mut self,
         found: &Scan,
@@ -495,6 +499,7 @@ impl Replay {
             sequence: self.sequence,
             synced: self.sequence,
             released: self.released,
+            is_base_released: self.is_base_released,
             last,
             attested: self.attested,
             end: self.end,
