@@ -72,7 +72,7 @@ pub enum Frame {
     SnapshotTaken {
         /// The snapshot.
         position: Position,
-        /// Chunk number.
+        /// Chunk number; [`SEQ_INSTALLED`] once nothing is missing any more.
         seq: u64,
     },
     /// A part has arrived of a snapshot whose beginning is not there: the receiver has restarted,
@@ -130,6 +130,9 @@ pub enum ForwardRefusal {
     /// The wanted configuration cannot be.
     Change(ChangeError),
 }
+
+/// In [`Frame::SnapshotTaken`]: the receiver's state is durable and holds the snapshot, or more.
+pub(crate) const SEQ_INSTALLED: u64 = u64::MAX;
 
 /// Part of a snapshot, as the store exported it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use kvraft_store::TableReader;
 use crate::{
     client_io::{Parked, Waiting},
     forwards::{Forwards, Remote},
-    frame::Frame,
+    frame::{Frame, SEQ_INSTALLED},
     hop::{Hop, JournalIn, MachineIn, NodeIn, Now, PeerLane, TableIn},
     outgoing::{send, send_messages},
     snapshots::{OutgoingSnapshots, Pace},
@@ -317,6 +317,9 @@ impl Node {
             Frame::VersionsWanted { round } => self.on_versions_wanted(from, round, out),
             Frame::Versions { round, versions } => self.on_versions(from, round, versions),
             Frame::SnapshotChunk(chunk) => self.on_chunk(now, from, chunk, out),
+            Frame::SnapshotTaken { position, seq: SEQ_INSTALLED } => {
+                self.outgoing_snapshots.on_installed(from, position);
+            }
             Frame::SnapshotTaken { position, seq } => {
                 self.outgoing_snapshots.on_taken(from, position, seq, now.instant);
                 out.push(Hop::Table(TableIn::ExportTaken { to: from, position, seq }));

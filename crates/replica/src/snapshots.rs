@@ -34,7 +34,7 @@ const RESEND_INTERVAL: Duration = Duration::from_millis(500);
 /// minute, so that a connection that comes back within that goes on where it was.
 const RESEND_COUNT_MAX: u32 = 60;
 
-/// The same for a follower that has the log: of its success there is no sign at all.
+/// The same for a follower that has the log, and is fed nothing while it is sent its state.
 const RESEND_COUNT_MAX_STATE_ONLY: u32 = 10;
 
 /// A follower that has its snapshot and has not moved for so long gets no more consideration than
@@ -50,6 +50,8 @@ const HELD_GROWTH_BYTES_BASE: u64 = 1 << 30;
 struct OutgoingSnapshot {
     /// The follower has the log, so what it matches does not say that it has the snapshot.
     state_only: bool,
+    /// The follower has said that its state is durable there.
+    is_installed: bool,
     /// What the snapshot contains, once its view is open. The journal after it stays.
     position: Option<Position>,
     begun_at: Instant,
@@ -89,6 +91,7 @@ impl OutgoingSnapshot {
     fn new(state_only: bool, now: Instant) -> Self {
         Self {
             state_only,
+            is_installed: false,
             position: None,
             begun_at: now,
             taken: None,
@@ -188,6 +191,15 @@ impl OutgoingSnapshots {
         }
     }
 
+    /// The follower's state holds this snapshot, or more.
+    pub(crate) fn on_installed(&mut self, to: MemberId, position: Position) {
+        if let Some(transfer) = self.by_peer.get_mut(&to)
+            && transfer.position == Some(position)
+        {
+            transfer.is_installed = true;
+        }
+    }
+
     /// A chunk has left. Its answer is waited for from now on.
     pub(crate) fn on_sent(&mut self, to: MemberId, chunk: &SnapshotChunk, now: Instant) {
         if let Some(transfer) = self.by_peer.get_mut(&to)
@@ -252,11 +264,11 @@ impl OutgoingSnapshots {
         });
     }
 
-    /// Followers, each with the position at which the log alone shows that it has the snapshot; a
-    /// transfer without one ends when nothing is taken any more.
+    /// Followers, each with the position at which its log shows that it has the snapshot; of one
+    /// that has the log anyway only when it has said that it has the state, too.
     pub(crate) fn peers(&self) -> Vec<(MemberId, Option<Position>)> {
         let position =
-            |transfer: &OutgoingSnapshot| transfer.position.filter(|_| !transfer.state_only);
+            |it: &OutgoingSnapshot| it.position.filter(|_| !it.state_only || it.is_installed);
         self.by_peer.iter().map(|(peer, transfer)| (*peer, position(transfer))).collect()
     }
 

@@ -5,7 +5,7 @@ use kvraft_raft::{Body, Input, Message, PeerState};
 
 use super::Node;
 use crate::{
-    frame::{Frame, SnapshotChunk},
+    frame::{Frame, SEQ_INSTALLED, SnapshotChunk},
     hop::{Hop, Now, PeerLane, TableIn},
     outgoing::send,
     snapshots::Due,
@@ -87,6 +87,10 @@ impl Node {
             let taken = Frame::SnapshotTaken { position: chunk.position, seq: chunk.seq };
             return send(from, PeerLane::Bulk, &taken, out);
         }
+        if self.installing.is_none() && chunk.position.index <= self.checkpoint.index {
+            // The sender has not heard that nothing is missing here any more.
+            return self.tell_installed(from, chunk.position, out);
+        }
         // A late beginning of an older one would take the place of what has arrived of a newer one,
         // whose beginning is not sent again.
         let is_late = self.importing.is_some_and(|(term, position)| {
@@ -147,5 +151,13 @@ impl Node {
         self.checkpoint_previous = position;
         self.released_upto = position.index;
         self.raft.step(now.instant, Input::SnapshotInstalled { position, members });
+        if let Some(leader) = self.raft.leader() {
+            self.tell_installed(leader, position, out);
+        }
+    }
+
+    fn tell_installed(&self, leader: MemberId, position: Position, out: &mut Vec<Hop>) {
+        let installed = Frame::SnapshotTaken { position, seq: SEQ_INSTALLED };
+        send(leader, PeerLane::Bulk, &installed, out);
     }
 }

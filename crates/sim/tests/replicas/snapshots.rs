@@ -260,6 +260,7 @@ fn a_hollow_server_decides_nothing_by_an_old_configuration() {
     assert!(!group.status(C).hollow);
     assert_eq!(group.status(C).membership.members.to_string(), "(1 3 4)");
     assert_eq!(group.status(C).applied, group.status(A).commit);
+    assert_eq!(group.progress(C), PeerState::Replicate, "what comes now is sent to it at once");
     let ended: Vec<MemberId> = group.fatals.iter().map(|(id, _)| *id).collect();
     assert_eq!(ended, [B], "and nobody else");
 }
