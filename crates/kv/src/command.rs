@@ -19,7 +19,7 @@
 use bytes::{Bytes, BytesMut};
 use kvraft_base::{ClientId, DecodeError, MemberId, OpId, Reader, Ticket, Writer};
 
-use crate::request::Request;
+use crate::{request::Request, request_codec::KIND_RAISE_VERSION};
 
 /// Who waits for the outcome of a command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -145,9 +145,14 @@ impl Command {
 /// clock.
 ///
 /// # Errors
-/// [`DecodeError`] when the payload is not a command of this version; only the fixed part is read.
+/// [`DecodeError`] when the payload is not a command of this version, or none that a client may
+/// give; only the fixed part is read.
 pub fn stamp(payload: &Bytes, time_ms: u64) -> Result<Bytes, DecodeError> {
-    Header::decode(&mut Reader::new(payload.clone()))?;
+    let header = Header::decode(&mut Reader::new(payload.clone()))?;
+    if header.kind == KIND_RAISE_VERSION {
+        let (what, value) = ("kind of a client's command", u64::from(header.kind));
+        return Err(DecodeError::Unknown { what, value });
+    }
     let mut bytes = BytesMut::from(payload.as_ref());
     bytes[TIME_OFFSET..TIME_OFFSET + 8].copy_from_slice(&time_ms.to_le_bytes());
     Ok(bytes.freeze())

@@ -16,7 +16,7 @@ use crate::{
     overlay::Overlay,
     rev_key::RevKey,
     sessions::Sessions,
-    version::{StateError, Versions},
+    version::{StateError, VERSION_FIRST, Versions},
 };
 
 impl Kv {
@@ -29,6 +29,7 @@ impl Kv {
     pub fn load(records: &dyn Records, versions: Versions) -> Result<Self, StateError> {
         let Some(meta) = Meta::load(records, versions)? else {
             check_empty(records)?;
+            versions.check(VERSION_FIRST)?;
             return Ok(Self::of_versions(versions));
         };
         let members = match records.read(TableId::Meta, META_MEMBERS)? {

@@ -56,8 +56,8 @@ impl Redaction {
             | Request::RaiseVersion { .. } => {}
         }
         let redacted = command.encode();
-        assert!(redacted.len() == payload.len(), "a command has one encoding");
-        redacted
+        // What somebody has encoded otherwise than this build would has no body either.
+        if redacted.len() == payload.len() { redacted } else { without_body(payload) }
     }
 
     /// The same of a query.

@@ -297,4 +297,4 @@ const KIND_COMPACT: u8 = 4;
 const KIND_OPEN_SESSION: u8 = 5;
 const KIND_CLOSE_SESSION: u8 = 6;
 const KIND_RANGE: u8 = 7;
-const KIND_RAISE_VERSION: u8 = 8;
+pub(crate) const KIND_RAISE_VERSION: u8 = 8;

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// The version of the files that this program writes, and the only one that it reads.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 const MAGIC: &[u8; 8] = b"kvraftfr";
 const BLOCK_HEAD_BYTES: usize = 8;

@@ -47,8 +47,8 @@ pub(super) struct VersionIo {
     round: u64,
     /// When the next round begins.
     round_at: Instant,
-    /// The newest version that each member has said to know in this round.
-    newest: BTreeMap<MemberId, u32>,
+    /// What each member has said to know in this round.
+    said: BTreeMap<MemberId, Versions>,
     /// What this leader has put into the log in this term, or is putting there.
     proposed: Option<u32>,
 }
@@ -62,7 +62,7 @@ impl VersionIo {
             term: None,
             round: 0,
             round_at: Instant::NEVER,
-            newest: BTreeMap::new(),
+            said: BTreeMap::new(),
             proposed: None,
         }
     }
@@ -72,19 +72,19 @@ impl VersionIo {
         self.current = version;
         if self.proposed.is_some_and(|proposed| proposed <= version) {
             self.proposed = None;
-            self.newest.clear();
+            self.said.clear();
         }
     }
 
     /// Another process may answer from now on.
     pub(super) fn on_disconnected(&mut self, peer: MemberId) {
-        self.newest.remove(&peer);
+        self.said.remove(&peer);
     }
 
     /// It did not get into the log: the next round tries again.
     pub(super) fn on_refused(&mut self) {
         self.proposed = None;
-        self.newest.clear();
+        self.said.clear();
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -97,9 +97,12 @@ impl VersionIo {
 
     /// What all of them have said to know, if that is more than the cluster has.
     fn agreed(&self, members: &BTreeSet<MemberId>) -> Option<u32> {
-        let said = members.iter().map(|id| self.newest.get(id).copied());
-        let least = said.min().flatten()?;
-        (self.current < least).then_some(least)
+        let said: Option<Vec<Versions>> =
+            members.iter().map(|id| self.said.get(id).copied()).collect();
+        let said = said?;
+        let least = said.iter().map(|versions| versions.newest).min()?;
+        let is_known = said.iter().all(|versions| versions.supports(least));
+        (self.current < least && is_known).then_some(least)
     }
 }
 
@@ -111,7 +114,7 @@ impl Node {
             let round_at = now.instant + self.version_io.interval;
             let it = &mut self.version_io;
             (it.term, it.round_at, it.proposed) = (term, round_at, None);
-            it.newest.clear();
+            it.said.clear();
         }
         if !self.version_io.is_raising() {
             return;
@@ -120,6 +123,8 @@ impl Node {
             self.begin_round(now.instant, out);
         }
         if let Some(version) = self.version_io.agreed(&self.raft.members().ids()) {
+            let known = self.version_io.known;
+            assert!(known.supports(version), "a leader raises to a version that it knows");
             self.version_io.proposed = Some(version);
             let request = Request::RaiseVersion { version };
             let command = Command::new(Origin::default(), now.wall_ms, request);
@@ -133,7 +138,7 @@ impl Node {
         let it = &mut self.version_io;
         it.round += 1;
         it.round_at = now + it.interval;
-        it.newest = [(self.me, it.known.newest)].into();
+        it.said = [(self.me, it.known)].into();
         let round = Round { incarnation: self.incarnation, number: it.round };
         for to in self.raft.members().ids().iter().filter(|id| **id != self.me) {
             send(*to, PeerLane::Control, &Frame::VersionsWanted { round }, out);
@@ -150,7 +155,7 @@ impl Node {
     pub(super) fn on_versions(&mut self, from: MemberId, round: Round, versions: Versions) {
         let it = &mut self.version_io;
         if round == (Round { incarnation: self.incarnation, number: it.round }) {
-            it.newest.insert(from, versions.newest);
+            it.said.insert(from, versions);
         }
     }
 }
