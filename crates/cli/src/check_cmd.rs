@@ -51,8 +51,16 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
         }
     }
     println!("search: {}", judgement.searched);
+    let unjudged_count = if judgement.is_placed { 0 } else { judgement.unsearched_count };
+    if 0 < unjudged_count {
+        println!(
+            "nobody judged {unjudged_count} reads of the past and compactions: the history has no \
+             places"
+        );
+    }
     Ok(match judgement.searched {
         _ if judgement.is_violated() => ExitCode::from(EXIT_VIOLATION),
+        _ if 0 < unjudged_count => ExitCode::from(EXIT_UNKNOWN),
         Searched::Unknown => ExitCode::from(EXIT_UNKNOWN),
         Searched::Linearizable | Searched::Violation(_) => ExitCode::SUCCESS,
     })

@@ -528,6 +528,7 @@ impl Platter {
             id
         };
         self.file(id).open_count += 1;
+        self.expose();
         Ok(id)
     }
 

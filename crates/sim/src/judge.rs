@@ -40,6 +40,8 @@ pub struct Judgement {
     pub witness: Vec<String>,
     /// What the search says.
     pub searched: Searched,
+    /// Looks at the past and compactions, which the search leaves to the places.
+    pub unsearched_count: usize,
 }
 
 impl Judgement {
@@ -74,6 +76,7 @@ pub fn judge(history: &History, step_count_max: u64) -> Judgement {
         is_placed,
         witness,
         searched: search(history, step_count_max),
+        unsearched_count: history.calls().iter().filter(|call| !is_searched(&call.op)).count(),
     }
 }
 
@@ -92,14 +95,16 @@ fn contradictions(history: &History) -> Vec<String> {
     all
 }
 
+fn is_searched(op: &StoreOp) -> bool {
+    !matches!(op.operation, Operation::Past { .. } | Operation::Compact { .. })
+}
+
 /// Searches for an order that explains what clients saw: key by key where every operation is on one
 /// key, else over the whole store. Looks at the past and compactions are left to the other judge.
 #[must_use]
 pub fn search(history: &History, step_count_max: u64) -> Searched {
     let mut calls = history.calls();
-    calls.retain(|call| {
-        !matches!(call.op.operation, Operation::Past { .. } | Operation::Compact { .. })
-    });
+    calls.retain(|call| is_searched(&call.op));
     let is_by_key = calls.iter().all(|call| KeyModel::key_of(&call.op.operation).is_some());
     if !is_by_key {
         return told(&calls, "the store", check_linear(&StoreModel, &calls, step_count_max));

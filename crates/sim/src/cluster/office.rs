@@ -63,13 +63,12 @@ pub(crate) struct Office {
     /// From which leader a server has heard last, in which term, and when on its own clock: as
     /// frames arrived, whatever the server made of them.
     heard: BTreeMap<MemberId, (MemberId, Term, Instant)>,
-    /// What has come while it stood still.
+    /// What has come while it stood still: of each connection the last report only.
     waiting: Vec<Input>,
+    /// When the last of what was sent so far arrives: connections keep the order.
+    arrived: Instant,
     prng: Prng,
 }
-
-/// What may come while it stands still; more is lost with its connection.
-const WAITING_MAX: usize = 256;
 
 /// Heartbeats that a leader may miss before anybody believes that it is gone.
 const HEARTBEATS_MISSED_MAX: u32 = 3;
@@ -106,6 +105,7 @@ impl Office {
             link_next: 1,
             heard: BTreeMap::new(),
             waiting: Vec::new(),
+            arrived: Instant::ZERO,
             prng: root.fork("coordinator"),
         }
     }
@@ -124,6 +124,17 @@ impl Office {
         self.is_paused = false;
         self.waiting.clear();
         self.links.clear();
+    }
+
+    /// Keeps what comes while it stands still.
+    fn keep(&mut self, input: Input) {
+        if let Input::Message(link, ToCoordinator::Report(_)) = &input {
+            let is_older = |it: &Input| matches!(it, Input::Message(of, ToCoordinator::Report(_)) if of == link);
+            self.waiting.retain(|it| !is_older(it));
+        }
+        if input != Input::Tick {
+            self.waiting.push(input);
+        }
     }
 
     /// It knows nobody then: servers come again.
@@ -189,13 +200,18 @@ impl World {
             });
             said.push(Input::Message(link, ToCoordinator::Report(report)));
         }
-        // All of it together: a join arrives before the report that follows it.
-        let delay = self.office_delay(&mut office);
-        let boot = office.boot;
+        self.send_to_office(&mut office, said);
+        self.office = Some(office);
+    }
+
+    /// Nothing arrives before what was said earlier.
+    fn send_to_office(&mut self, office: &mut Office, said: Vec<Input>) {
+        let arrives = (self.now + self.office_delay(office)).max(office.arrived);
+        office.arrived = arrives;
+        let (boot, delay) = (office.boot, arrives.since(self.now));
         for input in said {
             self.after(delay, Happening::Office(OfficeNews::Hears { boot, input }));
         }
-        self.office = Some(office);
     }
 
     fn is_in_touch(&self, office: &Office, id: MemberId) -> bool {
@@ -223,10 +239,7 @@ impl World {
         let now = self.now;
         let Some(office) = self.office.as_mut().filter(|office| office.is_up) else { return };
         if office.is_paused {
-            if office.waiting.len() < WAITING_MAX && input != Input::Tick {
-                office.waiting.push(input);
-            }
-            return;
+            return office.keep(input);
         }
         let mut out = Vec::new();
         office.coordinator.step(now, input, &mut out);
@@ -289,9 +302,8 @@ impl World {
         let Some(mut office) = self.office.take() else { return };
         let link = office.links.get(&id).map(|(link, _)| *link);
         if let Some(link) = link.filter(|_| self.is_in_touch(&office, id)) {
-            let (boot, delay) = (office.boot, self.office_delay(&mut office));
             let input = Input::Message(link, ToCoordinator::LogState(report));
-            self.after(delay, Happening::Office(OfficeNews::Hears { boot, input }));
+            self.send_to_office(&mut office, vec![input]);
         }
         self.office = Some(office);
     }

@@ -213,8 +213,9 @@ impl World {
         self.after(TICK, Happening::Tick);
     }
 
-    /// One leads, no change of members is under way, all of them have applied everything, and every
-    /// client is done. Who has lost its disk for ever is excused.
+    /// One leads, no change of members is under way, all of them have applied everything, every
+    /// client is done, and the cluster has the newest version that all know. Who has lost its disk
+    /// for ever is excused.
     pub(crate) fn has_converged(&self) -> bool {
         let end = Index(self.checks.agreed().len() as u64);
         let (_, members) = self.checks.agreed_members();
@@ -233,12 +234,16 @@ impl World {
             && (members.voters().len() == limits::VOTERS_MAX
                 || !members.learners().iter().any(|it| it.promote && !is_lost(&it.id)))
             && members.ids().iter().all(|id| is_lost(id) || has_all(id))
+            && self.is_raised()
     }
 
     pub(crate) fn describe_state(&self, after: Duration) -> String {
         let end = self.checks.agreed().len();
         let (_, members) = self.checks.agreed_members();
-        let mut text = format!("after {after:?} {end} entries are agreed on, members {members};");
+        let version = self.checks.raised_to();
+        let mut text = format!(
+            "after {after:?} {end} entries are agreed on, members {members}, raised to {version};"
+        );
         for server in self.servers.values() {
             match &server.lanes {
                 None => text.push_str(&format!(" server {} is down;", server.id)),

@@ -81,6 +81,19 @@ impl World {
         }
     }
 
+    /// Every member knows the newest version, as far as they can be asked, and the cluster has it.
+    pub(crate) fn is_raised(&self) -> bool {
+        let (_, members) = self.checks.agreed_members();
+        let known = members.ids().into_iter().map(|id| match self.servers.get(&id) {
+            Some(server) if server.standing != Standing::Destroyed => versions_of(server.build),
+            // It will never say what it knows, and nothing is raised.
+            _ => versions_of(Build::Old),
+        });
+        known.map(|versions| versions.newest).min().is_none_or(|least| {
+            least == versions_of(Build::Old).newest || least <= self.checks.raised_to()
+        })
+    }
+
     /// A server's state has a version that its process knows.
     pub(crate) fn check_version(&mut self, id: MemberId) {
         let server = &self.servers[&id];

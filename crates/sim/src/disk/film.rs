@@ -1,6 +1,7 @@
 //! Copies of a disk as it is at the moments that matter most, for the world to try losses of power
-//! on without losing any: where a name has just changed, or a file has just become shorter, and
-//! what has to be durable before is, or is not; and before a file of another size is synced.
+//! on without losing any: where a name has just come, changed or gone, or a file has just become
+//! shorter, and what has to be durable before is, or is not; and before a file of another size is
+//! synced.
 
 use std::sync::{Arc, Mutex};
 

@@ -243,7 +243,8 @@ fn break_lag(config: &RunConfig, prng: &mut Prng) -> Broken {
 /// waits for long, or is lost at once.
 fn break_throttle(config: &RunConfig, prng: &mut Prng) -> Broken {
     let (from, to) = draw_link(config, prng);
-    let rate_bytes = prng.between(500, *prng.clone().pick(&[5_000, 200_000]).expect("any"));
+    let rate_bytes_max = *prng.pick(&[5_000, 200_000]).expect("any");
+    let rate_bytes = prng.between(500, rate_bytes_max);
     let queue_bytes = *prng.pick(&[0, 500, 10_000, 1 << 20]).expect("any");
     let fault = Fault::Throttle { from, to, rate_bytes, queue_bytes };
     (fault, Some(Fault::Unthrottle { from, to }))
@@ -312,7 +313,8 @@ fn break_drift(config: &RunConfig, prng: &mut Prng) -> Broken {
 
 fn break_slow(config: &RunConfig, prng: &mut Prng) -> Broken {
     let target = draw_target(config, prng);
-    let factor = prng.between(2, *prng.clone().pick(&[5, 50]).expect("any"));
+    let factor_max = *prng.pick(&[5, 50]).expect("any");
+    let factor = prng.between(2, factor_max);
     (Fault::Slow { target, factor }, Some(Fault::Slow { target: repair_target(target), factor: 1 }))
 }
 
@@ -402,7 +404,9 @@ fn break_stop(config: &RunConfig, prng: &mut Prng) -> Broken {
 fn break_coordinator(config: &RunConfig, prng: &mut Prng) -> Broken {
     let most = config.repair_after_max;
     let late = CoordinatorFault::Late(prng.duration(Duration::from_millis(1), most));
-    let cut = CoordinatorFault::Cut(draw_target(config, prng));
+    let some = draw_target(config, prng);
+    let whom = if prng.chance(1, 4) { Target::All } else { some };
+    let cut = CoordinatorFault::Cut(whom);
     let (fault, repair) = match prng.below(8) {
         0 => (CoordinatorFault::Crash, CoordinatorFault::Restart),
         1 => (CoordinatorFault::Pause, CoordinatorFault::Resume),

@@ -95,7 +95,7 @@ impl Default for Casting {
 }
 
 /// Kinds of fault that mean nothing here: they are of clusters with members, a leader, known files.
-const FOREIGN: [FaultKind; 11] = [
+const FOREIGN: [FaultKind; 12] = [
     FaultKind::Rot,
     FaultKind::Misdirect,
     FaultKind::LostWrite,
@@ -106,6 +106,7 @@ const FOREIGN: [FaultKind; 11] = [
     FaultKind::Stop,
     FaultKind::Usurp,
     FaultKind::Rolling,
+    FaultKind::Upgrade,
     FaultKind::Coordinator,
 ];
 
