@@ -193,7 +193,7 @@ fn counted(outcomes: &[(&Mutant, Outcome)]) -> (usize, usize) {
 
 fn is_enough(outcomes: &[(&Mutant, Outcome)]) -> bool {
     let (counted, survived) = counted(outcomes);
-    counted * NOTICED_PERCENT_MIN <= (counted - survived) * 100
+    0 < counted && counted * NOTICED_PERCENT_MIN <= (counted - survived) * 100
 }
 
 fn summary(outcomes: &[(&Mutant, Outcome)]) -> String {

@@ -100,10 +100,15 @@ struct CheckArgs {
 #[command(after_help = "Examples:
   kvraft trace verify shiviz_output.log
 
+  kvraft trace verify --all shiviz_output.log | less
+
 Exit codes: 0 the clocks are right, 100 they are not, 1 the file cannot be read.")]
 struct VerifyArgs {
     /// The trace
     file: PathBuf,
+    /// Print every problem, not only the first 20
+    #[arg(long)]
+    all: bool,
 }
 
 /// Runs the command.
@@ -111,7 +116,7 @@ pub(crate) fn run(args: &TraceArgs) -> Result<ExitCode> {
     match &args.command {
         Command::Convert(args) => convert(args),
         Command::Check(args) => check(&args.file),
-        Command::Verify(args) => verify(&args.file),
+        Command::Verify(args) => verify(args),
     }
 }
 
@@ -201,7 +206,7 @@ fn check(path: &Path) -> Result<ExitCode> {
             Verdict::Broken(findings) => {
                 broken += 1;
                 println!("BROKEN          {}: {}", rule.name, rule.says);
-                list(&findings);
+                list(&findings, PROBLEMS_SHOWN_MAX);
             }
         }
     }
@@ -209,20 +214,20 @@ fn check(path: &Path) -> Result<ExitCode> {
     Ok(exit_code(broken != 0))
 }
 
-fn verify(path: &Path) -> Result<ExitCode> {
-    let log = read(path)?;
+fn verify(args: &VerifyArgs) -> Result<ExitCode> {
+    let log = read(&args.file)?;
     let problems = verify::verify(&log);
-    list(&problems);
+    list(&problems, if args.all { usize::MAX } else { PROBLEMS_SHOWN_MAX });
     println!("{} records, {} problems with their clocks", log.records.len(), problems.len());
     Ok(exit_code(!problems.is_empty()))
 }
 
-fn list(what: &[impl std::fmt::Display]) {
-    for one in what.iter().take(PROBLEMS_SHOWN_MAX) {
+fn list(what: &[impl std::fmt::Display], count_max: usize) {
+    for one in what.iter().take(count_max) {
         println!("  {one}");
     }
-    if PROBLEMS_SHOWN_MAX < what.len() {
-        println!("  … and {} more", what.len() - PROBLEMS_SHOWN_MAX);
+    if count_max < what.len() {
+        println!("  … and {} more", what.len() - count_max);
     }
 }
 

@@ -6,7 +6,8 @@
 //! Invariants:
 //! - unit tests have no say;
 //! - every run of the judge is bounded in time and memory, and is the same process that is stopped;
-//! - the clean tree goes through the scenarios of every package.
+//! - the clean tree goes through the scenarios of every package that a chosen mutant is in;
+//! - what goes wrong beside the mutant, a full disk or a judge without tests, ends the whole run.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::planted::{PROFILE, Scratch};
@@ -52,8 +53,10 @@ pub(super) enum Outcome {
     Unviable,
     /// A check of the simulator failed, as told.
     Simulated(String),
-    /// The judge did not end, or ended for want of memory.
+    /// The judge did not end, or took too much of a processor.
     Endless,
+    /// The simulator ended without a verdict: a stack that is too deep, no memory.
+    Died,
     /// A scenario failed: whose, and which.
     Scenario(&'static str, String),
     /// Nobody noticed.
@@ -66,6 +69,7 @@ impl Outcome {
             Self::Unviable => "does not compile".to_owned(),
             Self::Simulated(detail) => format!("simulation: {detail}"),
             Self::Endless => "endless".to_owned(),
+            Self::Died => "the simulator died".to_owned(),
             Self::Scenario(whose, which) => format!("{whose}: {which}"),
             Self::Survived => "SURVIVED".to_owned(),
         }
@@ -76,6 +80,7 @@ impl Outcome {
             Self::Unviable => "did not compile".to_owned(),
             Self::Simulated(_) => "noticed by simulation".to_owned(),
             Self::Endless => "did not end".to_owned(),
+            Self::Died => "killed the simulator".to_owned(),
             Self::Scenario(whose, _) => format!("noticed by {whose}"),
             Self::Survived => "survived".to_owned(),
         }
@@ -130,7 +135,15 @@ const STORE_CUT: Scenarios = Scenarios { arguments: &["crash::", "install::"], .
 const SERVERS: Scenarios = Scenarios {
     name: "scenarios of whole servers",
     package: "kvraft-sim",
-    programs: &["false_clean", "recover", "regress", "replicas", "scenarios", "table_lane"],
+    programs: &[
+        "false_clean",
+        "recover",
+        "regress",
+        "replicas",
+        "scenarios",
+        "table_lane",
+        "upgrade",
+    ],
     arguments: &[],
 };
 
@@ -190,10 +203,13 @@ impl Judge<'_> {
         command.args(tests.flat_map(|program| ["--test", *program]));
         command.env("CARGO_TARGET_DIR", self.scratch.target());
         let built = command.output().context("building")?;
+        let messages = String::from_utf8_lossy(&built.stdout);
         if !built.status.success() {
+            let said = String::from_utf8_lossy(&built.stderr);
+            ensure!(has_compile_error(&messages), "cargo build failed by itself: {said}");
             return Ok(None);
         }
-        let paths = executables(&String::from_utf8_lossy(&built.stdout));
+        let paths = executables(&messages);
         let of = |program: &&str| {
             let path = paths.get(*program).cloned();
             path.with_context(|| format!("cargo does not say where {program} is"))
@@ -211,12 +227,19 @@ impl Judge<'_> {
         arguments.extend(numbers.iter().flat_map(|(key, n)| [(*key).to_owned(), n.to_string()]));
         let bound = seconds * self.jobs as u64 + GRACE_SECONDS;
         let ended = self.bounded(binary, &arguments, &self.scratch.tree(), bound)?;
-        let Some((true, text)) = ended else { return Ok(Outcome::Endless) };
+        let Some((is_well, text)) = ended else { return Ok(Outcome::Endless) };
+        if !is_well {
+            return Ok(Outcome::Died);
+        }
         let found: Value = serde_json::from_str(&text).context("reading the verdict")?;
         let detail = found["detail"].as_str().unwrap_or_default();
         match found["is_found"].as_bool() {
             Some(true) => Ok(Outcome::Simulated(shortened(detail))),
-            Some(false) => Ok(Outcome::Survived),
+            Some(false) => {
+                let seeds = found["seeds"].as_u64().unwrap_or_default();
+                ensure!(0 < seeds, "no seed was simulated to its end in {seconds} s");
+                Ok(Outcome::Survived)
+            }
             None => bail!("the verdict does not say whether anything was found"),
         }
     }
@@ -226,12 +249,14 @@ impl Judge<'_> {
         let folder = self.scratch.tree().join("crates").join(folder);
         let arguments: Vec<_> = scenarios.arguments.iter().map(|&it| it.to_owned()).collect();
         let Some(programs) = self.build(scenarios.programs)? else {
-            return Ok(Outcome::Scenario(scenarios.name, "they do not compile".to_owned()));
+            bail!("{} do not compile, and the servers did", scenarios.name);
         };
         for program in programs {
             match self.bounded(&program, &arguments, &folder, SCENARIOS_SECONDS_MAX)? {
                 None => return Ok(Outcome::Endless),
-                Some((true, _)) => {}
+                Some((true, text)) => {
+                    ensure!(has_tests(&text), "{} have no tests", scenarios.name);
+                }
                 Some((false, text)) => {
                     return Ok(Outcome::Scenario(scenarios.name, failed_tests(&text)));
                 }
@@ -287,6 +312,20 @@ fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
     messages.filter_map(program).collect()
 }
 
+/// rustc has found something wrong, and it is not the machine that failed.
+fn has_compile_error(messages: &str) -> bool {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let is_error =
+        |it: Value| it["reason"] == "compiler-message" && it["message"]["level"] == "error";
+    messages.into_iter().any(is_error)
+}
+
+/// A test program says that it has run at least one.
+fn has_tests(printed: &str) -> bool {
+    let counts = printed.lines().filter_map(|line| line.strip_prefix("running "));
+    counts.into_iter().any(|rest| !rest.starts_with("0 "))
+}
+
 /// A line must show the mutant, too.
 fn shortened(text: &str) -> String {
     text.chars().take(160).collect()
@@ -310,7 +349,9 @@ mod tests {
 
     use serde_json::json;
 
-    use super::{Look, RAFT, STORE, executables, failed_tests, looks};
+    use super::{
+        Look, RAFT, STORE, executables, failed_tests, has_compile_error, has_tests, looks,
+    };
 
     #[test]
     fn only_scenarios_that_contain_the_file_are_played() {
@@ -326,6 +367,23 @@ mod tests {
         let text = "test a::b ... ok\ntest a::c ... FAILED\nother than recorded: x y\n";
         assert_eq!(failed_tests(text), "x y, a::c");
         assert_eq!(failed_tests("test a::b ... ok\n"), "died");
+    }
+
+    #[test]
+    fn a_machine_that_fails_is_no_mutant_that_does_not_compile() {
+        let message = |level: &str| {
+            let message = json!({ "level": level });
+            json!({ "reason": "compiler-message", "message": message }).to_string()
+        };
+        assert!(has_compile_error(&[message("warning"), message("error")].join("\n")));
+        assert!(!has_compile_error(&message("warning")));
+        assert!(!has_compile_error(""));
+    }
+
+    #[test]
+    fn a_filter_that_matches_nothing_is_no_judge() {
+        assert!(has_tests("\nrunning 1 test\ntest a ... ok\n"));
+        assert!(!has_tests("\nrunning 0 tests\n"));
     }
 
     #[test]
