@@ -72,7 +72,7 @@ pub enum Frame {
     SnapshotTaken {
         /// The snapshot.
         position: Position,
-        /// Chunk number; [`SEQ_INSTALLED`] once nothing is missing any more.
+        /// Chunk number; the greatest there is once nothing is missing any more.
         seq: u64,
     },
     /// A part has arrived of a snapshot whose beginning is not there: the receiver has restarted,
