@@ -738,8 +738,9 @@ export class Painter {
       const [top, height] = TICKS[mark] ?? TICKS.other;
       const color = this.theme.word(this.#markColor(mark));
       for (const lane of this.lanes) {
+        // Three wide: a line of one, where it is now, leaves something of it.
         this.#columns(ofNode[lane.node].times, (x) =>
-          this.pixels.box(x - 1, lane.middle + top, 2, height, color));
+          this.pixels.box(x - 1, lane.middle + top, 3, height, color));
       }
     }
   }

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::run::{build_release, cargo, line, output, run, target_folder};
+use crate::run::{build_debug, build_release, line, output};
 
 /// Seeds that both builds run.
 const SEEDS: &str = "0..30";
@@ -17,8 +17,7 @@ const SEEDS: &str = "0..30";
 /// # Errors
 /// When they differ, or a run breaks a rule.
 pub fn determinism(root: &Path) -> Result<()> {
-    run(cargo(root).args(["build", "--quiet", "--locked", "--package", "kvraft"]))?;
-    let debug = trace_hash(root, &target_folder(root)?.join("debug").join("kvraft"), "1")?;
+    let debug = trace_hash(root, &build_debug(root)?, "1")?;
     let release = trace_hash(root, &build_release(root)?, "3")?;
     ensure!(debug == release, "seeds {SEEDS}: debug has the trace hash {debug}, release {release}");
     println!("seeds {SEEDS}: trace hash {debug} in debug on one thread and in release on three");

@@ -101,6 +101,15 @@ pub(crate) fn build_release(root: &Path) -> Result<PathBuf> {
     Ok(binary)
 }
 
+/// The program as the tests use it. Why not `cargo build`: without the tests libraries have fewer
+/// features, and all of them would be built once more.
+pub(crate) fn build_debug(root: &Path) -> Result<PathBuf> {
+    run(cargo(root).args(["test", "--no-run", "--quiet", "--workspace", "--locked"]))?;
+    let binary = target_folder(root)?.join("debug/kvraft");
+    ensure!(binary.is_file(), "{} was not built", binary.display());
+    Ok(binary)
+}
+
 /// Fails with the name of the Debian package when a program is missing.
 pub(crate) fn need(program: &str, package: &str) -> Result<()> {
     let found = std::env::var_os("PATH")

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::ports::free_ports;
 use crate::processes::Guard;
-use crate::run::{cargo, line, output, run, target_folder, wait_for};
+use crate::run::{build_debug, line, output, run, target_folder, wait_for};
 
 /// How long a step may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,10 +37,7 @@ const KILL_AT: usize = 13;
 pub fn seed_demo(root: &Path, binary: Option<PathBuf>) -> Result<()> {
     let binary = match binary {
         Some(binary) => binary,
-        None => {
-            run(cargo(root).args(["build", "-p", "kvraft"]))?;
-            target_folder(root)?.join("debug/kvraft")
-        }
+        None => build_debug(root)?,
     };
     let folder = target_folder(root)?.join("seed-demo");
     if folder.exists() {
