@@ -99,7 +99,6 @@ struct CheckArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   kvraft trace verify shiviz_output.log
-
   kvraft trace verify --all shiviz_output.log | less
 
 Exit codes: 0 the clocks are right, 100 they are not, 1 the file cannot be read.")]
