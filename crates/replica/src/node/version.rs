@@ -2,8 +2,10 @@
 //!
 //! The leader asks in rounds for as long as it knows a newer version than the cluster has. A round
 //! in which every member of the configuration in force has said that it knows one, learners too,
-//! ends with an entry that raises the version to that. What was said in an earlier round, or over a
-//! connection that has closed since, does not count: its sender may run an older build by now.
+//! ends with an entry that raises the version to that. Within a round it asks again and again who
+//! has not answered, since a question or an answer may get lost. What was said in an earlier round,
+//! or over a connection that has closed since, does not count: its sender may run an older build by
+//! now.
 //!
 //! Invariants:
 //! - an entry that raises the version is proposed only by a leader, and only to a version that all
@@ -33,11 +35,15 @@ use crate::{
 /// Nobody waits for the outcome; no edge and no peer reaches this number.
 pub(super) const VERSION_TICKET: Ticket = Ticket(u64::MAX);
 
+/// How many times a round asks who has not answered.
+const ASKS_OF_A_ROUND: u32 = 10;
+
 /// See the module.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct VersionIo {
     /// What this server knows.
     known: Versions,
+    /// How long a round takes.
     interval: Duration,
     /// The version of the state that the machine has reached.
     current: u32,
@@ -45,8 +51,10 @@ pub(super) struct VersionIo {
     term: Option<Term>,
     /// Rounds in this life.
     round: u64,
-    /// When the next round begins.
-    round_at: Instant,
+    /// How many times more this round asks.
+    asks_left: u32,
+    /// When it asks again, or the next round begins.
+    ask_at: Instant,
     /// What each member has said to know in this round.
     said: BTreeMap<MemberId, Versions>,
     /// What this leader has put into the log in this term, or is putting there.
@@ -61,7 +69,8 @@ impl VersionIo {
             current,
             term: None,
             round: 0,
-            round_at: Instant::NEVER,
+            asks_left: 0,
+            ask_at: Instant::NEVER,
             said: BTreeMap::new(),
             proposed: None,
         }
@@ -71,8 +80,7 @@ impl VersionIo {
     pub(super) fn on_version(&mut self, version: u32) {
         self.current = version;
         if self.proposed.is_some_and(|proposed| proposed <= version) {
-            self.proposed = None;
-            self.said.clear();
+            self.end_round();
         }
     }
 
@@ -83,12 +91,18 @@ impl VersionIo {
 
     /// It did not get into the log: the next round tries again.
     pub(super) fn on_refused(&mut self) {
+        self.end_round();
+    }
+
+    /// What was said has been of use, or is of none any more.
+    fn end_round(&mut self) {
         self.proposed = None;
+        self.asks_left = 0;
         self.said.clear();
     }
 
     pub(super) fn deadline(&self) -> Instant {
-        if self.is_raising() { self.round_at } else { Instant::NEVER }
+        if self.is_raising() { self.ask_at } else { Instant::NEVER }
     }
 
     fn is_raising(&self) -> bool {
@@ -111,16 +125,15 @@ impl Node {
     pub(super) fn tend_version(&mut self, now: Now, out: &mut Vec<Hop>) {
         let term = self.is_leading().then(|| self.raft.hard_state().term);
         if self.version_io.term != term {
-            let round_at = now.instant + self.version_io.interval;
             let it = &mut self.version_io;
-            (it.term, it.round_at, it.proposed) = (term, round_at, None);
-            it.said.clear();
+            it.end_round();
+            (it.term, it.ask_at) = (term, now.instant + it.interval);
         }
         if !self.version_io.is_raising() {
             return;
         }
-        if self.version_io.round_at <= now.instant {
-            self.begin_round(now.instant, out);
+        if self.version_io.ask_at <= now.instant {
+            self.ask(now.instant, out);
         }
         if let Some(version) = self.version_io.agreed(&self.raft.members().ids()) {
             let known = self.version_io.known;
@@ -134,13 +147,18 @@ impl Node {
         }
     }
 
-    fn begin_round(&mut self, now: Instant, out: &mut Vec<Hop>) {
+    /// Asks who has not answered in this round, or everybody in the next one.
+    fn ask(&mut self, now: Instant, out: &mut Vec<Hop>) {
         let it = &mut self.version_io;
-        it.round += 1;
-        it.round_at = now + it.interval;
-        it.said = [(self.me, it.known)].into();
+        if it.asks_left == 0 {
+            it.round += 1;
+            it.asks_left = ASKS_OF_A_ROUND;
+            it.said = [(self.me, it.known)].into();
+        }
+        it.asks_left -= 1;
+        it.ask_at = now + it.interval / ASKS_OF_A_ROUND;
         let round = Round { incarnation: self.incarnation, number: it.round };
-        for to in self.raft.members().ids().iter().filter(|id| **id != self.me) {
+        for to in self.raft.members().ids().iter().filter(|id| !it.said.contains_key(id)) {
             send(*to, PeerLane::Control, &Frame::VersionsWanted { round }, out);
         }
     }

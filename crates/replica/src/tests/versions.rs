@@ -60,6 +60,23 @@ fn version_that_one_does_not_know_is_not_raised() {
     assert_eq!(raises(&silent), [2]);
 }
 
+/// An answer that got lost is asked for again in the same round, and nobody else is.
+#[test]
+fn who_has_not_answered_is_asked_again() {
+    let mut group = group(|_| NEW);
+    group.pass = Box::new(|sent| !(sent.from == C && matches!(sent.frame, Frame::Versions { .. })));
+    group.advance(INTERVAL);
+    group.said.clear();
+    group.pass = Box::new(|_| true);
+    group.advance(INTERVAL / 5);
+    assert_eq!(raises(&group), [2]);
+    let asked = group.said.iter().filter_map(|sent| match sent.frame {
+        Frame::VersionsWanted { round } => Some((sent.to, round.number)),
+        _ => None,
+    });
+    assert_eq!(asked.collect::<Vec<_>>(), [(C, 1)]);
+}
+
 /// A learner counts as well.
 #[test]
 fn learner_that_does_not_know_it_holds_the_version() {

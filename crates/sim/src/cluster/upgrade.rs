@@ -13,9 +13,6 @@ use super::{
 };
 use crate::{network::Endpoint, plan::Build};
 
-/// With more than that lost, of a million frames, a round of many members may hardly ever succeed.
-const LOSS_PPM_MAX: u64 = 50_000;
-
 impl World {
     /// What a server begins with.
     pub(crate) fn first_build(&self, id: MemberId) -> Build {
@@ -85,11 +82,7 @@ impl World {
     }
 
     /// Every member knows the newest version, as far as they can be asked, and the cluster has it.
-    /// Where much is lost nothing is demanded: all answers must come in one round.
     pub(crate) fn is_raised(&self) -> bool {
-        if LOSS_PPM_MAX < self.config.network.loss_ppm {
-            return true;
-        }
         let (_, members) = self.checks.agreed_members();
         let known = members.ids().into_iter().map(|id| match self.servers.get(&id) {
             Some(server) if server.standing != Standing::Destroyed => versions_of(server.build),
