@@ -4,18 +4,22 @@
 //! value. Here every 4 KiB block (redb's page) has a CRC-32C seeded with its number.
 //!
 //! Layout of the file, in pages of 4096 bytes:
-//! - page 0: redb's header in the first sector of 512 bytes: 320 bytes of redb's, then the least
-//!   logical length, magic, version and the sector's checksum in its last 24 bytes; the rest of the
-//!   page is unused;
-//! - then groups of one page of 1024 checksums followed by the 1024 blocks they belong to.
+//! - page 0: redb's header in the first sector of 512 bytes: 320 bytes of redb's, then in its last
+//!   40 bytes the least logical length, the seal of the checksums, magic, version and the sector's
+//!   checksum; the rest of the page is unused;
+//! - then groups of two pages of checksums, which are two copies, followed by the 1008 blocks they
+//!   belong to. Which copy is in force is told in [`sums`](super::sums).
 //!
 //! Why a crash cannot turn a good block into a damaged one: redb never overwrites a block that its
-//! last durable commit refers to, except the header. So a checksum and its block may tear apart
-//! only where nothing is referred to; the other checksums in the same sector are rewritten with the
-//! value they had, and other sectors are not written. The header is one sector, so that it changes
-//! as a whole together with its checksum: a sector of 512 bytes is what every disk writes or does
-//! not write. Falling back to an older header instead would be worse than an error: the blocks it
-//! refers to may have been used again.
+//! last durable commit refers to, except the header, and the same is true of the copy of the
+//! block's checksum. The header is one sector, so that it changes as a whole together with its
+//! checksum and the seal: a sector of 512 bytes is what every disk writes or does not write.
+//!
+//! Why a write that a disk has lost is found out: the header's seal covers every checksum, so that
+//! a block and its checksum cannot both be those of an earlier commit. Of a header that was lost
+//! the one before is read, and is believed as long as all that it covers is there: the table is an
+//! earlier one then, whose position says so. When something else has taken the place since, the
+//! seal does not match.
 //!
 //! The header also carries the logical length that was durable when it was written, which covers
 //! all that it refers to: a file that has lost its end is found out when it is opened, before redb
@@ -23,37 +27,42 @@
 //!
 //! What an earlier process has written and failed to sync may be found in the system's cache and
 //! not on the disk, for as long as nobody writes it again. Only the header can refer to such
-//! blocks, and redb writes it anew, and syncs, whenever it opens a file; a sector of checksums that
-//! this process has not written yet is written with the first of its blocks.
+//! blocks and such copies of checksums, and it refers to what was synced before it was written;
+//! the header itself may be such a sector, and is written again, and synced, before anything is
+//! written that only it makes free.
 //!
 //! Invariants: checksum 0 means "never written", and such a block must be all zeroes. Checksums are
-//! written before each sync of the file. The first failure is kept: it is what all later ones say.
+//! written before each sync of the file. Every commit is in two phases: a header that refers to new
+//! blocks comes after the sync of these, so that its seal covers them. The first failure is kept:
+//! it is what all later ones say.
 //!
 //! The mutex is here because redb's trait takes `&self`; below `server` this is the only one.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
     io,
+    ops::Range,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use kvraft_base::{Damage, DiskError, DiskFile, checksum_seeded};
+use kvraft_base::{Damage, DiskFile, checksum_seeded};
 
-/// Size of a block in bytes: redb's page.
-pub(super) const BLOCK_SIZE: u64 = 4096;
+use super::sums::{
+    BLOCK_SIZE, GROUP_BLOCKS, SECTOR_BYTES, Seal, Sums, block_count, logical_len, physical_len,
+    physical_offset,
+};
+
 const BLOCK_BYTES: usize = 4096;
-const GROUP_BLOCKS: u64 = 1024;
-const SECTOR_BYTES: usize = 512;
-/// Checksums in a sector; a group's page of them has eight sectors.
-const SECTOR_SUMS: usize = SECTOR_BYTES / 4;
 /// Of the header sector, what redb may use.
-const HEADER_BYTES_MAX: usize = SECTOR_BYTES - 24;
+const HEADER_BYTES_MAX: usize = SECTOR_BYTES - 40;
 /// Where in it the least logical length is.
-const HEADER_LEN: std::ops::Range<usize> = HEADER_BYTES_MAX..HEADER_BYTES_MAX + 8;
-/// Where magic and version are.
-const HEADER_MARKS: std::ops::Range<usize> = HEADER_LEN.end..HEADER_LEN.end + 8;
-const HEADER_MAGIC: u32 = u32::from_le_bytes(*b"kvTB");
-const HEADER_VERSION: u32 = 1;
+const HEADER_LEN: Range<usize> = HEADER_BYTES_MAX..HEADER_BYTES_MAX + 8;
+/// Where the seal is: its number and its total.
+const HEADER_SEAL: Range<usize> = HEADER_LEN.end..HEADER_LEN.end + 16;
+/// Where magic and version of the format are.
+const HEADER_MAGIC_AT: Range<usize> = HEADER_SEAL.end..HEADER_SEAL.end + 4;
+const HEADER_FORMAT: Range<usize> = HEADER_MAGIC_AT.end..HEADER_MAGIC_AT.end + 4;
+const HEADER_MAGIC: [u8; 4] = *b"kvTB";
+const FORMAT_VERSION: u32 = 2;
 
 /// A file of checksummed blocks.
 #[derive(Debug)]
@@ -71,45 +80,20 @@ struct State {
     len_synced: u64,
     /// What the header demands at least.
     len_least: u64,
-    groups: BTreeMap<u64, Group>,
+    sums: Sums,
+    header: Header,
     failure: Option<Damage>,
 }
 
-#[derive(Debug)]
-struct Group {
-    sums: Vec<u32>,
-    /// A bit for each sector of checksums that the file does not have yet.
-    dirty: u8,
-    /// A bit for each that this process has written. What it has only read may be clean in the
-    /// system's cache and not on the disk, since an earlier process's sync has failed.
-    written: u8,
-}
-
-impl Group {
-    fn set(&mut self, slot: usize, sum: u32) {
-        let sector = 1 << (slot / SECTOR_SUMS);
-        if self.sums[slot] != sum || self.written & sector == 0 {
-            self.sums[slot] = sum;
-            self.dirty |= sector;
-        }
-    }
-
-    /// Writes the sectors that changed into the page at `offset`.
-    fn write(&mut self, file: &dyn DiskFile, offset: u64) -> Result<(), DiskError> {
-        for (index, sums) in self.sums.chunks_exact(SECTOR_SUMS).enumerate() {
-            if self.dirty & (1 << index) == 0 {
-                continue;
-            }
-            let mut sector = [0; SECTOR_BYTES];
-            for (word, sum) in sector.chunks_exact_mut(4).zip(sums) {
-                word.copy_from_slice(&sum.to_le_bytes());
-            }
-            file.write_at(offset + (index * SECTOR_BYTES) as u64, &sector)?;
-        }
-        self.written |= self.dirty;
-        self.dirty = 0;
-        Ok(())
-    }
+/// Where the newest header is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Header {
+    /// It was found, and may be in the system's cache alone.
+    Found,
+    /// This process has written it.
+    Written,
+    /// On the disk.
+    Durable,
 }
 
 impl Blocks {
@@ -118,19 +102,43 @@ impl Blocks {
         // A crash may have cut a growth short: what was synced is below, the rest was not referred
         // to.
         let len = logical_len(file.size()?);
-        let groups = BTreeMap::new();
-        let state = State { len, len_synced: len, len_least: 0, groups, failure: None };
+        let state = State {
+            len,
+            len_synced: len,
+            len_least: 0,
+            sums: Sums::empty(),
+            header: Header::Durable,
+            failure: None,
+        };
         let blocks = Self { file, path: path.into(), state: Mutex::new(state) };
         if 0 < len {
-            let least = blocks.read_sector()?[HEADER_LEN].try_into().expect("8 bytes are 8 bytes");
-            let least = u64::from_le_bytes(least);
-            if len < least {
-                let detail = format!("the file is shorter than the {least} bytes it had");
-                return Err(blocks.lost(physical_len(len), &detail));
-            }
-            blocks.lock().len_least = least;
+            blocks.read_state()?;
         }
         Ok(blocks)
+    }
+
+    /// Reads header and checksums of a file that is not empty.
+    fn read_state(&self) -> Result<(), Damage> {
+        let sector = self.read_sector()?;
+        let word = |at: Range<usize>| {
+            u64::from_le_bytes(sector[at].try_into().expect("8 bytes are 8 bytes"))
+        };
+        let (number, total) = (HEADER_SEAL.start..HEADER_SEAL.start + 8, HEADER_SEAL.start + 8);
+        let seal = Seal { number: word(number), total: word(total..HEADER_SEAL.end) };
+        let least = word(HEADER_LEN);
+        let mut state = self.lock();
+        if state.len < least {
+            let detail = format!("the file is shorter than the {least} bytes it had");
+            return Err(self.lost(physical_len(state.len), &detail));
+        }
+        let (blocks, sealed) = (block_count(state.len), block_count(least));
+        let sums = Sums::read(&*self.file, blocks, seal, sealed)?;
+        state.sums = sums.ok_or_else(|| {
+            self.lost(0, "the checksums are not those that the header names: a write was lost")
+        })?;
+        state.len_least = least;
+        state.header = Header::Found;
+        Ok(())
     }
 
     /// The first failure, if there was one.
@@ -183,9 +191,17 @@ impl Blocks {
     fn read_sector(&self) -> Result<[u8; SECTOR_BYTES], Damage> {
         let mut sector = [0; SECTOR_BYTES];
         self.file.read_at(0, &mut sector)?;
-        let sum = header_sum(&sector).to_le_bytes();
-        if sector.iter().any(|byte| *byte != 0) && sector[SECTOR_BYTES - 4..] != sum {
+        // A file that was never begun.
+        if sector.iter().all(|byte| *byte == 0) {
+            return Ok(sector);
+        }
+        if sector[SECTOR_BYTES - 4..] != header_sum(&sector).to_le_bytes() {
             return Err(self.lost(0, "header checksum mismatch"));
+        }
+        let format = u32::from_le_bytes(sector[HEADER_FORMAT].try_into().expect("4 bytes"));
+        if sector[HEADER_MAGIC_AT] != HEADER_MAGIC || format != FORMAT_VERSION {
+            let detail = format!("a table of format {format}, this build reads {FORMAT_VERSION}");
+            return Err(self.lost(0, &detail));
         }
         Ok(sector)
     }
@@ -197,23 +213,29 @@ impl Blocks {
         let mut sector = [0; SECTOR_BYTES];
         sector[..bytes.len()].copy_from_slice(bytes);
         let mut state = self.lock();
-        let len_least = state.len_synced.min(state.len);
-        self.write_sector(&mut state, sector, len_least)
+        if state.sums.is_settled() {
+            state.sums.seal();
+            state.len_least = state.len_synced.min(state.len);
+        }
+        self.write_sector(&mut state, sector)
     }
 
+    /// Writes a header that covers what the seal covers.
     fn write_sector(
         &self,
         state: &mut State,
         mut sector: [u8; SECTOR_BYTES],
-        len_least: u64,
     ) -> Result<(), Damage> {
-        sector[HEADER_LEN].copy_from_slice(&len_least.to_le_bytes());
-        sector[HEADER_MARKS][..4].copy_from_slice(&HEADER_MAGIC.to_le_bytes());
-        sector[HEADER_MARKS][4..].copy_from_slice(&HEADER_VERSION.to_le_bytes());
+        let Seal { number, total } = state.sums.sealed();
+        sector[HEADER_LEN].copy_from_slice(&state.len_least.to_le_bytes());
+        sector[HEADER_SEAL][..8].copy_from_slice(&number.to_le_bytes());
+        sector[HEADER_SEAL][8..].copy_from_slice(&total.to_le_bytes());
+        sector[HEADER_MAGIC_AT].copy_from_slice(&HEADER_MAGIC);
+        sector[HEADER_FORMAT].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
         let sum = header_sum(&sector);
         sector[SECTOR_BYTES - 4..].copy_from_slice(&sum.to_le_bytes());
+        state.header = Header::Written;
         self.file.write_at(0, &sector)?;
-        state.len_least = len_least;
         Ok(())
     }
 
@@ -223,7 +245,7 @@ impl Blocks {
         &self,
         offset: u64,
         size: usize,
-        mut run: impl FnMut(u64, u64, std::ops::Range<usize>) -> Result<(), Damage>,
+        mut run: impl FnMut(u64, u64, Range<usize>) -> Result<(), Damage>,
     ) -> Result<(), Damage> {
         let aligned = offset.is_multiple_of(BLOCK_SIZE) && size.is_multiple_of(BLOCK_BYTES);
         if !aligned || self.lock().len < offset + size as u64 {
@@ -246,10 +268,9 @@ impl Blocks {
         self.each_run(offset, out.len(), |physical, first, range| {
             let out = &mut out[range];
             self.file.read_at(physical, out)?;
-            let mut state = self.lock();
-            let group = self.group(&mut state, first / GROUP_BLOCKS)?;
+            let state = self.lock();
             for (block, bytes) in (first..).zip(out.chunks_exact(BLOCK_BYTES)) {
-                let sum = group.sums[slot(block)];
+                let sum = state.sums.get(block);
                 let matches = match sum {
                     0 => bytes.iter().all(|byte| *byte == 0),
                     _ => sum == block_sum(block, bytes),
@@ -266,27 +287,12 @@ impl Blocks {
         self.each_run(offset, bytes.len(), |physical, first, range| {
             let bytes = &bytes[range];
             let mut state = self.lock();
-            let group = self.group(&mut state, first / GROUP_BLOCKS)?;
             self.file.write_at(physical, bytes)?;
             for (block, bytes) in (first..).zip(bytes.chunks_exact(BLOCK_BYTES)) {
-                group.set(slot(block), block_sum(block, bytes));
+                state.sums.set(block, block_sum(block, bytes));
             }
             Ok(())
         })
-    }
-
-    /// The checksums of a group, read from the file the first time.
-    fn group<'a>(&self, state: &'a mut State, number: u64) -> Result<&'a mut Group, DiskError> {
-        match state.groups.entry(number) {
-            Entry::Occupied(found) => Ok(found.into_mut()),
-            Entry::Vacant(missing) => {
-                let mut page = vec![0; BLOCK_BYTES];
-                self.file.read_at(group_offset(number), &mut page)?;
-                let words = page.chunks_exact(4);
-                let sums = words.map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect();
-                Ok(missing.insert(Group { sums, dirty: 0, written: 0 }))
-            }
-        }
     }
 
     fn resize(&self, len: u64) -> Result<(), Damage> {
@@ -294,35 +300,50 @@ impl Blocks {
             return Err(self.lost(len, "a length that is not a number of blocks"));
         }
         let mut state = self.lock();
-        let kept = block_count(len.min(state.len));
-        // Blocks that come back later come back never written.
-        if !kept.is_multiple_of(GROUP_BLOCKS) && len != state.len {
-            let group = self.group(&mut state, kept / GROUP_BLOCKS)?;
-            for slot in slot(kept)..group.sums.len() {
-                group.set(slot, 0);
-            }
+        if len != state.len {
+            let kept = block_count(len.min(state.len));
+            state.sums.cut(kept);
         }
         if len < state.len_least {
             let sector = self.read_sector()?;
-            self.write_sector(&mut state, sector, len)?;
+            state.len_least = len;
+            self.write_sector(&mut state, sector)?;
             self.file.sync()?;
+            state.on_synced();
         }
         state.len_synced = state.len_synced.min(len);
-        state.groups.retain(|number, _| number * GROUP_BLOCKS < kept);
         self.file.set_len(physical_len(len))?;
         state.len = len;
         Ok(())
     }
 
     fn sync(&self) -> Result<(), Damage> {
-        let mut state = self.lock();
-        for (number, group) in state.groups.iter_mut().filter(|(_, group)| group.dirty != 0) {
-            group.write(&*self.file, group_offset(*number))?;
-        }
         // Under the lock, so that no growth comes in between.
+        let mut state = self.lock();
+        if state.sums.is_unwritten() {
+            if state.header != Header::Durable {
+                // What it covers no more is written over.
+                let sector = self.read_sector()?;
+                self.write_sector(&mut state, sector)?;
+                self.file.sync()?;
+                state.on_synced();
+            }
+            state.sums.write(&*self.file)?;
+        }
         self.file.sync()?;
         state.len_synced = state.len;
+        state.on_synced();
         Ok(())
+    }
+}
+
+impl State {
+    /// The file's sync has succeeded.
+    fn on_synced(&mut self) {
+        self.sums.on_synced();
+        if self.header == Header::Written {
+            self.header = Header::Durable;
+        }
     }
 }
 
@@ -369,38 +390,6 @@ fn block_sum(block: u64, bytes: &[u8]) -> u32 {
     checksum_seeded(block + 1, bytes).max(1)
 }
 
-/// Blocks beside the header in a file of `len` logical bytes.
-fn block_count(len: u64) -> u64 {
-    (len / BLOCK_SIZE).saturating_sub(1)
-}
-
-fn slot(block: u64) -> usize {
-    usize::try_from(block % GROUP_BLOCKS).expect("a group has 1024 blocks")
-}
-
-fn group_offset(group: u64) -> u64 {
-    BLOCK_SIZE * (1 + group * (GROUP_BLOCKS + 1))
-}
-
-fn physical_offset(block: u64) -> u64 {
-    group_offset(block / GROUP_BLOCKS) + BLOCK_SIZE * (1 + block % GROUP_BLOCKS)
-}
-
-fn physical_len(len: u64) -> u64 {
-    if len == 0 {
-        return 0;
-    }
-    let blocks = block_count(len);
-    BLOCK_SIZE * (1 + blocks + blocks.div_ceil(GROUP_BLOCKS))
-}
-
-/// The greatest logical length whose blocks and checksums fit into `size` bytes.
-fn logical_len(size: u64) -> u64 {
-    let pages = size / BLOCK_SIZE;
-    let groups = pages.saturating_sub(1).div_ceil(GROUP_BLOCKS + 1);
-    BLOCK_SIZE * (pages - groups.min(pages))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
@@ -408,10 +397,20 @@ mod tests {
     use kvraft_base::{DiskError, DiskFile};
     use redb::StorageBackend;
 
-    use super::{BLOCK_SIZE, Backend, Blocks, GROUP_BLOCKS, logical_len, physical_len};
+    use super::{
+        BLOCK_SIZE, Backend, Blocks, GROUP_BLOCKS, HEADER_FORMAT, SECTOR_BYTES, header_sum,
+        logical_len, physical_len,
+    };
 
+    /// A file, and where it was written and when it was synced.
     #[derive(Debug, Default)]
-    struct Memory(Mutex<Vec<u8>>);
+    struct Memory(Mutex<Vec<u8>>, Mutex<Vec<Change>>);
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Change {
+        Write(u64),
+        Sync,
+    }
 
     impl DiskFile for Memory {
         fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
@@ -423,6 +422,7 @@ mod tests {
         fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
             let start = usize::try_from(offset).unwrap();
             self.0.lock().unwrap()[start..start + bytes.len()].copy_from_slice(bytes);
+            self.1.lock().unwrap().push(Change::Write(offset));
             Ok(())
         }
 
@@ -436,6 +436,7 @@ mod tests {
         }
 
         fn sync(&self) -> Result<(), DiskError> {
+            self.1.lock().unwrap().push(Change::Sync);
             Ok(())
         }
     }
@@ -504,6 +505,111 @@ mod tests {
         memory.set_len(whole).unwrap();
         table.set_len(4 * BLOCK_SIZE).unwrap();
         assert_eq!(backend().unwrap().len().unwrap(), 4 * BLOCK_SIZE);
+    }
+
+    /// Three commits, each into a block of its own as redb writes them: what the file is after each.
+    fn three_commits() -> [Vec<u8>; 3] {
+        let memory = Arc::new(Memory::default());
+        let table = Backend(Arc::new(
+            Blocks::open(Box::new(Shared(Arc::clone(&memory))), "table").unwrap(),
+        ));
+        table.set_len(8 * BLOCK_SIZE).unwrap();
+        [2, 3, 4].map(|block: u8| {
+            table.write(u64::from(block) * BLOCK_SIZE, &[block; 4096]).unwrap();
+            table.sync_data().unwrap();
+            table.write(0, &[block; 320]).unwrap();
+            table.sync_data().unwrap();
+            memory.0.lock().unwrap().clone()
+        })
+    }
+
+    fn opened(bytes: Vec<u8>) -> Result<Backend, String> {
+        let memory = Memory(Mutex::new(bytes), Mutex::default());
+        let blocks =
+            Blocks::open(Box::new(memory), "table").map_err(|damage| damage.to_string())?;
+        Ok(Backend(Arc::new(blocks)))
+    }
+
+    fn read(table: &Backend, block: u64) -> Result<u8, String> {
+        let mut bytes = [0; 4096];
+        let read = table.read(block * BLOCK_SIZE, &mut bytes);
+        read.map(|()| bytes[0]).map_err(|error| error.to_string())
+    }
+
+    /// A block of an earlier commit agrees with its checksum of that time, and not with the seal.
+    #[test]
+    fn a_block_that_was_lost_with_its_checksum_is_found_out() {
+        let [_, second, third] = three_commits();
+        assert_eq!(read(&opened(third.clone()).unwrap(), 4), Ok(4));
+        // All but the header, which is what the third commit wrote.
+        let lost = [&third[..SECTOR_BYTES], &second[SECTOR_BYTES..]].concat();
+        let text = opened(lost).unwrap_err();
+        assert!(text.contains("a write was lost"), "{text}");
+    }
+
+    /// Without the newest header the commit before it is read, whole; with one that is older still,
+    /// whose checksums have been written over, nothing is.
+    #[test]
+    fn a_lost_header_leaves_the_commit_before_or_none() {
+        let [first, second, third] = three_commits();
+        let before = [&second[..SECTOR_BYTES], &third[SECTOR_BYTES..]].concat();
+        let table = opened(before).unwrap();
+        assert_eq!((read(&table, 2), read(&table, 3)), (Ok(2), Ok(3)));
+        assert!(read(&table, 4).is_err(), "nothing refers to it");
+        let stale = [&first[..SECTOR_BYTES], &third[SECTOR_BYTES..]].concat();
+        let text = opened(stale).unwrap_err();
+        assert!(text.contains("a write was lost"), "{text}");
+    }
+
+    /// What a crash leaves of a commit is written over by the next, and never comes into force.
+    #[test]
+    fn a_commit_that_was_cut_short_leaves_nothing() {
+        let [_, second, third] = three_commits();
+        let memory = Arc::new(Memory::default());
+        *memory.0.lock().unwrap() = [&second[..SECTOR_BYTES], &third[SECTOR_BYTES..]].concat();
+        let open = || {
+            let file = Box::new(Shared(Arc::clone(&memory)));
+            Backend(Arc::new(Blocks::open(file, "table").unwrap()))
+        };
+        for round in 5..8_u8 {
+            let table = open();
+            table.write(u64::from(round) * BLOCK_SIZE, &[round; 4096]).unwrap();
+            table.sync_data().unwrap();
+            table.write(0, &[round; 320]).unwrap();
+            let table = open();
+            assert_eq!(read(&table, round.into()), Ok(round));
+            assert_eq!((read(&table, 2), read(&table, 3)), (Ok(2), Ok(3)));
+        }
+    }
+
+    /// A header that was found may be in the system's cache alone. It is made durable before
+    /// checksums go where the header before it has its own.
+    #[test]
+    fn a_header_that_was_found_is_made_durable_first() {
+        let [_, _, third] = three_commits();
+        let memory = Arc::new(Memory(Mutex::new(third), Mutex::default()));
+        let file = Box::new(Shared(Arc::clone(&memory)));
+        let table = Backend(Arc::new(Blocks::open(file, "table").unwrap()));
+        table.write(5 * BLOCK_SIZE, &[5; 4096]).unwrap();
+        table.sync_data().unwrap();
+        let changes = memory.1.lock().unwrap().clone();
+        let [_, Change::Write(0), Change::Sync, Change::Write(sums), Change::Sync] = changes[..]
+        else {
+            panic!("the block, the header alone, then the checksums: {changes:?}")
+        };
+        assert!((BLOCK_SIZE..3 * BLOCK_SIZE).contains(&sums), "two pages of checksums");
+    }
+
+    /// A header of another format is named as such.
+    #[test]
+    fn another_format_is_refused() {
+        let [_, _, mut table] = three_commits();
+        table[HEADER_FORMAT][0] = 1;
+        let sector: &mut [u8; SECTOR_BYTES] = (&mut table[..SECTOR_BYTES]).try_into().unwrap();
+        let sum = header_sum(sector).to_le_bytes();
+        sector[SECTOR_BYTES - 4..].copy_from_slice(&sum);
+        let text = opened(table).unwrap_err();
+        assert!(text.contains("a table of format 1, this build reads 2"), "{text}");
     }
 
     /// What is not durable yet is not demanded: a crash may lose a growth and keep the header.

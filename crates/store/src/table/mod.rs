@@ -13,6 +13,7 @@
 
 mod blocks;
 mod snapshot;
+mod sums;
 mod view;
 
 use std::{fmt, sync::Arc};
@@ -183,7 +184,8 @@ pub(crate) fn create_over(disk: &dyn Disk, aside: &str) -> Result<(), TableError
     let store = create_temp(disk)?;
     close_temp(disk, store)?;
     match disk.rename(TABLE_PATH, aside) {
-        Ok(()) => {}
+        // Of two renames the later one alone may survive a crash, and take what is set aside.
+        Ok(()) => disk.sync_dir("")?,
         Err(error) if error.kind == DiskErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
