@@ -507,7 +507,7 @@ mod tests {
         assert_eq!(backend().unwrap().len().unwrap(), 4 * BLOCK_SIZE);
     }
 
-    /// Three commits, each into a block of its own as redb writes them: what the file is after each.
+    /// What the file is after each of three commits, with a block of its own each, as redb writes.
     fn three_commits() -> [Vec<u8>; 3] {
         let memory = Arc::new(Memory::default());
         let table = Backend(Arc::new(
