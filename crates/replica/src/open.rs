@@ -161,9 +161,13 @@ fn open_state(
     let me = options.raft.id;
     let opened = kvraft_store::open(disk, &options.store, Some((options.cluster, me)))?;
     let reader = opened.table.reader();
-    let machine =
-        MachineLane::new(me, options.incarnation, options.machine, options.versions, reader)?;
-    Ok((opened, machine))
+    match MachineLane::new(me, options.incarnation, options.machine, options.versions, reader) {
+        Ok(machine) => Ok((opened, machine)),
+        Err(error) => {
+            opened.table.close().map_err(OpenError::from)?;
+            Err(error.into())
+        }
+    }
 }
 
 /// A rebuild that was cut short takes two: one that ends it, one for what is found then.

@@ -146,6 +146,8 @@ struct File {
     open_count: u64,
     /// A sync of this file has failed; the process must end.
     sync_failed: bool,
+    /// Sectors whose next read is answered with another one.
+    misreads: BTreeMap<usize, usize>,
 }
 
 /// Everything behind the handles.
@@ -572,7 +574,9 @@ impl Platter {
             self.has_read_failed = true;
             return Err(BROKEN);
         }
-        if self.file(handle.file).image.read_at(offset, buffer) {
+        let file = self.file(handle.file);
+        if file.image.read_at(offset, buffer) {
+            file.misread(offset, buffer);
             Ok(())
         } else {
             Err((DiskErrorKind::Failed, "fewer bytes are there than asked for"))
@@ -594,7 +598,9 @@ impl Platter {
         let count = if blown { self.torn_size(offset, bytes.len()) } else { bytes.len() };
         self.stats.write_count += 1;
         self.stats.written_bytes += count as u64;
-        self.file(handle.file).image.write_at(offset, &bytes[..count]);
+        let file = self.file(handle.file);
+        file.image.write_at(offset, &bytes[..count]);
+        drop(file.take_misreads(offset, count));
         if blown { Err(SEVERED) } else { Ok(()) }
     }
 
@@ -613,7 +619,9 @@ impl Platter {
         let size = usize::try_from(size).map_err(|_| FULL)?;
         let present = self.file(handle.file).image.size();
         self.admit_growth(present, size)?;
-        self.file(handle.file).image.set_len(size);
+        let file = self.file(handle.file);
+        file.image.set_len(size);
+        drop(file.take_misreads(size, usize::MAX));
         if size < present {
             self.expose();
         }

@@ -305,6 +305,8 @@ pub enum Decay {
     Misdirect,
     /// Some sectors that were synced were never written.
     Lose,
+    /// Some sectors are right, and what is read for them next, once, is what others hold.
+    Misread,
 }
 
 /// Part of a server's disk.

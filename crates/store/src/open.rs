@@ -223,8 +223,25 @@ pub fn open(
     disk.sync_dir("")?;
     disk.open(TABLE_PATH).map_err(|error| table_missing(error.kind, error))?.sync()?;
     let table = Table::open(disk, options)?;
-    let mut journal = journal::recover(disk, &identity, options, &mut notes)?;
-    join(disk, &mut journal, &table, &identity, &mut notes)?;
+    match recover(disk, options, &identity, &table, notes) {
+        Ok((journal, recovered)) => Ok(Opened { identity, journal, table, recovered }),
+        Err(error) => {
+            table.close()?;
+            Err(error)
+        }
+    }
+}
+
+/// The journal, and what it and the table make together.
+fn recover(
+    disk: &dyn Disk,
+    options: &Options,
+    identity: &Identity,
+    table: &Table,
+    mut notes: Vec<Note>,
+) -> Result<(Journal, Recovered), OpenError> {
+    let mut journal = journal::recover(disk, identity, options, &mut notes)?;
+    join(disk, &mut journal, table, identity, &mut notes)?;
     let applied = table.applied();
     let members = table.members()?.unwrap_or_else(|| identity.members.clone());
     let recovered = Recovered {
@@ -237,7 +254,7 @@ pub fn open(
         members,
         notes,
     };
-    Ok(Opened { identity, journal, table, recovered })
+    Ok((journal, recovered))
 }
 
 fn check_expected(

@@ -12,7 +12,7 @@
 use kvraft_base::{Damage, Disk, DiskError, DiskErrorKind, Index};
 
 use crate::{
-    Note, OpenError, Options, Table,
+    Note, OpenError, Options, Table, TableError,
     alone::is_alone,
     identity::read_identity,
     journal,
@@ -76,15 +76,16 @@ pub fn rebuild(
     let mut notes = Vec::new();
     let journal = journal::recover(disk, &identity, options, &mut notes)?;
     let released = journal.released();
-    // What is damaged elsewhere may still tell the members.
-    let table = || Table::open(disk, options).ok();
-    if Index::ZERO < released.index && is_alone(&identity, &journal, table().as_ref()) {
+    if Index::ZERO < released.index
+        // What is damaged elsewhere may still tell the members.
+        && look(disk, options, |table| is_alone(&identity, &journal, table))?
+    {
         let detail = damage.to_string();
         return Err(OpenError::TableLost { path: TABLE_PATH.into(), detail, released });
     }
     drop(journal);
     let begun = condemned(disk)?.is_some();
-    if begun && is_empty(disk, options) {
+    if begun && is_empty(disk, options)? {
         // An earlier attempt has come so far, or the damage is in this very table. Nobody knows, so
         // it is made anew; what is kept stays.
         create(disk)?;
@@ -100,7 +101,26 @@ pub fn rebuild(
 }
 
 /// Whether an earlier attempt has come as far as the empty table.
-fn is_empty(disk: &dyn Disk, options: &Options) -> bool {
-    let table = Table::open(disk, options);
-    table.is_ok_and(|table| table.applied().index == Index::ZERO) && disk.open(ASIDE_PATH).is_ok()
+fn is_empty(disk: &dyn Disk, options: &Options) -> Result<bool, OpenError> {
+    let is_empty =
+        |table: Option<&Table>| table.is_some_and(|it| it.applied().index == Index::ZERO);
+    Ok(look(disk, options, is_empty)? && disk.open(ASIDE_PATH).is_ok())
+}
+
+/// Looks at the table, if it can be believed. When the disk fails all ends: a process whose sync
+/// has failed must not try another.
+fn look<T>(
+    disk: &dyn Disk,
+    options: &Options,
+    look: impl FnOnce(Option<&Table>) -> T,
+) -> Result<T, OpenError> {
+    let table = match Table::open(disk, options) {
+        Err(TableError::Damage(Damage::Disk(error))) if error.kind != DiskErrorKind::NotFound => {
+            return Err(error.into());
+        }
+        table => table.ok(),
+    };
+    let seen = look(table.as_ref());
+    table.map_or(Ok(()), Table::close)?;
+    Ok(seen)
 }

@@ -55,6 +55,7 @@ impl World {
                 .is_some_and(|offset| disk.damage(&place.path, offset, 1 << prng.below(8))),
             Decay::Misdirect => misdirect(&disk, &place, &mut prng),
             Decay::Lose => lose_writes(&disk, &place, &mut prng),
+            Decay::Misread => misread(&disk, &place, &mut prng),
         };
         let _: std::time::Duration = disk.take_cost();
         if !is_hit {
@@ -70,6 +71,7 @@ impl World {
             Decay::Flip => {}
             Decay::Misdirect => self.sometimes.misdirected += 1,
             Decay::Lose => self.sometimes.writes_lost += 1,
+            Decay::Misread => self.sometimes.misreads += 1,
         }
         self.sometimes.newest_rotted += u64::from(place.is_newest);
     }
@@ -210,6 +212,21 @@ fn choose_byte(disk: &SimDisk, place: &Place, prng: &mut Prng) -> Option<u64> {
 
 /// Some sectors of the place were written to other ones of it.
 fn misdirect(disk: &SimDisk, place: &Place, prng: &mut Prng) -> bool {
+    each_pair(disk, place, prng, |from, to| disk.misdirect(&place.path, from, to))
+}
+
+/// Some sectors of the place will be read from other ones of it, once.
+fn misread(disk: &SimDisk, place: &Place, prng: &mut Prng) -> bool {
+    each_pair(disk, place, prng, |at, from| disk.misread(&place.path, at, from))
+}
+
+/// Draws two stretches of the place, and calls `hit` with each pair of their sectors.
+fn each_pair(
+    disk: &SimDisk,
+    place: &Place,
+    prng: &mut Prng,
+    hit: impl Fn(u64, u64) -> bool,
+) -> bool {
     let ends = (choose_byte(disk, place, prng), choose_byte(disk, place, prng));
     let (Some(from), Some(to)) = ends else { return false };
     let count = prng.between(1, SECTOR_COUNT_MAX);
@@ -217,7 +234,7 @@ fn misdirect(disk: &SimDisk, place: &Place, prng: &mut Prng) -> bool {
     for sector in 0..count {
         let (from, to) = (from + sector * SECTOR, to + sector * SECTOR);
         let fits = from.max(to) / SECTOR * SECTOR + SECTOR <= place.bytes.end;
-        is_hit |= fits && disk.misdirect(&place.path, from, to);
+        is_hit |= fits && hit(from, to);
     }
     is_hit
 }

@@ -67,6 +67,8 @@ sometimes! {
     misdirected: "write misdirected",
     /// A write that was synced was not there.
     writes_lost: "synced write lost",
+    /// A read was to be answered from elsewhere.
+    misreads: "read to be answered from elsewhere",
     /// A server whose disk was hit was whole again.
     healed: "damage healed",
     /// A sector could not be read any more.

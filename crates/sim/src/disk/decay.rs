@@ -1,5 +1,5 @@
 //! What disks do without a word, or too late: flipped bits, writes that were lost or went
-//! elsewhere, sectors that cannot be read.
+//! elsewhere, sectors that cannot be read, or are read from elsewhere.
 //!
 //! All of it happens between two processes, to what is durable: a running process reads what the
 //! system still has in memory, and a disk that is asked later answers something else. Which of it
@@ -8,7 +8,9 @@
 //! Invariant: damage is remembered, by sector, until the sector is written whole again or its file
 //! is gone.
 
-use super::{Platter, SECTOR_SIZE_BYTES, SimDisk, image::Image, lock};
+use std::collections::BTreeMap;
+
+use super::{File, Platter, SECTOR_SIZE_BYTES, SimDisk, image::Image, lock};
 
 impl SimDisk {
     /// Bit rot: flips the bits of `mask` in one byte, durably. False when there is no such byte.
@@ -26,6 +28,17 @@ impl SimDisk {
     /// changed.
     pub fn lose_write(&self, path: &str, offset: u64) -> bool {
         self.change(path, |image| image.lose_write(sector_of(offset)))
+    }
+
+    /// What is read next at the sector of `at` is what the one of `from` holds then; after that
+    /// everything is as it was. Until then it counts as damage. False when both hold the same.
+    pub fn misread(&self, path: &str, at: u64, from: u64) -> bool {
+        let mut platter = lock(&self.platter);
+        let Some(id) = platter.names.lookup(path) else { return false };
+        platter
+            .files
+            .get_mut(&id)
+            .is_some_and(|file| file.plan_misread(sector_of(at), sector_of(from)))
     }
 
     /// The sector at `offset` cannot be read any more, until it is written whole or the disk is
@@ -74,7 +87,9 @@ impl SimDisk {
     /// Some content of this file is not what was written.
     #[must_use]
     pub fn has_damage(&self, path: &str) -> bool {
-        lock(&self.platter).image(path).is_some_and(Image::has_damage)
+        let platter = lock(&self.platter);
+        let file = platter.names.lookup(path).and_then(|id| platter.files.get(&id));
+        file.is_some_and(|file| file.image.has_damage() || !file.misreads.is_empty())
     }
 
     /// Paths of the files in a directory, for the world to look at: it takes no time.
@@ -111,6 +126,46 @@ impl Platter {
     fn image(&self, path: &str) -> Option<&Image> {
         let file = self.files.get(&self.names.lookup(path)?)?;
         Some(&file.image)
+    }
+}
+
+impl File {
+    fn plan_misread(&mut self, at: usize, from: usize) -> bool {
+        let (there, elsewhere) = (self.sector(at), self.sector(from));
+        let differs = there.is_some() && elsewhere.is_some() && there != elsewhere;
+        if differs {
+            self.misreads.insert(at, from);
+        }
+        differs
+    }
+
+    fn sector(&self, sector: usize) -> Option<[u8; SECTOR_SIZE_BYTES]> {
+        let mut bytes = [0; SECTOR_SIZE_BYTES];
+        let offset = sector.checked_mul(SECTOR_SIZE_BYTES)?;
+        self.image.read_at(offset, &mut bytes).then_some(bytes)
+    }
+
+    /// Puts what other sectors hold into an answer, where that was to happen.
+    pub(super) fn misread(&mut self, offset: usize, buffer: &mut [u8]) {
+        for (at, from) in self.take_misreads(offset, buffer.len()) {
+            let Some(bytes) = self.sector(from) else { continue };
+            let start = at * SECTOR_SIZE_BYTES;
+            let first = start.max(offset);
+            let end = (start + SECTOR_SIZE_BYTES).min(offset + buffer.len());
+            buffer[first - offset..end - offset]
+                .copy_from_slice(&bytes[first - start..end - start]);
+        }
+    }
+
+    /// Those of the sectors that these bytes touch; they happen no more.
+    pub(super) fn take_misreads(&mut self, offset: usize, size: usize) -> BTreeMap<usize, usize> {
+        if self.misreads.is_empty() {
+            return BTreeMap::new();
+        }
+        let end = offset.saturating_add(size).div_ceil(SECTOR_SIZE_BYTES);
+        let mut taken = self.misreads.split_off(&(offset / SECTOR_SIZE_BYTES));
+        self.misreads.append(&mut taken.split_off(&end));
+        taken
     }
 }
 

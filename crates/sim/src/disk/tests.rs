@@ -56,6 +56,32 @@ fn keeping_all_loses_nothing() {
     assert_eq!(content(&after, "a").unwrap(), [7; 2000]);
 }
 
+/// A read may be answered once with what another sector holds; then the truth is back, and so it is
+/// when the sector has been written meanwhile.
+#[test]
+fn a_read_is_answered_from_elsewhere_once() {
+    let disk = disk();
+    let file = put(&disk, "a", &[[1; 512], [2; 512], [1; 512]].concat());
+    file.sync().unwrap();
+    assert!(!disk.misread("a", 0, 1024), "both hold the same");
+    assert!(!disk.misread("a", 0, 5000), "there is nothing");
+    assert!(disk.misread("a", 512, 0));
+    assert!(disk.has_damage("a"));
+    let mut bytes = [0; 8];
+    file.read_at(508, &mut bytes).unwrap();
+    assert_eq!(bytes, [1; 8]);
+    assert!(!disk.has_damage("a"));
+    file.read_at(508, &mut bytes).unwrap();
+    assert_eq!(bytes, [1, 1, 1, 1, 2, 2, 2, 2]);
+    assert!(disk.misread("a", 512, 0));
+    file.write_at(600, &[3]).unwrap();
+    assert_eq!(content(&disk, "a").unwrap()[512..514], [2, 2]);
+    assert!(disk.misread("a", 1024, 512));
+    file.set_len(1000).unwrap();
+    file.set_len(1536).unwrap();
+    assert_eq!(content(&disk, "a").unwrap()[1024..], [0; 512]);
+}
+
 /// Replacing a file by rename gives the old one or the new one, both whole when synced.
 #[test]
 fn rename_is_atomic() {

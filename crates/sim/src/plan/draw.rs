@@ -29,7 +29,10 @@ pub(super) fn draw_kind(
     if is_of_clients && config.client_count == 0 {
         return;
     }
-    let is_decay = matches!(kind, FaultKind::Rot | FaultKind::Misdirect | FaultKind::LostWrite);
+    let is_decay = matches!(
+        kind,
+        FaultKind::Rot | FaultKind::Misdirect | FaultKind::LostWrite | FaultKind::Misread
+    );
     if is_decay && config.server_count < 2 {
         return; // Nobody could repair it.
     }
@@ -123,6 +126,7 @@ fn breaker_of(kind: FaultKind) -> Option<fn(&RunConfig, &mut Prng) -> Broken> {
         FaultKind::Clog => break_clog,
         FaultKind::Rot => |config, prng| break_rot(config, prng, Decay::Flip),
         FaultKind::Misdirect => |config, prng| break_rot(config, prng, Decay::Misdirect),
+        FaultKind::Misread => |config, prng| break_rot(config, prng, Decay::Misread),
         FaultKind::LostWrite => |config, prng| break_rot(config, prng, Decay::Lose),
         FaultKind::ReadError => break_read,
         FaultKind::FalseClean => break_clean,

@@ -71,6 +71,7 @@ impl fmt::Display for Decay {
             Self::Flip => "rot",
             Self::Misdirect => "misdirect",
             Self::Lose => "lost-write",
+            Self::Misread => "misread",
         })
     }
 }
@@ -256,6 +257,7 @@ impl Words<'_> {
             "rot" => self.rot(Decay::Flip)?,
             "misdirect" => self.rot(Decay::Misdirect)?,
             "lost-write" => self.rot(Decay::Lose)?,
+            "misread" => self.rot(Decay::Misread)?,
             "bad-sector" => Fault::BadSector {
                 server: self.server()?,
                 part: self.part()?,

@@ -93,6 +93,8 @@ fault_kinds! {
     Misdirect: "misdirect",
     /// A write that was synced is not there.
     LostWrite: "lost-write",
+    /// A read is answered from elsewhere on the disk, once.
+    Misread: "misread",
     /// A sync fails, once, and what it has not written counts as written.
     FalseClean: "false-clean",
     /// Power is lost at a named point: in a sync, a rename, a removal.
@@ -257,6 +259,7 @@ impl Profile {
                 K::ReadError,
                 K::Misdirect,
                 K::LostWrite,
+                K::Misread,
                 K::Ambush,
             ],
             Self::Clock => &[K::Pause, K::Suspend, K::Jump, K::Drift, K::Usurp, K::ClientPause],

@@ -56,6 +56,7 @@ at 6.000s install 2 old
 at 6.000s rot 2 journal 17
 at 6.000s misdirect 2 table 18
 at 6.000s lost-write 2 table 19
+at 6.000s misread 2 journal 19
 at 6.000s read-error leader 3
 at 6.000s bad-sector 3 table 20
 at 6.000s good-sectors all

@@ -95,10 +95,11 @@ impl Default for Casting {
 }
 
 /// Kinds of fault that mean nothing here: they are of clusters with members, a leader, known files.
-const FOREIGN: [FaultKind; 12] = [
+const FOREIGN: [FaultKind; 13] = [
     FaultKind::Rot,
     FaultKind::Misdirect,
     FaultKind::LostWrite,
+    FaultKind::Misread,
     FaultKind::Members,
     FaultKind::Regrow,
     FaultKind::Transfer,

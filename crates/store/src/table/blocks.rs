@@ -33,8 +33,8 @@
 //!
 //! Invariants: checksum 0 means "never written", and such a block must be all zeroes. Checksums are
 //! written before each sync of the file. Every commit is in two phases: a header that refers to new
-//! blocks comes after the sync of these, so that its seal covers them. The first failure is kept:
-//! it is what all later ones say.
+//! blocks comes after the sync of these, so that its seal covers them. After the
+//! first failure nothing is done any more, and it is what everything says.
 //!
 //! The mutex is here because redb's trait takes `&self`; below `server` this is the only one.
 
@@ -81,19 +81,12 @@ struct State {
     /// What the header demands at least.
     len_least: u64,
     sums: Sums,
-    header: Header,
+    /// What a header that was written and not synced covers.
+    seal_written: Option<Seal>,
+    /// What the header on the disk covers; `None` when one was found, which may be in the system's
+    /// cache alone.
+    seal_durable: Option<Seal>,
     failure: Option<Damage>,
-}
-
-/// Where the newest header is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Header {
-    /// It was found, and may be in the system's cache alone.
-    Found,
-    /// This process has written it.
-    Written,
-    /// On the disk.
-    Durable,
 }
 
 impl Blocks {
@@ -107,7 +100,8 @@ impl Blocks {
             len_synced: len,
             len_least: 0,
             sums: Sums::empty(),
-            header: Header::Durable,
+            seal_written: None,
+            seal_durable: Some(Seal::default()),
             failure: None,
         };
         let blocks = Self { file, path: path.into(), state: Mutex::new(state) };
@@ -137,7 +131,7 @@ impl Blocks {
             self.lost(0, "the checksums are not those that the header names: a write was lost")
         })?;
         state.len_least = least;
-        state.header = Header::Found;
+        state.seal_durable = None;
         Ok(())
     }
 
@@ -165,7 +159,9 @@ impl Blocks {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep<T>(&self, result: Result<T, Damage>) -> io::Result<T> {
+    /// Does something unless something has failed before: after a failed sync nothing is tried.
+    fn attempt<T>(&self, run: impl FnOnce(&Self) -> Result<T, Damage>) -> io::Result<T> {
+        let result = self.failure().map_or_else(|| run(self), Err);
         result.map_err(|damage| {
             let mut state = self.lock();
             let error = io::Error::other(damage.to_string());
@@ -234,7 +230,7 @@ impl Blocks {
         sector[HEADER_FORMAT].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
         let sum = header_sum(&sector);
         sector[SECTOR_BYTES - 4..].copy_from_slice(&sum.to_le_bytes());
-        state.header = Header::Written;
+        state.seal_written = Some(state.sums.sealed());
         self.file.write_at(0, &sector)?;
         Ok(())
     }
@@ -321,7 +317,7 @@ impl Blocks {
         // Under the lock, so that no growth comes in between.
         let mut state = self.lock();
         if state.sums.is_unwritten() {
-            if state.header != Header::Durable {
+            if state.seal_durable != Some(state.sums.sealed()) {
                 // What it covers no more is written over.
                 let sector = self.read_sector()?;
                 self.write_sector(&mut state, sector)?;
@@ -341,9 +337,7 @@ impl State {
     /// The file's sync has succeeded.
     fn on_synced(&mut self) {
         self.sums.on_synced();
-        if self.header == Header::Written {
-            self.header = Header::Durable;
-        }
+        self.seal_durable = self.seal_written.take().or(self.seal_durable);
     }
 }
 
@@ -357,24 +351,22 @@ impl redb::StorageBackend for Backend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let blocks = &self.0;
-        blocks.keep(match offset < BLOCK_SIZE {
+        self.0.attempt(|blocks| match offset < BLOCK_SIZE {
             true => blocks.read_header(offset, out),
             false => blocks.read_blocks(offset, out),
         })
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.keep(self.0.resize(len))
+        self.0.attempt(|blocks| blocks.resize(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.keep(self.0.sync())
+        self.0.attempt(Blocks::sync)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let blocks = &self.0;
-        blocks.keep(match offset < BLOCK_SIZE {
+        self.0.attempt(|blocks| match offset < BLOCK_SIZE {
             true => blocks.write_header(offset, data),
             false => blocks.write_blocks(offset, data),
         })
@@ -476,12 +468,13 @@ mod tests {
         backend.write(2 * BLOCK_SIZE, &[5; 4096]).unwrap();
         backend.write(6 * BLOCK_SIZE, &[6; 4096]).unwrap();
         backend.set_len(4 * BLOCK_SIZE).unwrap();
-        assert!(backend.read(6 * BLOCK_SIZE, &mut block).is_err(), "beyond the end");
         backend.set_len(8 * BLOCK_SIZE).unwrap();
         backend.read(6 * BLOCK_SIZE, &mut block).unwrap();
         assert_eq!(block, [0; 4096]);
         backend.read(2 * BLOCK_SIZE, &mut block).unwrap();
         assert_eq!(block, [5; 4096]);
+        assert!(backend.read(8 * BLOCK_SIZE, &mut block).is_err(), "beyond the end");
+        assert!(backend.read(2 * BLOCK_SIZE, &mut block).is_err(), "after a failure");
     }
 
     /// A file that lost its end is refused; one that was made shorter on purpose is not.

@@ -20,8 +20,8 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use kvraft_base::{
-    Checkpoint, Damage, Disk, DiskErrorKind, META_APPLIED, META_MEMBERS, Members, Position, Reader,
-    Records, RowVisitor, TableId, TableOp, Writer,
+    Checkpoint, Damage, Disk, DiskError, DiskErrorKind, META_APPLIED, META_MEMBERS, Members,
+    Position, Reader, Records, RowVisitor, TableId, TableOp, Writer,
 };
 use redb::{Database, Durability, ReadableDatabase, TableDefinition, WriteTransaction};
 
@@ -125,6 +125,13 @@ impl Store {
         read().map_err(|error| self.fault(&error))
     }
 
+    /// Closes it, which commits once more and which redb cannot report the failure of.
+    fn close(self) -> Result<(), Damage> {
+        let blocks = Arc::clone(&self.blocks);
+        drop(self);
+        blocks.failure().map_or(Ok(()), Err)
+    }
+
     fn applied(&self) -> Result<Position, Damage> {
         let value = self.read(TableId::Meta, META_APPLIED)?;
         value.map_or(Ok(Position::ZERO), |value| decode_position(self.blocks.path(), value))
@@ -206,12 +213,7 @@ fn create_temp(disk: &dyn Disk) -> Result<Store, TableError> {
 
 /// Closes a database under the temporary name; it is durable there.
 fn close_temp(disk: &dyn Disk, store: Store) -> Result<(), TableError> {
-    let blocks = Arc::clone(&store.blocks);
-    // Closing commits once more and cannot report a failure; the blocks kept it.
-    drop(store);
-    if let Some(damage) = blocks.failure() {
-        return Err(damage.into());
-    }
+    store.close()?;
     Ok(disk.open(TABLE_TEMP_PATH)?.sync()?)
 }
 
@@ -236,8 +238,27 @@ impl Table {
     /// [`TableError::Damage`] when it cannot be read or believed.
     pub fn open(disk: &dyn Disk, options: &Options) -> Result<Self, TableError> {
         let store = Store::open(disk, TABLE_PATH, options, false)?;
-        let applied = store.applied()?;
-        Ok(Self { store: Arc::new(store), applied, failure: None })
+        match store.applied() {
+            Ok(applied) => Ok(Self { store: Arc::new(store), applied, failure: None }),
+            Err(damage) => match store.close() {
+                Err(Damage::Disk(error)) => Err(error.into()),
+                _ => Err(damage.into()),
+            },
+        }
+    }
+
+    /// Closes it, for who goes on without: only when that has not failed may it be opened again.
+    /// Its readers must have been dropped.
+    ///
+    /// # Errors
+    /// When the disk has failed, now or before.
+    pub fn close(self) -> Result<(), DiskError> {
+        let blocks = Arc::clone(&self.store.blocks);
+        drop(self);
+        match blocks.failure() {
+            Some(Damage::Disk(error)) => Err(error),
+            Some(Damage::Lost { .. }) | None => Ok(()),
+        }
     }
 
     /// The last entry whose effects are in the table.
