@@ -48,12 +48,17 @@ fn scan_parts(segment: u64, bytes: &Bytes) -> Vec<Part> {
     let mut at = SECTOR_BYTES;
     while at < bytes.len() {
         let offset = at as u64;
+        let sector = &bytes[at..bytes.len().min(at + SECTOR_BYTES)];
+        // Most of a segment is not written yet: compared as a whole, it costs next to nothing.
+        if *sector == ZEROES[..sector.len()] {
+            at += SECTOR_BYTES;
+            continue;
+        }
         let part = match parse_batch(segment, offset, &bytes.slice(at..)) {
             Parsed::Batch(header, entries) => Some(Part::Batch { offset, header, entries }),
             Parsed::Broken(header, detail) => Some(Part::Broken { offset, header, detail }),
             Parsed::Nothing => None,
         };
-        let sector = &bytes[at..bytes.len().min(at + SECTOR_BYTES)];
         at += match &part {
             Some(Part::Batch { header, .. } | Part::Broken { header, .. }) => {
                 usize::try_from(header.padded_size()).unwrap_or(usize::MAX - at)
@@ -62,7 +67,6 @@ fn scan_parts(segment: u64, bytes: &Bytes) -> Vec<Part> {
         };
         match (part, parts.last_mut()) {
             (Some(part), _) => parts.push(part),
-            (None, _) if sector.iter().all(|byte| *byte == 0) => {}
             (None, Some(Part::Unknown { offset: start, size })) if *start + *size == offset => {
                 *size += SECTOR;
             }
@@ -71,3 +75,6 @@ fn scan_parts(segment: u64, bytes: &Bytes) -> Vec<Part> {
     }
     parts
 }
+
+/// What no batch begins with.
+const ZEROES: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
