@@ -16,10 +16,12 @@
 //! What it lacks: a second sync of a process after a failed one. It panics: no process may try it.
 //! That of the next process may lie, see [`SimDisk::arm_sync_failure`].
 
+mod before;
 mod decay;
 mod film;
 mod image;
 mod names;
+mod pages;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -141,7 +143,8 @@ pub struct DiskTrouble {
 
 #[derive(Clone, Debug, Default)]
 struct File {
-    image: Image,
+    /// Shared with copies of the disk until it changes.
+    image: Arc<Image>,
     /// Handles of the present power cycle; a file without name lives as long as one is open.
     open_count: u64,
     /// A sync of this file has failed; the process must end.
@@ -153,7 +156,7 @@ struct File {
 /// Everything behind the handles.
 #[derive(Clone, Debug)]
 struct Platter {
-    label: String,
+    label: Arc<str>,
     files: BTreeMap<FileId, File>,
     file_count: u64,
     names: Names,
@@ -229,7 +232,7 @@ impl SimDisk {
     #[must_use]
     pub fn new(label: &str, costs: DiskCosts) -> Self {
         let platter = Platter {
-            label: label.to_owned(),
+            label: label.into(),
             files: BTreeMap::new(),
             file_count: 0,
             names: Names::default(),
@@ -322,11 +325,11 @@ impl SimDisk {
     pub(crate) fn left_over(&self) -> Vec<String> {
         let platter = lock(&self.platter);
         let endings = [".new", ".rebuild", ".refound"];
-        let is_left = |path: &String| endings.iter().any(|ending| path.ends_with(ending));
+        let is_left = |path: &&str| endings.iter().any(|ending| path.ends_with(ending));
         let mut left: Vec<String> =
-            platter.names.paths().filter(|path| is_left(path)).cloned().collect();
-        let is_spare = |path: &&String| path.ends_with(".old");
-        left.extend(platter.names.paths().filter(is_spare).skip(1).cloned());
+            platter.names.paths().filter(is_left).map(str::to_owned).collect();
+        let is_spare = |path: &&str| path.ends_with(".old");
+        left.extend(platter.names.paths().filter(is_spare).skip(1).map(str::to_owned));
         let named = platter.names.live_files();
         let nameless = |(id, file): &(&FileId, &File)| 0 < file.open_count && !named.contains(id);
         let count = platter.files.iter().filter(nameless).count();
@@ -417,7 +420,9 @@ impl Platter {
         self.names.crash(prng, policy);
         self.reap();
         for file in self.files.values_mut() {
-            file.image.crash(prng, policy);
+            if file.image.is_dirty() || file.image.is_forsaken() {
+                Arc::make_mut(&mut file.image).crash(prng, policy);
+            }
         }
     }
 
@@ -520,7 +525,7 @@ impl Platter {
             return Err(NOT_FOUND);
         }
         let id = if let Some(id) = self.names.lookup(path) {
-            self.file(id).image.set_len(0);
+            self.image_mut(id).set_len(0);
             id
         } else {
             self.file_count += 1;
@@ -598,9 +603,8 @@ impl Platter {
         let count = if blown { self.torn_size(offset, bytes.len()) } else { bytes.len() };
         self.stats.write_count += 1;
         self.stats.written_bytes += count as u64;
-        let file = self.file(handle.file);
-        file.image.write_at(offset, &bytes[..count]);
-        drop(file.take_misreads(offset, count));
+        self.image_mut(handle.file).write_at(offset, &bytes[..count]);
+        drop(self.file(handle.file).take_misreads(offset, count));
         if blown { Err(SEVERED) } else { Ok(()) }
     }
 
@@ -619,9 +623,8 @@ impl Platter {
         let size = usize::try_from(size).map_err(|_| FULL)?;
         let present = self.file(handle.file).image.size();
         self.admit_growth(present, size)?;
-        let file = self.file(handle.file);
-        file.image.set_len(size);
-        drop(file.take_misreads(size, usize::MAX));
+        self.image_mut(handle.file).set_len(size);
+        drop(self.file(handle.file).take_misreads(size, usize::MAX));
         if size < present {
             self.expose();
         }
@@ -641,12 +644,12 @@ impl Platter {
         let file = self.file(handle.file);
         assert!(!file.sync_failed, "a sync is never tried again after one has failed");
         if admitted.is_ok() {
-            let sectors = file.image.sync() as u64;
+            let sectors = self.image_mut(handle.file).sync() as u64;
             self.stats.synced_sectors += sectors;
         } else {
             file.sync_failed = powered;
             if powered && marks_clean {
-                file.image.forsake();
+                Arc::make_mut(&mut file.image).forsake();
             }
         }
         admitted
@@ -654,6 +657,11 @@ impl Platter {
 
     fn file(&mut self, id: FileId) -> &mut File {
         self.files.get_mut(&id).expect("a named or open file is kept: see reap")
+    }
+
+    /// The content of a file, for changes.
+    fn image_mut(&mut self, id: FileId) -> &mut Image {
+        Arc::make_mut(&mut self.file(id).image)
     }
 }
 

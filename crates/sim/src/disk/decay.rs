@@ -8,7 +8,7 @@
 //! Invariant: damage is remembered, by sector, until the sector is written whole again or its file
 //! is gone.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{File, Platter, SECTOR_SIZE_BYTES, SimDisk, image::Image, lock};
 
@@ -114,18 +114,19 @@ impl SimDisk {
     fn change(&self, path: &str, change: impl FnOnce(&mut Image) -> bool) -> bool {
         let mut platter = lock(&self.platter);
         let Some(id) = platter.names.lookup(path) else { return false };
-        platter.files.get_mut(&id).is_some_and(|file| change(&mut file.image))
+        platter.files.get_mut(&id).is_some_and(|file| change(Arc::make_mut(&mut file.image)))
     }
 }
 
 impl Platter {
     pub(super) fn mend_sectors(&mut self) {
-        self.files.values_mut().for_each(|file| file.image.mend_sectors());
+        let broken = self.files.values_mut().filter(|file| file.image.has_broken_sectors());
+        broken.for_each(|file| Arc::make_mut(&mut file.image).mend_sectors());
     }
 
     fn image(&self, path: &str) -> Option<&Image> {
         let file = self.files.get(&self.names.lookup(path)?)?;
-        Some(&file.image)
+        Some(&*file.image)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The bytes of one simulated file: what reads see, and what a loss of power may bring back.
 //!
-//! Only the live bytes are kept whole. For each sector changed since the last sync the durable
-//! content is kept beside them (an undo record), so a sync costs as much as there is to sync.
+//! Only the live bytes are kept whole. Of each page with sectors changed since the last sync the
+//! durable content is kept beside them (an undo record), so a sync costs as much as there is to
+//! sync. What nobody has written since is shared with every copy of the file.
 //!
 //! Invariant: a sector without an undo record has the same durable and live content, both padded
 //! with zeroes to a whole sector.
@@ -9,64 +10,22 @@
 //! What it lacks: contents between two syncs. A sector comes back as it was at the last sync, as it
 //! was written last, or as a prefix of the one before a suffix of the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use kvraft_base::Prng;
 
-use super::{CrashPolicy, SECTOR_SIZE_BYTES, policy::Fate};
-
-type Sector = [u8; SECTOR_SIZE_BYTES];
-
-/// Unit of the system's cache: what a write makes dirty and a sync writes.
-const PAGE_SIZE_BYTES: usize = 4096;
-
-const PAGE_SECTORS: usize = PAGE_SIZE_BYTES / SECTOR_SIZE_BYTES;
-
-/// What sectors were before they were changed.
-#[derive(Clone, Debug, Default)]
-struct Before {
-    /// Where in `sectors`; `None` is all zeroes.
-    places: BTreeMap<usize, Option<usize>>,
-    /// One after the other, so that a change costs no allocation.
-    sectors: Vec<Sector>,
-}
-
-impl Before {
-    fn get(&self, sector: usize) -> Option<Option<&Sector>> {
-        self.places.get(&sector).map(|place| place.map(|place| &self.sectors[place]))
-    }
-
-    /// The record of `sector`, if there is one, says `bytes` from now on.
-    fn replace(&mut self, sector: usize, bytes: &Sector) {
-        match self.places.get_mut(&sector) {
-            Some(Some(place)) => self.sectors[*place] = *bytes,
-            Some(none) => {
-                *none = Some(self.sectors.len());
-                self.sectors.push(*bytes);
-            }
-            None => {}
-        }
-    }
-
-    fn add(&mut self, sector: usize, bytes: Option<&Sector>) {
-        let place = bytes.map(|bytes| {
-            self.sectors.push(*bytes);
-            self.sectors.len() - 1
-        });
-        self.places.insert(sector, place);
-    }
-
-    fn clear(&mut self) {
-        self.places.clear();
-        self.sectors.clear();
-    }
-}
+use super::{
+    CrashPolicy, SECTOR_SIZE_BYTES,
+    before::{Before, PAGE_SECTORS, Record},
+    pages::{PAGE_SIZE_BYTES, Pages},
+    policy::{Fate, FilePlan},
+};
 
 /// One file's bytes. Sizes and offsets are in memory, hence `usize`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Image {
     /// What reads see.
-    live: Vec<u8>,
+    live: Pages,
     /// Size that a loss of power may bring back.
     durable_size: usize,
     /// Durable content of each sector changed since the last sync.
@@ -78,20 +37,17 @@ pub(super) struct Image {
     /// Sectors that cannot be read until they are written whole.
     unreadable: BTreeSet<usize>,
     /// Durable content of sectors that a failed sync has marked clean: no sync writes them, until
-    /// something in their page is written again.
-    forsaken: BTreeMap<usize, Option<Box<Sector>>>,
+    /// something in their page is written again. No page is here and in `undo`.
+    forsaken: Before,
 }
 
 impl Image {
     pub(super) fn size(&self) -> usize {
-        self.live.len()
+        self.live.size()
     }
 
     pub(super) fn read_at(&self, offset: usize, buffer: &mut [u8]) -> bool {
-        let end = offset.checked_add(buffer.len());
-        let Some(bytes) = end.and_then(|end| self.live.get(offset..end)) else { return false };
-        buffer.copy_from_slice(bytes);
-        true
+        self.live.read_at(offset, buffer)
     }
 
     pub(super) fn write_at(&mut self, offset: usize, bytes: &[u8]) {
@@ -104,46 +60,39 @@ impl Image {
         self.unreadable.retain(|sector| !whole.contains(sector));
         self.redirty(offset, end);
         self.remember(offset, end);
-        if self.live.len() < end {
-            self.live.resize(end, 0);
-        }
-        self.live[offset..end].copy_from_slice(bytes);
+        self.live.write_at(offset, bytes);
     }
 
     pub(super) fn set_len(&mut self, size: usize) {
-        if size < self.live.len() {
-            self.redirty(size, self.live.len());
-            self.remember(size, self.live.len().min(self.durable_size));
+        if size < self.size() {
+            self.redirty(size, self.size());
+            self.remember(size, self.size().min(self.durable_size));
             // Beyond both sizes the live content is zero again, as the durable one always was.
             let clean = size.max(self.durable_size).div_ceil(SECTOR_SIZE_BYTES);
-            let _cut = self.undo.places.split_off(&clean);
-            let _cut = self.forsaken.split_off(&clean);
+            self.undo.cut(clean);
+            self.forsaken.cut(clean);
             let gone = size.div_ceil(SECTOR_SIZE_BYTES);
             let _cut = (self.damaged.split_off(&gone), self.unreadable.split_off(&gone));
-            // The border sector keeps its head: what is cut of it must be remembered as well.
-            self.live.truncate(size);
-        } else {
-            self.live.resize(size, 0);
         }
+        // The border sector keeps its head: what is cut of it is remembered as well.
+        self.live.resize(size);
     }
 
     /// Makes the live content durable; returns how many sectors that was.
     pub(super) fn sync(&mut self) -> usize {
-        let dirty_count = self.undo.places.len();
+        let dirty_count = self.undo.sector_count();
         if 0 < dirty_count {
             std::mem::swap(&mut self.previous, &mut self.undo);
             self.undo.clear();
         }
-        self.durable_size = self.live.len();
+        self.durable_size = self.size();
         dirty_count
     }
 
     /// A sync fails and marks everything clean all the same: reads go on showing what was written,
     /// the next sync has nothing to do, and a loss of power shows that it never was on the disk.
     pub(super) fn forsake(&mut self) {
-        let Before { places, sectors } = std::mem::take(&mut self.undo);
-        let old = |place: Option<usize>| place.map(|place| Box::new(sectors[place]));
-        self.forsaken.extend(places.into_iter().map(|(sector, place)| (sector, old(place))));
+        self.forsaken.put(self.undo.take(0, usize::MAX));
     }
 
     /// There is content that reads show and no sync will make durable.
@@ -153,36 +102,29 @@ impl Image {
 
     /// A write makes its pages dirty as a whole: the next sync writes all of them.
     fn redirty(&mut self, from: usize, end: usize) {
-        if self.forsaken.is_empty() || end <= from {
-            return;
-        }
-        let first = from / PAGE_SIZE_BYTES * PAGE_SECTORS;
-        let after = end.div_ceil(PAGE_SIZE_BYTES) * PAGE_SECTORS;
-        let mut others = self.forsaken.split_off(&first);
-        self.forsaken.append(&mut others.split_off(&after));
-        for (sector, old) in others {
-            self.undo.add(sector, old.as_deref());
+        if !self.forsaken.is_empty() && from < end {
+            let (first, after) = (from / PAGE_SIZE_BYTES, end.div_ceil(PAGE_SIZE_BYTES));
+            self.undo.put(self.forsaken.take(first, after));
         }
     }
 
     pub(super) fn is_dirty(&self) -> bool {
-        !self.undo.places.is_empty() || self.has_new_size()
+        !self.undo.is_empty() || self.has_new_size()
     }
 
     pub(super) fn has_new_size(&self) -> bool {
-        self.durable_size != self.live.len()
+        self.durable_size != self.size()
     }
 
     /// Flips the bits of `mask` in the byte at `offset`, live and durable: bit rot.
     pub(super) fn damage(&mut self, offset: usize, mask: u8) -> bool {
-        let Some(byte) = self.live.get_mut(offset) else { return false };
-        *byte ^= mask;
-        let sector = offset / SECTOR_SIZE_BYTES;
-        if let Some(Some(old)) = self.undo.get(sector) {
-            let mut old = *old;
-            old[offset % SECTOR_SIZE_BYTES] ^= mask;
-            self.undo.replace(sector, &old);
+        let mut byte = [0];
+        if !self.live.read_at(offset, &mut byte) {
+            return false;
         }
+        self.live.write_at(offset, &[byte[0] ^ mask]);
+        let sector = offset / SECTOR_SIZE_BYTES;
+        self.change_durable(sector, |old| old[offset % SECTOR_SIZE_BYTES] ^= mask);
         self.damaged.insert(sector);
         true
     }
@@ -191,8 +133,10 @@ impl Image {
     /// written there instead: `from` is what it was before the last sync, if that wrote it. False
     /// when nothing changed.
     pub(super) fn misdirect(&mut self, from: usize, to: usize) -> bool {
-        let bytes = self.live.get(from * SECTOR_SIZE_BYTES..(from + 1) * SECTOR_SIZE_BYTES);
-        let Some(bytes) = bytes.map(<[u8]>::to_vec) else { return false };
+        let mut bytes = [0; SECTOR_SIZE_BYTES];
+        if !self.live.read_at(from * SECTOR_SIZE_BYTES, &mut bytes) {
+            return false;
+        }
         let has_landed = self.replace(to, &bytes);
         self.lose_write(from) || has_landed
     }
@@ -200,25 +144,33 @@ impl Image {
     /// The last sync did not write this sector, and nobody knows. False when nothing changed.
     pub(super) fn lose_write(&mut self, sector: usize) -> bool {
         let Some(previous) = self.previous.get(sector) else { return false };
-        let bytes = previous.copied().unwrap_or([0; SECTOR_SIZE_BYTES]);
+        let bytes = previous.try_into().expect("a whole sector");
         self.replace(sector, &bytes)
     }
 
     /// Sectors that the last sync has written.
     pub(super) fn written_last(&self) -> impl Iterator<Item = usize> {
-        self.previous.places.keys().copied()
+        self.previous.sectors()
     }
 
-    fn replace(&mut self, sector: usize, bytes: &[u8]) -> bool {
-        let place = sector * SECTOR_SIZE_BYTES..(sector + 1) * SECTOR_SIZE_BYTES;
-        let Some(live) = self.live.get_mut(place) else { return false };
-        if live == bytes {
+    fn replace(&mut self, sector: usize, bytes: &[u8; SECTOR_SIZE_BYTES]) -> bool {
+        let mut present = [0; SECTOR_SIZE_BYTES];
+        let start = sector * SECTOR_SIZE_BYTES;
+        if !self.live.read_at(start, &mut present) || present == *bytes {
             return false;
         }
-        live.copy_from_slice(bytes);
-        self.undo.replace(sector, bytes.try_into().expect("a whole sector"));
+        self.live.write_at(start, bytes);
+        self.change_durable(sector, |old| old.copy_from_slice(bytes));
         self.damaged.insert(sector);
         true
+    }
+
+    /// What the disk has in a sector is no more what it was, written or not.
+    fn change_durable(&mut self, sector: usize, change: impl FnOnce(&mut [u8])) {
+        let forsaken = self.forsaken.record_mut(sector).filter(|record| !record.has(sector));
+        if let Some(record) = self.undo.record_mut(sector).or(forsaken) {
+            change(record.old_sector_mut(sector));
+        }
     }
 
     /// Content that is not what was written.
@@ -229,6 +181,11 @@ impl Image {
     /// From now on the sector cannot be read.
     pub(super) fn break_sector(&mut self, sector: usize) {
         self.unreadable.insert(sector);
+    }
+
+    /// Some sectors cannot be read.
+    pub(super) fn has_broken_sectors(&self) -> bool {
+        !self.unreadable.is_empty()
     }
 
     /// Every sector can be read again.
@@ -248,60 +205,73 @@ impl Image {
         if !self.is_dirty() {
             return;
         }
-        let (live_size, durable_size) = (self.live.len(), self.durable_size);
         let undo = std::mem::take(&mut self.undo);
-        let mut plan = policy.for_file(prng, undo.places.keys().next_back().copied());
-        let size = plan.size(prng, durable_size, live_size);
-        let whole = live_size.max(durable_size);
-        self.live.resize(whole, 0);
-        for (sector, place) in &undo.places {
-            let start = sector * SECTOR_SIZE_BYTES;
-            let lost_from = match plan.fate(prng, *sector) {
-                Fate::Kept => continue,
-                Fate::Lost => 0,
-                Fate::Split { kept } => kept,
-            };
-            let end = whole.min(start + SECTOR_SIZE_BYTES);
-            let from = end.min(start + lost_from);
-            match place.map(|place| &undo.sectors[place]) {
-                Some(old) => self.live[from..end].copy_from_slice(&old[from - start..end - start]),
-                None => self.live[from..end].fill(0),
-            }
+        let mut plan = policy.for_file(prng, undo.last_sector());
+        let size = plan.size(prng, self.durable_size, self.size());
+        self.live.resize(self.size().max(self.durable_size));
+        for record in undo.records() {
+            self.decide(prng, &mut plan, record);
         }
-        self.live.resize(size, 0);
+        self.live.resize(size);
         self.durable_size = size;
         assert!(!self.is_dirty(), "after a crash, live and durable content are one");
     }
 
+    /// What becomes of the changed sectors of one page.
+    fn decide(&mut self, prng: &mut Prng, plan: &mut FilePlan, record: &Record) {
+        let mut is_lost = true;
+        let mut lost: [Option<usize>; PAGE_SECTORS] = [None; PAGE_SECTORS];
+        for sector in record.sectors() {
+            let from = match plan.fate(prng, sector) {
+                Fate::Kept => None,
+                Fate::Lost => Some(0),
+                Fate::Split { kept } => Some(kept),
+            };
+            is_lost &= from == Some(0);
+            lost[sector % PAGE_SECTORS] = from;
+        }
+        if is_lost {
+            self.live.set_page(record.page, record.old.clone());
+            return;
+        }
+        for sector in record.sectors() {
+            if let Some(from) = lost[sector % PAGE_SECTORS] {
+                self.bring_back(record, sector, from);
+            }
+        }
+    }
+
+    /// Reads show what a sector was, from a byte of it on, as far as the file goes.
+    fn bring_back(&mut self, record: &Record, sector: usize, from: usize) {
+        let start = sector * SECTOR_SIZE_BYTES;
+        let end = self.size().saturating_sub(start).min(SECTOR_SIZE_BYTES);
+        if from < end {
+            self.live.write_at(start + from, &record.old_sector(sector)[from..end]);
+        }
+    }
+
     /// What was never on the disk is not there.
     fn show_forsaken(&mut self) {
-        for (sector, old) in std::mem::take(&mut self.forsaken) {
-            let start = sector * SECTOR_SIZE_BYTES;
-            let end = self.live.len().min(start + SECTOR_SIZE_BYTES);
-            let Some(live) = self.live.get_mut(start..end) else { continue };
-            match old {
-                Some(old) => live.copy_from_slice(&old[..live.len()]),
-                None => live.fill(0),
-            }
+        for record in self.forsaken.take(0, usize::MAX) {
+            record.sectors().for_each(|sector| self.bring_back(&record, sector, 0));
         }
     }
 
     /// Records the durable content of the sectors that `from..end` touches, where not yet done.
     fn remember(&mut self, from: usize, end: usize) {
-        for sector in from / SECTOR_SIZE_BYTES..end.div_ceil(SECTOR_SIZE_BYTES) {
-            let start = sector * SECTOR_SIZE_BYTES;
-            let (live, durable_size) = (&self.live, self.durable_size);
-            let sectors = &mut self.undo.sectors;
-            self.undo.places.entry(sector).or_insert_with(|| {
-                if durable_size <= start || live.len() <= start {
-                    return None;
-                }
-                let known = &live[start..live.len().min(start + SECTOR_SIZE_BYTES)];
-                sectors.push([0; SECTOR_SIZE_BYTES]);
-                let place = sectors.len() - 1;
-                sectors[place][..known.len()].copy_from_slice(known);
-                Some(place)
-            });
+        let (mut sector, after) = (from / SECTOR_SIZE_BYTES, end.div_ceil(SECTOR_SIZE_BYTES));
+        let durable_count = self.durable_size.div_ceil(SECTOR_SIZE_BYTES);
+        while sector < after {
+            let page = sector / PAGE_SECTORS;
+            let next = after.min((page + 1) * PAGE_SECTORS);
+            let bits = (sector..next).fold(0, |bits, sector| bits | 1 << (sector % PAGE_SECTORS));
+            if let Some((record, new)) = self.undo.add(page, bits, self.live.page(page)) {
+                // What no sync has made part of the file is zero, whatever reads show there.
+                let beyond = durable_count.clamp(sector, next)..next;
+                let is_new = |sector: &usize| new & (1 << (sector % PAGE_SECTORS)) != 0;
+                beyond.filter(is_new).for_each(|sector| record.clear_old(sector));
+            }
+            sector = next;
         }
     }
 }

@@ -4,7 +4,10 @@
 //! - applying every pending change to the durable names, in order, gives the live names;
 //! - a rename is one change: it is durable as a whole or not at all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kvraft_base::Prng;
 
@@ -17,17 +20,17 @@ pub(super) struct FileId(pub(super) u64);
 /// A change of names that no sync of its directory has made durable yet.
 #[derive(Clone, Debug)]
 enum Change {
-    Bind { path: String, file: FileId },
-    Move { source: String, target: String, file: FileId },
-    Unbind { path: String, file: FileId },
-    MakeDir { path: String },
+    Bind { path: Arc<str>, file: FileId },
+    Move { source: Arc<str>, target: Arc<str>, file: FileId },
+    Unbind { path: Arc<str>, file: FileId },
+    MakeDir { path: Arc<str> },
 }
 
 /// One side: the names as they are now, or as they are on the platter.
 #[derive(Clone, Debug, Default)]
 struct Side {
-    files: BTreeMap<String, FileId>,
-    dirs: BTreeSet<String>,
+    files: BTreeMap<Arc<str>, FileId>,
+    dirs: BTreeSet<Arc<str>>,
 }
 
 /// All names of a disk.
@@ -100,23 +103,23 @@ impl Names {
     }
 
     pub(super) fn bind(&mut self, path: &str, file: FileId) {
-        self.change(Change::Bind { path: path.to_owned(), file });
+        self.change(Change::Bind { path: path.into(), file });
     }
 
     pub(super) fn rename(&mut self, source: &str, target: &str, file: FileId) {
         if source != target {
-            let (source, target) = (source.to_owned(), target.to_owned());
+            let (source, target) = (source.into(), target.into());
             self.change(Change::Move { source, target, file });
         }
     }
 
     pub(super) fn unbind(&mut self, path: &str, file: FileId) {
-        self.change(Change::Unbind { path: path.to_owned(), file });
+        self.change(Change::Unbind { path: path.into(), file });
     }
 
     pub(super) fn make_dir(&mut self, path: &str) {
         if !self.has_dir(path) {
-            self.change(Change::MakeDir { path: path.to_owned() });
+            self.change(Change::MakeDir { path: path.into() });
         }
     }
 
@@ -130,15 +133,15 @@ impl Names {
         let paths = self.live.files.keys().chain(&self.live.dirs);
         let mut names: Vec<String> = paths
             .filter(|path| dir_of(path) == dir)
-            .map(|path| path.rsplit_once('/').map_or(path.as_str(), |(_, name)| name).to_owned())
+            .map(|path| path.rsplit_once('/').map_or(&**path, |(_, name)| name).to_owned())
             .collect();
         names.sort();
         names
     }
 
     /// Every path of a file.
-    pub(super) fn paths(&self) -> impl Iterator<Item = &String> {
-        self.live.files.keys()
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.live.files.keys().map(|path| &**path)
     }
 
     /// Every file that has a name now.
