@@ -74,6 +74,16 @@ impl Rehearsals {
     }
 }
 
+/// What must be there after a loss of power.
+struct Promise<'a> {
+    durable: &'a Mirror,
+    /// The journal began anew there meanwhile.
+    reset: Option<Position>,
+    /// Disks from which it was recovered, as they were before. What a recovery finds is a function
+    /// of the disk alone: one that is the same again needs no second one.
+    tried: Vec<SimDisk>,
+}
+
 impl World {
     /// A turn begins: if it is to be looked at, its disk makes copies from now on.
     pub(crate) fn load_film(&mut self, id: MemberId, lane: LaneId) {
@@ -98,8 +108,9 @@ impl World {
             *left = left.saturating_sub(copies.len());
         }
         let before = self.checks.durable(id).clone();
+        let mut promise = Promise { durable: &before, reset, tried: Vec::new() };
         for copy in &copies {
-            self.rehearse(id, copy, &before, reset);
+            self.rehearse(id, copy, &mut promise);
         }
     }
 
@@ -112,19 +123,13 @@ impl World {
         }
         self.rehearsals.starts_left -= 1;
         let (copy, found) = (self.servers[&id].disk.copy(), self.checks.durable(id).clone());
-        self.rehearse(id, &copy, &found, None);
+        self.rehearse(id, &copy, &mut Promise { durable: &found, reset: None, tried: Vec::new() });
     }
 
-    fn rehearse(
-        &mut self,
-        id: MemberId,
-        copy: &SimDisk,
-        durable: &Mirror,
-        reset: Option<Position>,
-    ) {
+    fn rehearse(&mut self, id: MemberId, copy: &SimDisk, promise: &mut Promise<'_>) {
         let judged = self
-            .lose_power_on(id, copy, durable, reset, &LOSSES)
-            .and_then(|()| self.kill_on(id, copy, durable, reset));
+            .lose_power_on(id, copy, promise, &LOSSES)
+            .and_then(|()| self.kill_on(id, copy, promise));
         if let Err(Violation { check, detail }) = judged {
             self.checks.fail(check, format!("server {id}, if {detail}"));
         }
@@ -134,14 +139,18 @@ impl World {
         &mut self,
         id: MemberId,
         copy: &SimDisk,
-        durable: &Mirror,
-        reset: Option<Position>,
+        promise: &mut Promise<'_>,
         losses: &[CrashPolicy],
     ) -> Result<(), Violation> {
         for policy in losses {
             let disk = copy.copy();
             disk.crash(&mut self.rehearsals.prng, *policy);
-            let recovered = self.recover_on(id, &disk, durable, reset).map(drop);
+            if promise.tried.iter().any(|tried| tried.is_same(&disk)) {
+                self.sometimes.rehearsals += 1;
+                continue;
+            }
+            promise.tried.push(disk.copy());
+            let recovered = self.recover_on(id, &disk, promise).map(drop);
             recovered.map_err(|Violation { check, detail }| {
                 Violation::new(check, format!("power were lost as {policy:?}: {detail}"))
             })?;
@@ -155,8 +164,7 @@ impl World {
         &mut self,
         id: MemberId,
         copy: &SimDisk,
-        durable: &Mirror,
-        reset: Option<Position>,
+        promise: &mut Promise<'_>,
     ) -> Result<(), Violation> {
         let told = |Violation { check, detail }| {
             Violation::new(check, format!("the process were killed: {detail}"))
@@ -164,13 +172,16 @@ impl World {
         let disk = copy.copy();
         disk.sever();
         disk.load_film(RECOVERY_COPIES_MAX, false);
-        let (relied_on, completed) = self.recover_on(id, &disk, durable, reset).map_err(told)?;
+        let (relied_on, completed) = self.recover_on(id, &disk, promise).map_err(told)?;
         // In the middle of the recovery, too.
+        let reset = promise.reset.or(completed);
+        let mut anew = Promise { durable: promise.durable, reset, tried: Vec::new() };
+        let anew = if reset == promise.reset { promise } else { &mut anew };
         for copy in disk.take_film() {
-            let anew = reset.or(completed);
-            self.lose_power_on(id, &copy, durable, anew, &LOSSES[..1]).map_err(told)?;
+            self.lose_power_on(id, &copy, anew, &LOSSES[..1]).map_err(told)?;
         }
-        self.lose_power_on(id, &disk, &relied_on, None, &LOSSES[..1]).map_err(told)
+        let mut promise = Promise { durable: &relied_on, reset: None, tried: Vec::new() };
+        self.lose_power_on(id, &disk, &mut promise, &LOSSES[..1]).map_err(told)
     }
 
     /// A process starts on a copy, and ends. Returns what it relies on, and the end of a snapshot
@@ -179,23 +190,19 @@ impl World {
         &mut self,
         id: MemberId,
         disk: &SimDisk,
-        durable: &Mirror,
-        reset: Option<Position>,
+        promise: &Promise<'_>,
     ) -> Result<(Mirror, Option<Position>), Violation> {
         self.sometimes.rehearsals += 1;
         let server = &self.servers[&id];
         let options = self.config.open_options(id, CLUSTER, server.boot + 1, server.versions(), 0);
         let found = Server::recover(&disk.reboot(), options, server.now(self.now));
-        judge(&found.map_err(|error| Violation::new(Check::Recovery, error))?, durable, reset)
+        judge(&found.map_err(|error| Violation::new(Check::Recovery, error))?, promise)
     }
 }
 
 /// What is there, if that is what was durable, or what an install that was under way leads to.
-fn judge(
-    found: &Found,
-    durable: &Mirror,
-    reset: Option<Position>,
-) -> Result<(Mirror, Option<Position>), Violation> {
+fn judge(found: &Found, promise: &Promise<'_>) -> Result<(Mirror, Option<Position>), Violation> {
+    let Promise { durable, reset, .. } = *promise;
     if let Some(note) = Checks::loss(&found.notes) {
         return Err(Violation::new(Check::SyncedSurvives, note.to_string()));
     }

@@ -48,7 +48,7 @@ impl Record {
 
     /// One of its sectors was all zeroes.
     pub(super) fn clear_old(&mut self, sector: usize) {
-        if self.old_sector(sector).iter().any(|byte| *byte != 0) {
+        if self.old_sector(sector) != [0; SECTOR_SIZE_BYTES] {
             self.old_sector_mut(sector).fill(0);
         }
     }

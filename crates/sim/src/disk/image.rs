@@ -112,6 +112,13 @@ impl Image {
         !self.undo.is_empty() || self.has_new_size()
     }
 
+    /// Nothing in either waits for a sync, and reads of both show the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let is_settled =
+            |image: &Self| !image.is_dirty() && !image.is_forsaken() && !image.has_broken_sectors();
+        is_settled(self) && is_settled(other) && self.live.is_same(&other.live)
+    }
+
     pub(super) fn has_new_size(&self) -> bool {
         self.durable_size != self.size()
     }
@@ -264,8 +271,9 @@ impl Image {
         while sector < after {
             let page = sector / PAGE_SECTORS;
             let next = after.min((page + 1) * PAGE_SECTORS);
-            let bits = (sector..next).fold(0, |bits, sector| bits | 1 << (sector % PAGE_SECTORS));
-            if let Some((record, new)) = self.undo.add(page, bits, self.live.page(page)) {
+            let bits = u8::MAX >> (PAGE_SECTORS - (next - sector)) << (sector % PAGE_SECTORS);
+            let added = self.undo.add(page, bits, self.live.page(page));
+            if let Some((record, new)) = added.filter(|(record, _)| record.old.is_some()) {
                 // What no sync has made part of the file is zero, whatever reads show there.
                 let beyond = durable_count.clamp(sector, next)..next;
                 let is_new = |sector: &usize| new & (1 << (sector % PAGE_SECTORS)) != 0;

@@ -27,7 +27,7 @@ enum Change {
 }
 
 /// One side: the names as they are now, or as they are on the platter.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Side {
     files: BTreeMap<Arc<str>, FileId>,
     dirs: BTreeSet<Arc<str>>,
@@ -137,6 +137,11 @@ impl Names {
             .collect();
         names.sort();
         names
+    }
+
+    /// No change waits for a sync, and lookups find the same files.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.pending.is_empty() && other.pending.is_empty() && self.live == other.live
     }
 
     /// Every path of a file.

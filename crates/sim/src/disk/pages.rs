@@ -52,6 +52,16 @@ impl Pages {
         }
     }
 
+    /// Whether both hold the same: at once for pages that they share.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.size == other.size
+            && self.places.iter().zip(&other.places).all(|(left, right)| match (left, right) {
+                (Some(left), Some(right)) if Arc::ptr_eq(left, right) => true,
+                (None, None) => true,
+                _ => content(left.as_ref()) == content(right.as_ref()),
+            })
+    }
+
     /// False, and nothing is read, when there are fewer bytes.
     pub(super) fn read_at(&self, offset: usize, buffer: &mut [u8]) -> bool {
         if offset.checked_add(buffer.len()).is_none_or(|end| self.size < end) {
