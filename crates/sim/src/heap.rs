@@ -1,53 +1,31 @@
 //! The event queue of a simulated world.
 //!
-//! Invariant: events come out by time, and those of one time in the order they went in. The order
-//! is total, so it never depends on how the heap is built.
+//! Events stay where they are, and what the heap moves is small: time, number and place.
+//!
+//! Invariants:
+//! - events come out by time, and those of one time in the order they went in. The order is total,
+//!   so it never depends on how the heap is built;
+//! - each key names a place with an event, every other place is free.
 
-use std::{
-    cmp::{Ordering, Reverse},
-    collections::BinaryHeap,
-};
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 use kvraft_base::Instant;
 
 /// A queue of things that happen at times.
 #[derive(Clone, Debug)]
 pub struct EventHeap<T> {
-    heap: BinaryHeap<Reverse<Slot<T>>>,
+    heap: BinaryHeap<Reverse<Key>>,
+    events: Vec<Option<T>>,
+    free: Vec<usize>,
     pushed_count: u64,
 }
 
-#[derive(Clone, Debug)]
-struct Slot<T> {
+/// When an event happens, and where it is. No two have the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
     at: Instant,
-    seq: u64,
-    event: T,
-}
-
-impl<T> Slot<T> {
-    fn key(&self) -> (Instant, u64) {
-        (self.at, self.seq)
-    }
-}
-
-impl<T> PartialEq for Slot<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl<T> Eq for Slot<T> {}
-
-impl<T> PartialOrd for Slot<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> Ord for Slot<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.key().cmp(&other.key())
-    }
+    number: u64,
+    place: usize,
 }
 
 impl<T> Default for EventHeap<T> {
@@ -60,29 +38,45 @@ impl<T> EventHeap<T> {
     /// An empty queue.
     #[must_use]
     pub fn new() -> Self {
-        Self { heap: BinaryHeap::new(), pushed_count: 0 }
+        Self { heap: BinaryHeap::new(), events: Vec::new(), free: Vec::new(), pushed_count: 0 }
     }
 
     /// Lets `event` happen at `at`, after everything already put there.
     pub fn push(&mut self, at: Instant, event: T) {
-        self.heap.push(Reverse(Slot { at, seq: self.pushed_count, event }));
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[place] = Some(event);
+        self.heap.push(Reverse(Key { at, number: self.pushed_count, place }));
         self.pushed_count += 1;
     }
 
     /// Takes the next event and its time.
     pub fn pop(&mut self) -> Option<(Instant, T)> {
-        self.heap.pop().map(|Reverse(slot)| (slot.at, slot.event))
+        let Reverse(Key { at, place, .. }) = self.heap.pop()?;
+        self.free.push(place);
+        let event = self.events[place].take();
+        Some((at, event.expect("a key names a place with an event")))
     }
 
     /// Time of the next event.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse(slot)| slot.at)
+        self.heap.peek().map(|Reverse(key)| key.at)
     }
 
     /// Forgets the events that `keep` does not want; the others stay in their order.
     pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
-        self.heap.retain(|Reverse(slot)| keep(&slot.event));
+        let Self { heap, events, free, .. } = self;
+        heap.retain(|Reverse(key)| {
+            let is_kept = events[key.place].as_ref().is_some_and(&mut keep);
+            if !is_kept {
+                events[key.place] = None;
+                free.push(key.place);
+            }
+            is_kept
+        });
     }
 
     /// Number of events waiting.
