@@ -98,6 +98,16 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// An error when fewer bytes are there, and whatever the system reports.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError>;
 
+    /// Reads `size` bytes from `offset`: one read, as [`DiskFile::read_at`] is.
+    ///
+    /// # Errors
+    /// As [`DiskFile::read_at`].
+    fn read_vec(&self, offset: u64, size: usize) -> Result<Vec<u8>, DiskError> {
+        let mut buffer = vec![0; size];
+        self.read_at(offset, &mut buffer)?;
+        Ok(buffer)
+    }
+
     /// Writes all of `bytes` at `offset`, growing the file if needed. Not durable until `sync`.
     ///
     /// # Errors

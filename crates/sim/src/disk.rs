@@ -17,6 +17,7 @@
 //! That of the next process may lie, see [`SimDisk::arm_sync_failure`].
 
 mod before;
+mod costs;
 mod decay;
 mod film;
 mod image;
@@ -35,64 +36,13 @@ use std::{
 
 use kvraft_base::{Disk, DiskError, DiskErrorKind, DiskFile, Prng};
 
+pub use costs::{DiskCosts, DiskStats};
 use image::Image;
 use names::{FileId, Names};
 pub use policy::{ContentLoss, CrashPolicy, NameLoss};
 
 /// Unit of what a loss of power keeps or loses.
 pub const SECTOR_SIZE_BYTES: usize = 512;
-
-/// What operations cost in virtual time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DiskCosts {
-    /// Nanoseconds for any operation.
-    pub operation_ns: u64,
-    /// Nanoseconds for each KiB read or written.
-    pub kib_ns: u64,
-    /// Nanoseconds for a sync of a file or a directory, on top of the operation.
-    pub sync_ns: u64,
-}
-
-impl DiskCosts {
-    /// Everything takes no time.
-    pub const FREE: Self = Self { operation_ns: 0, kib_ns: 0, sync_ns: 0 };
-
-    /// The costs of one world: from a fast solid-state drive to a slow rotating one.
-    #[must_use]
-    pub fn draw(prng: &mut Prng) -> Self {
-        let (sync_low, sync_high) = match prng.below(3) {
-            0 => (10_000, 100_000),
-            1 => (200_000, 2_000_000),
-            _ => (2_000_000, 30_000_000),
-        };
-        Self {
-            operation_ns: prng.between(500, 20_000),
-            kib_ns: prng.between(200, 20_000),
-            sync_ns: prng.between(sync_low, sync_high),
-        }
-    }
-}
-
-/// What was done with a disk since it was made; crashes do not reset it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DiskStats {
-    /// Reads of file content.
-    pub read_count: u64,
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Writes of file content.
-    pub write_count: u64,
-    /// Bytes written.
-    pub written_bytes: u64,
-    /// Syncs of files and directories.
-    pub sync_count: u64,
-    /// Sectors that syncs made durable.
-    pub synced_sectors: u64,
-    /// Operations that change something: what a fuse counts.
-    pub change_count: u64,
-    /// Losses of power.
-    pub crash_count: u64,
-}
 
 /// A kind of change, where power may be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +163,7 @@ type Refused = (DiskErrorKind, &'static str);
 const SEVERED: Refused = (DiskErrorKind::Severed, "the machine has lost power");
 const NOT_FOUND: Refused = (DiskErrorKind::NotFound, "no such file or directory");
 const BROKEN: Refused = (DiskErrorKind::Failed, "input/output error");
+const TOO_SHORT: Refused = (DiskErrorKind::Failed, "fewer bytes are there than asked for");
 const FULL: Refused = (DiskErrorKind::Full, "no space left on device");
 
 /// Counts an armed failure down; true when it is this time's.
@@ -569,23 +520,37 @@ impl Platter {
     }
 
     fn read(&mut self, handle: &SimFile, offset: u64, buffer: &mut [u8]) -> Result<(), Refused> {
-        self.admit(handle.cycle, buffer.len())?;
+        let (file, offset) = self.admit_read(handle, offset, buffer.len())?;
+        file.image.read_at(offset, buffer).then_some(()).ok_or(TOO_SHORT)?;
+        file.misread(offset, buffer);
+        Ok(())
+    }
+
+    fn read_vec(&mut self, handle: &SimFile, offset: u64, size: usize) -> Result<Vec<u8>, Refused> {
+        let (file, offset) = self.admit_read(handle, offset, size)?;
+        let mut bytes = file.image.read_vec(offset, size).ok_or(TOO_SHORT)?;
+        file.misread(offset, &mut bytes);
+        Ok(bytes)
+    }
+
+    /// Entry of every read of content: what to read of, and where.
+    fn admit_read(
+        &mut self,
+        handle: &SimFile,
+        offset: u64,
+        size: usize,
+    ) -> Result<(&mut File, usize), Refused> {
+        self.admit(handle.cycle, size)?;
         self.stats.read_count += 1;
-        self.stats.read_bytes += buffer.len() as u64;
+        self.stats.read_bytes += size as u64;
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         let fails_once = is_due(&mut self.read_failure);
-        if fails_once || !self.file(handle.file).image.is_readable(offset, buffer.len()) {
+        if fails_once || !self.file(handle.file).image.is_readable(offset, size) {
             self.has_failed = true;
             self.has_read_failed = true;
             return Err(BROKEN);
         }
-        let file = self.file(handle.file);
-        if file.image.read_at(offset, buffer) {
-            file.misread(offset, buffer);
-            Ok(())
-        } else {
-            Err((DiskErrorKind::Failed, "fewer bytes are there than asked for"))
-        }
+        Ok((self.file(handle.file), offset))
     }
 
     fn write(&mut self, handle: &SimFile, offset: u64, bytes: &[u8]) -> Result<(), Refused> {
@@ -747,6 +712,10 @@ impl SimFile {
 impl DiskFile for SimFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
         self.act("read", |platter| platter.read(self, offset, buffer))
+    }
+
+    fn read_vec(&self, offset: u64, size: usize) -> Result<Vec<u8>, DiskError> {
+        self.act("read", |platter| platter.read_vec(self, offset, size))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {

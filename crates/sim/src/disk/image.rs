@@ -50,6 +50,10 @@ impl Image {
         self.live.read_at(offset, buffer)
     }
 
+    pub(super) fn read_vec(&self, offset: usize, size: usize) -> Option<Vec<u8>> {
+        self.live.read_vec(offset, size)
+    }
+
     pub(super) fn write_at(&mut self, offset: usize, bytes: &[u8]) {
         if bytes.is_empty() {
             return;

@@ -82,6 +82,21 @@ impl Pages {
         true
     }
 
+    /// The same into a buffer that is not there yet: no byte is set twice.
+    pub(super) fn read_vec(&self, offset: usize, size: usize) -> Option<Vec<u8>> {
+        let end = offset.checked_add(size).filter(|end| *end <= self.size)?;
+        let mut bytes = Vec::with_capacity(size);
+        let mut at = offset;
+        while at < end {
+            let start = at % PAGE_SIZE_BYTES;
+            let count = (end - at).min(PAGE_SIZE_BYTES - start);
+            let page = content(self.page(at / PAGE_SIZE_BYTES));
+            bytes.extend_from_slice(&page[start..start + count]);
+            at += count;
+        }
+        Some(bytes)
+    }
+
     /// Writes, and grows as far as that needs.
     pub(super) fn write_at(&mut self, offset: usize, bytes: &[u8]) {
         self.resize(self.size.max(offset + bytes.len()));

@@ -35,9 +35,8 @@ pub(crate) fn scan(disk: &dyn Disk, segment: u64) -> Result<Scan, DiskError> {
     let path = segment_path(segment);
     let file = disk.open(&path)?;
     let size = file.size()?;
-    let mut buffer = vec![0; usize::try_from(size).expect("segments fit in memory")];
-    file.read_at(0, &mut buffer)?;
-    let bytes = Bytes::from(buffer);
+    let bytes = file.read_vec(0, usize::try_from(size).expect("segments fit in memory"))?;
+    let bytes = Bytes::from(bytes);
     let header = SegmentHeader::decode(segment, &bytes);
     let parts = scan_parts(segment, &bytes);
     Ok(Scan { segment, path, header, parts, size })

@@ -93,8 +93,8 @@ impl Sums {
         let (mut total, mut newest) = (0_u64, seal.number);
         for group in 0..blocks.div_ceil(GROUP_BLOCKS) {
             let limit = if group * GROUP_BLOCKS < sealed_blocks { seal.number } else { u64::MAX };
-            let mut pages = vec![0; COPY_COUNT * PAGE_SECTORS * SECTOR_BYTES];
-            file.read_at(group_offset(group), &mut pages)?;
+            let size = COPY_COUNT * PAGE_SECTORS * SECTOR_BYTES;
+            let pages = file.read_vec(group_offset(group), size)?;
             for place in 0..PAGE_SECTORS {
                 let copies: [Copy<'_>; COPY_COUNT] =
                     std::array::from_fn(|copy| Copy::of(&pages, copy * PAGE_SECTORS + place));
