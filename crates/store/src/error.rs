@@ -121,6 +121,19 @@ pub enum TableError {
     /// The disk failed, or bytes cannot be believed.
     #[error(transparent)]
     Damage(#[from] Damage),
+    /// Another build has written it. Nothing is wrong with it, so nothing is done to it.
+    #[error(
+        "{path}: has format {format}, and this build reads {supported}; go back to the build that \
+         wrote it, or move the file away on one server at a time and let the others fill it again"
+    )]
+    Format {
+        /// The table's file.
+        path: String,
+        /// What it has.
+        format: u32,
+        /// What is known here.
+        supported: u32,
+    },
     /// An earlier operation failed.
     #[error("{path}: refused after an earlier failure: {detail}")]
     Poisoned {

@@ -115,10 +115,12 @@ fn look<T>(
     look: impl FnOnce(Option<&Table>) -> T,
 ) -> Result<T, OpenError> {
     let table = match Table::open(disk, options) {
-        Err(TableError::Damage(Damage::Disk(error))) if error.kind != DiskErrorKind::NotFound => {
-            return Err(error.into());
+        Ok(table) => Some(table),
+        Err(TableError::Damage(Damage::Lost { .. })) => None,
+        Err(TableError::Damage(Damage::Disk(error))) if error.kind == DiskErrorKind::NotFound => {
+            None
         }
-        table => table.ok(),
+        Err(error) => return Err(error.into()),
     };
     let seen = look(table.as_ref());
     table.map_or(Ok(()), Table::close)?;

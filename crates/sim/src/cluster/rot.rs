@@ -120,7 +120,7 @@ impl World {
         let damage = match fatal {
             Fatal::Damage(damage) | Fatal::Table(TableError::Damage(damage)) => damage,
             Fatal::Journal(_)
-            | Fatal::Table(TableError::Poisoned { .. })
+            | Fatal::Table(TableError::Poisoned { .. } | TableError::Format { .. })
             | Fatal::Superseded { .. }
             | Fatal::Removed { .. }
             | Fatal::Unsupported(_)

@@ -29,7 +29,8 @@
 //! not on the disk, for as long as nobody writes it again. Only the header can refer to such
 //! blocks and such copies of checksums, and it refers to what was synced before it was written;
 //! the header itself may be such a sector, and is written again, and synced, before anything is
-//! written that only it makes free.
+//! written that only it makes free: checksums by this module, blocks by redb, which writes and
+//! syncs its header whenever it opens a file.
 //!
 //! Invariants: checksum 0 means "never written", and such a block must be all zeroes. Checksums are
 //! written before each sync of the file. Every commit is in two phases: a header that refers to new
@@ -50,16 +51,18 @@ use super::sums::{
     BLOCK_SIZE, GROUP_BLOCKS, SECTOR_BYTES, Seal, Sums, block_count, logical_len, physical_len,
     physical_offset,
 };
+use crate::TableError;
 
 const BLOCK_BYTES: usize = 4096;
 /// Of the header sector, what redb may use.
 const HEADER_BYTES_MAX: usize = SECTOR_BYTES - 40;
 /// Where in it the least logical length is.
 const HEADER_LEN: Range<usize> = HEADER_BYTES_MAX..HEADER_BYTES_MAX + 8;
-/// Where the seal is: its number and its total.
-const HEADER_SEAL: Range<usize> = HEADER_LEN.end..HEADER_LEN.end + 16;
+/// Where the seal is.
+const HEADER_NUMBER: Range<usize> = HEADER_LEN.end..HEADER_LEN.end + 8;
+const HEADER_TOTAL: Range<usize> = HEADER_NUMBER.end..HEADER_NUMBER.end + 8;
 /// Where magic and version of the format are.
-const HEADER_MAGIC_AT: Range<usize> = HEADER_SEAL.end..HEADER_SEAL.end + 4;
+const HEADER_MAGIC_AT: Range<usize> = HEADER_TOTAL.end..HEADER_TOTAL.end + 4;
 const HEADER_FORMAT: Range<usize> = HEADER_MAGIC_AT.end..HEADER_MAGIC_AT.end + 4;
 const HEADER_MAGIC: [u8; 4] = *b"kvTB";
 const FORMAT_VERSION: u32 = 2;
@@ -81,6 +84,8 @@ struct State {
     /// What the header demands at least.
     len_least: u64,
     sums: Sums,
+    /// The newest header.
+    header: [u8; SECTOR_BYTES],
     /// What a header that was written and not synced covers.
     seal_written: Option<Seal>,
     /// What the header on the disk covers; `None` when one was found, which may be in the system's
@@ -91,15 +96,16 @@ struct State {
 
 impl Blocks {
     /// Wraps an open file.
-    pub(super) fn open(file: Box<dyn DiskFile>, path: &str) -> Result<Self, Damage> {
+    pub(super) fn open(file: Box<dyn DiskFile>, path: &str) -> Result<Self, TableError> {
         // A crash may have cut a growth short: what was synced is below, the rest was not referred
         // to.
-        let len = logical_len(file.size()?);
+        let len = logical_len(file.size().map_err(Damage::from)?);
         let state = State {
             len,
             len_synced: len,
             len_least: 0,
             sums: Sums::empty(),
+            header: [0; SECTOR_BYTES],
             seal_written: None,
             seal_durable: Some(Seal::default()),
             failure: None,
@@ -112,21 +118,20 @@ impl Blocks {
     }
 
     /// Reads header and checksums of a file that is not empty.
-    fn read_state(&self) -> Result<(), Damage> {
-        let sector = self.read_sector()?;
-        let word = |at: Range<usize>| {
-            u64::from_le_bytes(sector[at].try_into().expect("8 bytes are 8 bytes"))
-        };
-        let (number, total) = (HEADER_SEAL.start..HEADER_SEAL.start + 8, HEADER_SEAL.start + 8);
-        let seal = Seal { number: word(number), total: word(total..HEADER_SEAL.end) };
-        let least = word(HEADER_LEN);
+    fn read_state(&self) -> Result<(), TableError> {
         let mut state = self.lock();
+        state.header = self.read_sector()?;
+        let word = |at: Range<usize>| {
+            u64::from_le_bytes(state.header[at].try_into().expect("8 bytes are 8 bytes"))
+        };
+        let seal = Seal { number: word(HEADER_NUMBER), total: word(HEADER_TOTAL) };
+        let least = word(HEADER_LEN);
         if state.len < least {
             let detail = format!("the file is shorter than the {least} bytes it had");
-            return Err(self.lost(physical_len(state.len), &detail));
+            return Err(self.lost(physical_len(state.len), &detail).into());
         }
         let (blocks, sealed) = (block_count(state.len), block_count(least));
-        let sums = Sums::read(&*self.file, blocks, seal, sealed)?;
+        let sums = Sums::read(&*self.file, blocks, seal, sealed).map_err(Damage::from)?;
         state.sums = sums.ok_or_else(|| {
             self.lost(0, "the checksums are not those that the header names: a write was lost")
         })?;
@@ -180,24 +185,27 @@ impl Blocks {
         if HEADER_BYTES_MAX < end {
             return Err(self.lost(offset, "a read beyond the header"));
         }
-        out.copy_from_slice(&self.read_sector()?[first..end]);
+        out.copy_from_slice(&self.lock().header[first..end]);
         Ok(())
     }
 
-    fn read_sector(&self) -> Result<[u8; SECTOR_BYTES], Damage> {
+    fn read_sector(&self) -> Result<[u8; SECTOR_BYTES], TableError> {
         let mut sector = [0; SECTOR_BYTES];
-        self.file.read_at(0, &mut sector)?;
+        self.file.read_at(0, &mut sector).map_err(Damage::from)?;
         // A file that was never begun.
         if sector.iter().all(|byte| *byte == 0) {
             return Ok(sector);
         }
         if sector[SECTOR_BYTES - 4..] != header_sum(&sector).to_le_bytes() {
-            return Err(self.lost(0, "header checksum mismatch"));
+            return Err(self.lost(0, "header checksum mismatch").into());
+        }
+        if sector[HEADER_MAGIC_AT] != HEADER_MAGIC {
+            return Err(self.lost(0, "the header is not that of a table").into());
         }
         let format = u32::from_le_bytes(sector[HEADER_FORMAT].try_into().expect("4 bytes"));
-        if sector[HEADER_MAGIC_AT] != HEADER_MAGIC || format != FORMAT_VERSION {
-            let detail = format!("a table of format {format}, this build reads {FORMAT_VERSION}");
-            return Err(self.lost(0, &detail));
+        if format != FORMAT_VERSION {
+            let (path, supported) = (self.path.clone(), FORMAT_VERSION);
+            return Err(TableError::Format { path, format, supported });
         }
         Ok(sector)
     }
@@ -206,32 +214,28 @@ impl Blocks {
         if offset != 0 || HEADER_BYTES_MAX < bytes.len() {
             return Err(self.lost(offset, "a write beyond the header"));
         }
-        let mut sector = [0; SECTOR_BYTES];
-        sector[..bytes.len()].copy_from_slice(bytes);
         let mut state = self.lock();
+        state.header[..bytes.len()].copy_from_slice(bytes);
         if state.sums.is_settled() {
             state.sums.seal();
             state.len_least = state.len_synced.min(state.len);
         }
-        self.write_sector(&mut state, sector)
+        self.write_sector(&mut state)
     }
 
     /// Writes a header that covers what the seal covers.
-    fn write_sector(
-        &self,
-        state: &mut State,
-        mut sector: [u8; SECTOR_BYTES],
-    ) -> Result<(), Damage> {
+    fn write_sector(&self, state: &mut State) -> Result<(), Damage> {
         let Seal { number, total } = state.sums.sealed();
+        let sector = &mut state.header;
         sector[HEADER_LEN].copy_from_slice(&state.len_least.to_le_bytes());
-        sector[HEADER_SEAL][..8].copy_from_slice(&number.to_le_bytes());
-        sector[HEADER_SEAL][8..].copy_from_slice(&total.to_le_bytes());
+        sector[HEADER_NUMBER].copy_from_slice(&number.to_le_bytes());
+        sector[HEADER_TOTAL].copy_from_slice(&total.to_le_bytes());
         sector[HEADER_MAGIC_AT].copy_from_slice(&HEADER_MAGIC);
         sector[HEADER_FORMAT].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        let sum = header_sum(&sector);
+        let sum = header_sum(sector);
         sector[SECTOR_BYTES - 4..].copy_from_slice(&sum.to_le_bytes());
         state.seal_written = Some(state.sums.sealed());
-        self.file.write_at(0, &sector)?;
+        self.file.write_at(0, &state.header)?;
         Ok(())
     }
 
@@ -299,11 +303,11 @@ impl Blocks {
         if len != state.len {
             let kept = block_count(len.min(state.len));
             state.sums.cut(kept);
+            state.sums.grow(block_count(len));
         }
         if len < state.len_least {
-            let sector = self.read_sector()?;
             state.len_least = len;
-            self.write_sector(&mut state, sector)?;
+            self.write_sector(&mut state)?;
             self.file.sync()?;
             state.on_synced();
         }
@@ -319,8 +323,7 @@ impl Blocks {
         if state.sums.is_unwritten() {
             if state.seal_durable != Some(state.sums.sealed()) {
                 // What it covers no more is written over.
-                let sector = self.read_sector()?;
-                self.write_sector(&mut state, sector)?;
+                self.write_sector(&mut state)?;
                 self.file.sync()?;
                 state.on_synced();
             }
@@ -602,7 +605,7 @@ mod tests {
         let sum = header_sum(sector).to_le_bytes();
         sector[SECTOR_BYTES - 4..].copy_from_slice(&sum);
         let text = opened(table).unwrap_err();
-        assert!(text.contains("a table of format 1, this build reads 2"), "{text}");
+        assert!(text.contains("table: has format 1, and this build reads 2"), "{text}");
     }
 
     /// What is not durable yet is not demanded: a crash may lose a growth and keep the header.

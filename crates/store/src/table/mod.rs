@@ -252,12 +252,14 @@ impl Table {
     ///
     /// # Errors
     /// When the disk has failed, now or before.
+    ///
+    /// # Panics
+    /// When a reader is left.
     pub fn close(self) -> Result<(), DiskError> {
-        let blocks = Arc::clone(&self.store.blocks);
-        drop(self);
-        match blocks.failure() {
-            Some(Damage::Disk(error)) => Err(error),
-            Some(Damage::Lost { .. }) | None => Ok(()),
+        let store = Arc::into_inner(self.store).expect("a table is closed after its readers");
+        match store.close() {
+            Err(Damage::Disk(error)) => Err(error),
+            Err(Damage::Lost { .. }) | Ok(()) => Ok(()),
         }
     }
 

@@ -13,7 +13,7 @@
 //! Invariants:
 //! - a copy that a header covers is not overwritten before a newer header is on the disk;
 //! - a seal covers only copies that are on the disk;
-//! - no number is used again: after a crash numbers go on above all that are found.
+//! - no number of a seal is used again: after a crash numbers go on above all that are found.
 
 use std::collections::BTreeSet;
 
@@ -139,10 +139,6 @@ impl Sums {
 
     pub(super) fn set(&mut self, block: u64, sum: u32) {
         let (index, slot) = place(block);
-        if self.sectors.len() <= index {
-            let sectors = (index / PAGE_SECTORS + 1) * PAGE_SECTORS;
-            self.sectors.resize(sectors, Sector::never_written());
-        }
         let sector = &mut self.sectors[index];
         if sector.sums[slot] != sum {
             sector.sums[slot] = sum;
@@ -164,6 +160,16 @@ impl Sums {
             self.seal.total = self.seal.total.wrapping_sub(sector.digest);
         }
         self.changed.split_off(&end);
+    }
+
+    /// There are so many blocks now. The checksums of new groups are written, zeroes or not: what
+    /// an earlier end has left in their place may come back with a crash, and must not be the
+    /// newest.
+    pub(super) fn grow(&mut self, blocks: u64) {
+        let (sectors, _) = place(blocks.next_multiple_of(GROUP_BLOCKS));
+        self.changed.extend(self.sectors.len()..sectors);
+        let unwritten = Sector { change: Change::Unwritten, ..Sector::never_written() };
+        self.sectors.resize(sectors.max(self.sectors.len()), unwritten);
     }
 
     /// Whether the file lacks something.
