@@ -12,6 +12,8 @@
 //!   nothing and does not panic.
 
 mod blocks;
+#[cfg(test)]
+mod crashes;
 mod snapshot;
 mod sums;
 mod view;
