@@ -189,18 +189,29 @@ const LOOK: &str = "
     for (const share of [1, 0.1, 0.01, 0.001]) {
         const span = (app.end - app.begin) * share;
         app.show(begin, begin + span);
+        const { scroll } = app.stage;
+        // Lanes below the window are looked at, too.
+        for (let top = 0; top < scroll.scrollHeight; top += scroll.clientHeight - 60) {
+            scroll.scrollTop = top;
+            app.render();
+            const { from, to } = painter.span;
+            for (const event of history.marks) {
+                const at = run.at[event];
+                const lane = painter.layout.byNode.get(run.node[event]);
+                const x = painter.x(at);
+                if (!lane || at < from || at > to || x < 160 || x > painter.width - 8) continue;
+                const shown = lane.middle - scroll.scrollTop;
+                if (shown < 21 || scroll.clientHeight - 21 < shown) continue;
+                const mark = history.markOfShape[run.shape[event]];
+                if (mark !== 'fault' && mark !== 'leader' && mark !== 'down') continue;
+                count += 1;
+                const color = app.colors[names[mark]];
+                if (!seen(x, lane.middle, color)) missing.push([share, event, mark]);
+            }
+        }
+        scroll.scrollTop = 0;
         app.render();
         const { from, to } = painter.span;
-        for (const event of history.marks) {
-            const at = run.at[event];
-            const lane = painter.layout.byNode.get(run.node[event]);
-            const x = painter.x(at);
-            if (!lane || at < from || at > to || x < 160 || x > painter.width - 8) continue;
-            const mark = history.markOfShape[run.shape[event]];
-            if (mark !== 'fault' && mark !== 'leader' && mark !== 'down') continue;
-            count += 1;
-            if (!seen(x, lane.middle, app.colors[names[mark]])) missing.push([share, event, mark]);
-        }
         for (const violation of run.violations) {
             if (violation.at < from || violation.at > to) continue;
             count += 1;
