@@ -14,10 +14,6 @@ const BOUND_ELECTION_TIMEOUTS: u32 = 50;
 /// Slow disks and large snapshots need time that has nothing to do with timeouts.
 const BOUND_MIN: Duration = Duration::from_secs(10);
 
-/// What each lost frame of a snapshot costs: for so long a leader waits before it repeats a part.
-/// Between real servers a frame is lost only with its connection, and a new one repeats at once.
-const LOST_PART: Duration = Duration::from_millis(500);
-
 /// What a follower must have by when, as long as nothing comes between.
 #[derive(Clone, Copy, Debug)]
 struct Goal {
@@ -26,27 +22,12 @@ struct Goal {
     index: Index,
     since: Instant,
     boots: (u64, u64),
-    /// Frames of snapshots that were lost between the two meanwhile.
-    lost_parts: u32,
 }
 
 /// One goal per follower.
 #[derive(Debug, Default)]
 pub(crate) struct Syncing {
     goals: BTreeMap<MemberId, Goal>,
-}
-
-impl Syncing {
-    /// A frame of a snapshot was lost, to a follower or from it.
-    pub(crate) fn on_lost_part(&mut self, from: MemberId, to: MemberId) {
-        for (follower, leader) in [(to, from), (from, to)] {
-            if let Some(goal) = self.goals.get_mut(&follower)
-                && goal.leader == leader
-            {
-                goal.lost_parts += 1;
-            }
-        }
-    }
 }
 
 impl World {
@@ -80,22 +61,15 @@ impl World {
         };
         let (status, durable) = (leads.node.status(), follows.node.status().durable);
         let boots = (self.servers[&leader].boot, self.servers[&follower].boot);
-        let fresh = Goal {
-            leader,
-            term: status.term,
-            index: status.last.index,
-            since: self.now,
-            boots,
-            lost_parts: 0,
-        };
+        let fresh =
+            Goal { leader, term: status.term, index: status.last.index, since: self.now, boots };
         let goal = *self.syncing.goals.entry(follower).or_insert(fresh);
         let same = (goal.leader, goal.term, goal.boots) == (leader, status.term, boots);
         if !same || goal.index <= durable {
             self.syncing.goals.insert(follower, fresh);
             return;
         }
-        let bound = (self.config.election_timeout * BOUND_ELECTION_TIMEOUTS).max(BOUND_MIN)
-            + LOST_PART * goal.lost_parts;
+        let bound = (self.config.election_timeout * BOUND_ELECTION_TIMEOUTS).max(BOUND_MIN);
         if bound < self.now.since(goal.since) {
             let detail = format!(
                 "server {follower} has {durable} of {} after {bound:?} with leader {leader}; \

@@ -113,10 +113,6 @@ impl World {
         if single {
             arrivals.truncate(1);
         }
-        let is_of_snapshot = lane == PeerLane::Bulk && !matches!(decoded, Ok(Frame::Raft(_)));
-        if arrivals.is_empty() && is_of_snapshot {
-            self.syncing.on_lost_part(from, to);
-        }
         let sent = match (&mut self.recording, &decoded) {
             (Some(recording), Ok(frame)) => {
                 recording.on_frame_sent(self.now, (from, to), frame, arrivals.is_empty())
