@@ -240,12 +240,14 @@ impl Table {
     /// [`TableError::Damage`] when it cannot be read or believed.
     pub fn open(disk: &dyn Disk, options: &Options) -> Result<Self, TableError> {
         let store = Store::open(disk, TABLE_PATH, options, false)?;
-        match store.applied() {
-            Ok(applied) => Ok(Self { store: Arc::new(store), applied, failure: None }),
-            Err(damage) => match store.close() {
-                Err(Damage::Disk(error)) => Err(error.into()),
-                _ => Err(damage.into()),
-            },
+        let applied = store.applied();
+        let table = Self { store: Arc::new(store), applied: Position::ZERO, failure: None };
+        match applied {
+            Ok(applied) => Ok(Self { applied, ..table }),
+            Err(damage) => {
+                table.close()?;
+                Err(damage.into())
+            }
         }
     }
 

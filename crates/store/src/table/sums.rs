@@ -42,7 +42,7 @@ pub(super) struct Seal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     /// The copy in force has it.
-    None,
+    Unchanged,
     /// The file does not have it.
     Unwritten,
     /// The other copy has it.
@@ -97,8 +97,8 @@ impl Sums {
             let size = COPY_COUNT * PAGE_SECTORS * SECTOR_BYTES;
             let pages = file.read_vec(group_offset(group), size)?;
             for place in 0..PAGE_SECTORS {
-                let copies: [Copy<'_>; COPY_COUNT] =
-                    std::array::from_fn(|copy| Copy::of(&pages, copy * PAGE_SECTORS + place));
+                let copies: [StoredCopy<'_>; COPY_COUNT] =
+                    std::array::from_fn(|copy| StoredCopy::of(&pages, copy * PAGE_SECTORS + place));
                 let sector = sums.adopt(copies, limit);
                 total = total.wrapping_add(sector.digest);
                 sums.sectors.push(sector);
@@ -110,7 +110,7 @@ impl Sums {
     }
 
     /// The next sector, from its copies; one whose number is above the limit is not in force.
-    fn adopt(&mut self, copies: [Copy<'_>; COPY_COUNT], limit: u64) -> Sector {
+    fn adopt(&mut self, copies: [StoredCopy<'_>; COPY_COUNT], limit: u64) -> Sector {
         let index = self.sectors.len();
         let in_force = |copy: &usize| (1..=limit).contains(&copies[*copy].number);
         let found = (0..COPY_COUNT).filter(in_force).max_by_key(|copy| copies[*copy].number);
@@ -135,7 +135,7 @@ impl Sums {
     /// The checksum of a block; 0 means never written.
     pub(super) fn get(&self, block: u64) -> u32 {
         let (index, slot) = place(block);
-        self.sectors.get(index).map_or(0, |sector| sector.sums[slot])
+        self.sectors[index].sums[slot]
     }
 
     pub(super) fn set(&mut self, block: u64, sum: u32) {
@@ -151,11 +151,7 @@ impl Sums {
     /// Blocks from `blocks` on are gone: when they come back they come back never written.
     pub(super) fn cut(&mut self, blocks: u64) {
         let group_end = blocks.next_multiple_of(GROUP_BLOCKS);
-        (blocks..group_end).for_each(|block| {
-            if self.get(block) != 0 {
-                self.set(block, 0);
-            }
-        });
+        (blocks..group_end).for_each(|block| self.set(block, 0));
         let (end, _) = place(group_end);
         for sector in self.sectors.drain(end.min(self.sectors.len())..) {
             self.seal.total = self.seal.total.wrapping_sub(sector.digest);
@@ -213,15 +209,14 @@ impl Sums {
         self.seal
     }
 
-    /// Covers all that is on the disk, for a header that is written now. True when that is more
-    /// than before.
+    /// Covers all that is on the disk, for a header that is written now.
     ///
     /// # Panics
     /// When something is not on the disk.
-    pub(super) fn seal(&mut self) -> bool {
+    pub(super) fn seal(&mut self) {
         assert!(self.is_settled(), "a seal covers what is on the disk");
         if self.changed.is_empty() {
-            return false;
+            return;
         }
         for index in std::mem::take(&mut self.changed) {
             let sector = &mut self.sectors[index];
@@ -229,29 +224,28 @@ impl Sums {
             self.seal.total = total.wrapping_add(sector.next_digest);
             sector.copy = 1 - sector.copy;
             sector.digest = sector.next_digest;
-            sector.change = Change::None;
+            sector.change = Change::Unchanged;
         }
         self.seal.number = self.number;
         self.number += 1;
-        true
     }
 }
 
 impl Sector {
     const fn never_written() -> Self {
         let sums = [0; SECTOR_SUMS];
-        Self { sums, copy: 0, digest: 0, next_digest: 0, change: Change::None }
+        Self { sums, copy: 0, digest: 0, next_digest: 0, change: Change::Unchanged }
     }
 }
 
 /// One copy of a sector as it was read.
 #[derive(Clone, Copy)]
-struct Copy<'a> {
+struct StoredCopy<'a> {
     bytes: &'a [u8],
     number: u64,
 }
 
-impl<'a> Copy<'a> {
+impl<'a> StoredCopy<'a> {
     fn of(pages: &'a [u8], sector: usize) -> Self {
         let bytes = &pages[sector * SECTOR_BYTES..][..SECTOR_BYTES];
         let number = bytes[SECTOR_BYTES - 8..].try_into().expect("8 bytes are 8 bytes");
