@@ -100,7 +100,7 @@ impl Leader {
     /// Whether `id` is sent ahead to, is not known to be cut off, and holds durably all that this
     /// leader's log held at its last regular heartbeat but one, and so can vote without slowing
     /// anyone down.
-    fn is_in_step(&self, core: &Core, id: MemberId) -> bool {
+    pub(crate) fn is_in_step(&self, core: &Core, id: MemberId) -> bool {
         self.progress.get(&id).is_some_and(|progress| {
             matches!(progress.state, State::Replicate { .. })
                 && self.first_of_term <= progress.matched.index

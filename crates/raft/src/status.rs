@@ -101,6 +101,16 @@ impl crate::Raft {
         }
     }
 
+    /// Whether this server leads and this follower holds durably what the log held a moment ago: it
+    /// needs nothing older any more.
+    #[must_use]
+    pub fn is_in_step(&self, peer: MemberId) -> bool {
+        match &self.role {
+            Role::Leader(leader) => leader.is_in_step(&self.core, peer),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => false,
+        }
+    }
+
     /// Whether this server has a log but not the state before it: until a snapshot has come,
     /// nothing is applied, and nothing must be served.
     #[must_use]

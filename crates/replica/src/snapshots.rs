@@ -8,7 +8,7 @@
 //!
 //! Invariants:
 //! - the journal after a snapshot, or after what its receiver has matched since, stays until the
-//!   receiver no longer reads from it;
+//!   receiver is in step: what is only on the way to it may get lost;
 //! - a transfer of which all was taken lasts as long as its receiver says that it installs: given
 //!   up then, the journal after it would go, and the next snapshot would end like it;
 //! - the journal does not stay for one that makes no progress ([`TAIL_PATIENCE`], and the bound on
@@ -34,7 +34,8 @@ const RESEND_INTERVAL: Duration = Duration::from_millis(500);
 /// minute, so that a connection that comes back within that goes on where it was.
 const RESEND_COUNT_MAX: u32 = 60;
 
-/// The same for a follower that has the log, and is fed nothing while it is sent its state.
+/// The same for a follower that has the log: it takes only as much of what comes after as it can
+/// keep in memory until it has its state.
 const RESEND_COUNT_MAX_STATE_ONLY: u32 = 10;
 
 /// A follower that has its snapshot and has not moved for so long gets no more consideration than
@@ -77,7 +78,7 @@ impl Growth {
     }
 }
 
-/// A follower that has its snapshot and still reads from the journal.
+/// A follower that has its snapshot and still needs the journal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Tail {
     /// It has everything up to here.
@@ -116,7 +117,7 @@ impl OutgoingSnapshot {
 
     /// The journal after this index stays for the receiver.
     fn pin(&self) -> Option<Index> {
-        let held = !self.state_only && !self.growth.is_excessive();
+        let held = !self.growth.is_excessive();
         self.position.filter(|_| held).map(|position| position.index)
     }
 }
@@ -242,20 +243,20 @@ impl OutgoingSnapshots {
         }
     }
 
-    /// Who has received a snapshot and is not known to have read all of the journal.
+    /// Whether any have received a snapshot and may still need the journal.
     pub(crate) fn has_tails(&self) -> bool {
         !self.tails.is_empty()
     }
 
-    /// Looks at those who have received a snapshot: `reads_on` says up to where a follower has the
-    /// log if it still reads from the journal.
+    /// Looks at those who have received a snapshot: `needs_from` says up to where a follower has
+    /// the log if it still needs what the journal has after that.
     pub(crate) fn tend_tails(
         &mut self,
         now: Instant,
-        reads_on: impl Fn(MemberId) -> Option<Index>,
+        needs_from: impl Fn(MemberId) -> Option<Index>,
     ) {
         self.tails.retain(|peer, tail| {
-            let Some(matched) = reads_on(*peer) else { return false };
+            let Some(matched) = needs_from(*peer) else { return false };
             if tail.matched < matched {
                 tail.matched = matched;
                 tail.moved_at = now;

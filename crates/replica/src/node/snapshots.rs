@@ -1,7 +1,7 @@
 //! The node's part in snapshots: those that leave, and the one that replaces this server's state.
 
 use kvraft_base::{Instant, MemberId, Members, Position, Term};
-use kvraft_raft::{Body, Input, Message, PeerState};
+use kvraft_raft::{Body, Input, Message};
 
 use super::Node;
 use crate::{
@@ -52,7 +52,8 @@ impl Node {
         }
     }
 
-    /// Lets go of the journal after the snapshots of those who read from it no more.
+    /// Lets go of the journal after the snapshots of those who are in step, or are followers no
+    /// more. To be sent what is in memory is not enough: it may get lost on the way.
     pub(super) fn tend_tails(&mut self, now: Instant) {
         if !self.outgoing_snapshots.has_tails() {
             return;
@@ -60,9 +61,7 @@ impl Node {
         let status = self.raft.status();
         self.outgoing_snapshots.tend_tails(now, |peer| {
             let progress = status.peers.iter().find(|progress| progress.id == peer)?;
-            let from_memory =
-                progress.state == PeerState::Replicate && !self.raft.is_catching_up(peer);
-            (!from_memory).then_some(progress.matched)
+            (!self.raft.is_in_step(peer)).then_some(progress.matched)
         });
     }
 

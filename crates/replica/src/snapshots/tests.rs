@@ -85,7 +85,7 @@ fn chunk(seq: u64, size_bytes: usize) -> SnapshotChunk {
 }
 
 /// The journal stays after the snapshot while it travels, then after what its receiver matches,
-/// until that reads from memory.
+/// until that is in step.
 #[test]
 fn the_journal_stays_for_who_reads_it() {
     let mut transfers = opened(Instant(1));
@@ -105,10 +105,19 @@ fn the_journal_does_not_stay_for_a_failure() {
     let mut transfers = opened(Instant(1));
     transfers.end(C, None, Instant(2));
     assert_eq!(transfers.pin(), None);
-    // Nor for one who has the log anyway.
+}
+
+/// Who has the log and lacks the state takes no more of the log than memory holds until it has the
+/// state; the rest must still be there then, or the next snapshot would end like this one.
+#[test]
+fn the_journal_stays_for_who_lacks_the_state_alone() {
+    let mut transfers = OutgoingSnapshots::default();
     assert!(transfers.begin(C, true, Instant(3)));
     transfers.on_opened(C, position(9));
-    assert_eq!(transfers.pin(), None);
+    assert_eq!(transfers.pin(), Some(Index(9)));
+    transfers.on_installed(C, position(9));
+    transfers.end(C, Some(position(9)), Instant(4));
+    assert_eq!(transfers.pin(), Some(Index(9)));
 }
 
 /// A follower that stands still holds the journal for a while only.
