@@ -188,7 +188,19 @@ impl Core {
     }
 
     pub(crate) fn can_campaign(&self) -> bool {
-        self.may_be_needed() && !self.is_muted() && !self.hollow && self.installing.is_none()
+        self.may_campaign() && !self.hollow
+    }
+
+    /// Whether this server, though hollow, may campaign because nobody else does with success: its
+    /// log may be the only one that is long enough, and then it leads to hand that log on. Only
+    /// with a configuration out of its log: the one before went with the table.
+    pub(crate) fn can_bridge(&self) -> bool {
+        let knows_members = self.log.released().index < self.members_index();
+        self.may_campaign() && self.hollow && knows_members && !self.other_voters().is_empty()
+    }
+
+    fn may_campaign(&self) -> bool {
+        self.may_be_needed() && !self.is_muted() && self.installing.is_none()
     }
 
     /// Whether this server votes in a configuration that may still decide: the last committed one
@@ -202,7 +214,7 @@ impl Core {
     }
 
     /// Whether the machine waits for a snapshot. The log is whole, so votes and answers stand; but
-    /// such a server could not serve what it leads.
+    /// such a server cannot serve what it leads.
     pub(crate) fn is_hollow(&self) -> bool {
         self.hollow
     }

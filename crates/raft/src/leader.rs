@@ -7,7 +7,8 @@
 //! - the leader's log only grows (Raft §5.3);
 //! - an entry is committed by counting only if it is of this leader's own term (§5.4.2), and this
 //!   leader counts itself only for what is durable here;
-//! - a follower is told of a commit index no higher than what is known to match.
+//! - a follower is told of a commit index no higher than what is known to match;
+//! - a hollow leader sends its log and no snapshot, and hands over.
 //!
 //! What it lacks: who takes part; that is in `membership`.
 
@@ -281,9 +282,10 @@ impl Leader {
         core.send(*peer, Body::Append { prev, commit: core.commit, entries });
     }
 
-    /// A follower has its log but not the state before it. What it is sent of the log goes on.
+    /// A follower has its log but not the state before it. What it is sent of the log goes on. A
+    /// leader that lacks the state itself has none to give.
     pub(crate) fn on_snapshot_wanted(&mut self, core: &mut Core, from: MemberId) {
-        if self.progress.contains_key(&from) {
+        if self.progress.contains_key(&from) && !core.is_hollow() {
             let request = SnapshotRequest { to: from, term: core.term, state_only: true };
             core.outbox.snapshots.extend([request]);
         }
@@ -587,6 +589,12 @@ fn request_snapshot(core: &mut Core, peer: MemberId, progress: &mut Progress) {
     if progress.farewell_until.is_some() {
         // Whoever has left and is that far behind is not worth a snapshot.
         progress.farewell_until = Some(core.now);
+        return;
+    }
+    if core.is_hollow() {
+        // Whoever leads next has a snapshot; this leader has none.
+        progress.state =
+            State::Snapshot { retry_at: Some(core.now + core.config.election_timeout) };
         return;
     }
     core.outbox.snapshots.push(SnapshotRequest { to: peer, term: core.term, state_only: false });

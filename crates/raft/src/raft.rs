@@ -132,6 +132,7 @@ impl Raft {
             Role::PreCandidate(_) | Role::Candidate(_) => {}
         }
         self.stop_if_dismissed();
+        self.hand_over_if_hollow();
         assert!(out.write.is_none(), "a turn's write is taken before the next turn ends");
         out.write = self.core.issue_write();
         let promises = self.core.promises.release();
@@ -516,10 +517,11 @@ impl Raft {
                 }
             }
             Role::Follower(follower) if follower.deadline <= now => {
-                if self.core.can_campaign() {
+                let is_leaderless = follower.leader.is_none();
+                if self.core.can_campaign() || (is_leaderless && self.draws_bridge()) {
                     return self.become_pre_candidate();
                 }
-                if follower.leader.is_some() {
+                if !is_leaderless {
                     self.become_follower(self.core.term, None);
                 }
                 self.restart_timer();
@@ -555,6 +557,12 @@ impl Raft {
         }
     }
 
+    /// Whether a hollow server campaigns this time: not often, so that it comes after all others
+    /// that can.
+    fn draws_bridge(&mut self) -> bool {
+        self.core.can_bridge() && self.core.prng.chance(1, BRIDGE_ODDS)
+    }
+
     fn election_deadline(&self) -> Option<Instant> {
         match &self.role {
             Role::Follower(follower) => Some(follower.deadline),
@@ -565,7 +573,7 @@ impl Raft {
 
     /// Asks whether a campaign has a chance. Changes neither term nor vote.
     pub(crate) fn become_pre_candidate(&mut self) {
-        if !self.core.can_campaign() {
+        if !self.core.can_campaign() && !self.core.can_bridge() {
             self.become_follower(self.core.term, None);
             return self.restart_timer();
         }
@@ -578,7 +586,9 @@ impl Raft {
     /// Campaigns in the next term, because a majority would vote for it or because the leader hands
     /// over.
     pub(crate) fn become_candidate(&mut self, transfer: bool) {
-        assert!(self.core.can_campaign(), "a server without a whole log does not campaign");
+        let may = self.core.can_campaign() || self.core.can_bridge();
+        assert!(may, "a server without a whole log does not campaign");
+        assert!(!transfer || self.core.can_campaign(), "nobody hands over to a hollow server");
         assert!(transfer || !self.core.is_bound(), "nobody is elected during a lease");
         let campaign = self.new_campaign();
         self.core.set_term(self.core.term.next());
@@ -643,6 +653,9 @@ impl Role {
         }
     }
 }
+
+/// A hollow server that hears no leader campaigns once in so many of its election timeouts.
+const BRIDGE_ODDS: u64 = 8;
 
 /// Terms beyond this are a peer's damage: at a million elections a second it takes 100,000 years.
 /// Keeps arithmetic on terms that peers sent far from overflow.

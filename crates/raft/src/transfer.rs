@@ -67,12 +67,16 @@ impl Leader {
     /// Who could take over at once, and how well: a voter that stays, is reached, and has most of
     /// the log. The lower id wins a tie.
     fn best_successor(&self, core: &Core) -> Option<MemberId> {
-        let others = core.members().voters().iter().copied().filter(|id| *id != core.id());
-        let able = others.filter(|id| self.refuse_successor(core, *id).is_none());
-        able.max_by_key(|id| {
+        self.successors(core).max_by_key(|id| {
             let matched = self.progress.get(id).map(|progress| progress.matched.index);
             (matched, std::cmp::Reverse(*id))
         })
+    }
+
+    /// Who could take over at once.
+    fn successors(&self, core: &Core) -> impl Iterator<Item = MemberId> {
+        let others = core.members().voters().iter().copied().filter(|id| *id != core.id());
+        others.filter(|id| self.refuse_successor(core, *id).is_none())
     }
 
     fn refuse_successor(&self, core: &Core, to: MemberId) -> Option<TransferError> {
@@ -160,6 +164,21 @@ impl Raft {
         }
         self.core.event(Event::Dismissed { term: self.core.term });
         self.become_follower(self.core.term, None);
+    }
+
+    /// A hollow leader hands over to anybody as soon as its log is committed. It draws to whom: who
+    /// is hollow, too, does not take over, and does not say so.
+    pub(crate) fn hand_over_if_hollow(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        let due = self.core.is_hollow() && leader.has_committed(&self.core);
+        if !due || self.core.transfer.is_some() {
+            return;
+        }
+        let able: Vec<MemberId> = leader.successors(&self.core).collect();
+        let to = self.core.prng.pick(&able).copied();
+        if to.is_some() && self.begin_transfer(None, to).is_ok() {
+            self.push_transfer(false);
+        }
     }
 
     fn push_transfer(&mut self, again: bool) {

@@ -3,7 +3,8 @@
 //!
 //! Commands (ids and numbers are plain, lists are quoted):
 //! - `cluster N [SETTING=NUMBER …]`: servers 1 to N, not yet started; see [`Script::cluster`];
-//! - `disk ID log="TERM TERMxCOUNT …" [term=T] [commit=I] [applied=I] [released=I] [attested=I]`;
+//! - `disk ID log="TERM TERMxCOUNT …" [term=T] [commit=I] [applied=I] [released=I] [attested=I]
+//!   [config=I]`: the entry there is the cluster's configuration;
 //! - `start [ID …]`, `crash ID`, `damage ID keep=I`: what was durable after there is gone;
 //! - `block FROM TO`, `unblock FROM TO`: one direction of a link; `cut ID`, `heal ID`, `close ID PEER`, `open ID PEER`;
 //! - `suspect ID`: somebody outside says to it that its leader is dead;
@@ -323,7 +324,13 @@ impl Script {
 
     fn disk(&mut self, args: &Args<'_>) -> Result<()> {
         let terms = args.terms("log")?;
-        let entries = make_entries(0, &terms);
+        let mut entries = make_entries(0, &terms);
+        if let Some(index) = args.number("config")? {
+            let entry = entries.iter_mut().find(|entry| entry.index.0 == index);
+            let entry = entry.ok_or("the log has no such entry")?;
+            let payload = self.world.members.encode();
+            *entry = Entry::new(entry.term, entry.index, EntryKind::Config, payload);
+        }
         let at = |index: u64| {
             let found = entries.iter().find(|entry| entry.index.0 == index);
             found.map_or(Position::ZERO, Entry::position)

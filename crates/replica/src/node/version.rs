@@ -123,7 +123,9 @@ impl VersionIo {
 impl Node {
     /// Begins a round when it is time, and raises the version when all members know a newer one.
     pub(super) fn tend_version(&mut self, now: Now, out: &mut Vec<Hop>) {
-        let term = self.is_leading().then(|| self.raft.hard_state().term);
+        // A hollow leader does not know which version the state has.
+        let leads = self.is_leading() && !self.raft.is_hollow();
+        let term = leads.then(|| self.raft.hard_state().term);
         if self.version_io.term != term {
             let it = &mut self.version_io;
             it.end_round();
