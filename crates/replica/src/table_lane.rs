@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use kvraft_base::{Disk, MemberId, Position, TableId, Term};
 use kvraft_kv::{Kv, META_STATE, Versions, check_state_row};
 use kvraft_store::{Export, Import, ImportError, Options, Table};
@@ -32,7 +33,24 @@ struct Outgoing {
     /// the installed snapshot was lost, is only heard of when it is sent something.
     last: Option<SnapshotChunk>,
     next_seq: u64,
+    /// What was sent again last because the follower lacks it. Once for each chunk: answers may
+    /// come twice, too.
+    repeated: Option<u64>,
     exhausted: bool,
+}
+
+impl Outgoing {
+    /// The chunk after `taken` if it was overtaken by one behind it, or lost, when `taken` is said
+    /// once more. Alone in flight it is not missed: nothing has come after it.
+    fn missed(&mut self, taken: u64) -> Option<SnapshotChunk> {
+        let first = self.in_flight.front().filter(|_| 1 < self.in_flight.len())?;
+        let is_missed = taken.checked_add(1) == Some(first.seq);
+        if !is_missed || self.repeated == Some(first.seq) {
+            return None;
+        }
+        self.repeated = Some(first.seq);
+        Some(first.clone())
+    }
 }
 
 /// A snapshot on its way here.
@@ -43,13 +61,48 @@ struct Incoming {
     position: Position,
     import: Import,
     next_seq: u64,
+    /// Came before the next one, by number. Invariant: fewer than [`CHUNKS_IN_FLIGHT_MAX`], all of
+    /// them after `next_seq`; none once it is complete.
+    early: BTreeMap<u64, Bytes>,
     complete: bool,
+}
+
+impl Incoming {
+    /// Takes a chunk if it is the next one, and all that came early and follow it; one that comes
+    /// early is kept. Returns the number to answer with.
+    fn take(&mut self, seq: u64, bytes: Bytes) -> Result<Option<u64>, ImportError> {
+        if seq < self.next_seq {
+            // With its own number: the newest one, said twice, would tell of a gap, and what that
+            // has repeated would be answered like this again, and so on.
+            return Ok(Some(seq));
+        }
+        if !self.complete && seq - self.next_seq < CHUNKS_IN_FLIGHT_MAX as u64 {
+            self.early.insert(seq, bytes);
+        }
+        while !self.complete
+            && let Some(bytes) = self.early.remove(&self.next_seq)
+        {
+            self.import.push(bytes)?;
+            self.next_seq += 1;
+            self.complete = self.import.is_complete();
+        }
+        if self.complete {
+            self.early.clear(); // There is nothing after the last one.
+        }
+        assert!(self.early.len() < CHUNKS_IN_FLIGHT_MAX, "more was kept than may be in flight");
+        Ok(self.next_seq.checked_sub(1))
+    }
 }
 
 /// Settles the machine's state in the table and moves whole tables between servers.
 ///
-/// Invariants: one incoming snapshot at a time, a newer one supersedes; chunks are taken strictly
-/// in order; a received table replaces the old one only on [`TableIn::Install`], durably.
+/// Invariants:
+/// - one incoming snapshot at a time, a newer one supersedes;
+/// - chunks are taken strictly in order; of those that come early no more are kept than a sender
+///   has in flight;
+/// - a chunk that comes early is answered with what was taken last, one that comes again with its
+///   own number;
+/// - a received table replaces the old one only on [`TableIn::Install`], durably.
 #[derive(Debug)]
 pub struct TableLane {
     disk: Box<dyn Disk>,
@@ -127,6 +180,7 @@ impl TableLane {
             in_flight: VecDeque::new(),
             last: None,
             next_seq: 0,
+            repeated: None,
             exhausted: false,
         };
         self.outgoing.insert(to, outgoing);
@@ -173,6 +227,11 @@ impl TableLane {
         while outgoing.in_flight.front().is_some_and(|chunk| chunk.seq <= seq) {
             taken = outgoing.in_flight.pop_front();
         }
+        if taken.is_none()
+            && let Some(chunk) = outgoing.missed(seq)
+        {
+            out.push(Hop::Node(NodeIn::SnapshotChunk { to, chunk }));
+        }
         self.fill_window(to, out)?;
         if let Some(outgoing) = self.outgoing.get_mut(&to)
             && outgoing.in_flight.is_empty()
@@ -209,6 +268,7 @@ impl TableLane {
                 position: chunk.position,
                 import,
                 next_seq: 0,
+                early: BTreeMap::new(),
                 complete: false,
             });
         }
@@ -222,23 +282,17 @@ impl TableLane {
         let Some(incoming) = self.incoming.as_mut() else {
             return Ok(());
         };
-        if incoming.next_seq < chunk.seq {
-            return Ok(()); // A gap: the sender repeats what was not taken.
-        }
-        if chunk.seq == incoming.next_seq && !incoming.complete {
-            match incoming.import.push(chunk.bytes) {
-                Ok(()) => {}
-                Err(error @ ImportError::Table(_)) => return Err(error.into()), // Our disk.
-                Err(_) => {
-                    self.abandon_incoming()?; // The sender's, or damaged on the way: it starts over.
-                    return Ok(());
-                }
+        let answer = match incoming.take(chunk.seq, chunk.bytes) {
+            Ok(answer) => answer,
+            Err(error @ ImportError::Table(_)) => return Err(error.into()), // Our disk.
+            Err(_) => {
+                self.abandon_incoming()?; // The sender's, or damaged on the way: it starts over.
+                return Ok(());
             }
-            incoming.next_seq += 1;
-            incoming.complete = incoming.import.is_complete();
+        };
+        if let Some(seq) = answer {
+            out.push(Hop::Node(NodeIn::ImportTaken { from, position, seq }));
         }
-        let taken = incoming.next_seq - 1;
-        out.push(Hop::Node(NodeIn::ImportTaken { from, position, seq: taken }));
         if incoming.complete {
             let term = incoming.term;
             out.push(Hop::Node(NodeIn::ImportReady { from, term, position }));
