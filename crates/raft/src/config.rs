@@ -143,11 +143,14 @@ pub enum ConfigError {
 pub struct Start {
     /// Term, vote and commit as last written.
     pub hard_state: HardState,
-    /// The configuration in force at `applied`.
+    /// The configuration in force at `applied`; of a hollow server, at `released`, if it is known.
     pub members: Members,
+    /// A hollow server knows nothing but a configuration that was in force some time. It decides
+    /// nothing by that one.
+    pub members_are_old: bool,
     /// Last entry whose effects are in the table. Before `released` the entries in between are
-    /// gone, and this server is hollow: it has a log, but waits for a snapshot to apply, to serve
-    /// and to campaign.
+    /// gone, and this server is hollow: it has a log, but waits for a snapshot to apply and to
+    /// serve, and campaigns only to hand its log on.
     pub applied: Position,
     /// Just before the journal's first entry.
     pub released: Position,
@@ -168,6 +171,7 @@ impl Start {
         Self {
             hard_state: HardState::default(),
             members,
+            members_are_old: false,
             applied: Position::ZERO,
             released: Position::ZERO,
             last: Position::ZERO,

@@ -73,6 +73,8 @@ impl Core {
         let repair = start.attested.max(start.hard_state.commit);
         let base = start.base();
         let commit = start.hard_state.commit.min(start.last.index).max(base.index);
+        // Nobody knows since when: what comes of it must never look like the log's.
+        let members_from = if start.members_are_old { Index::ZERO } else { base.index };
         let mut core = Self {
             config,
             prng,
@@ -85,7 +87,7 @@ impl Core {
             applied: base.index,
             unapplied_size_bytes: 0,
             hollow: start.applied.index < start.released.index,
-            configurations: vec![(base.index, Arc::new(start.members))],
+            configurations: vec![(members_from, Arc::new(start.members))],
             members_changed: true,
             repair_until: (start.last.index < repair).then_some(repair),
             installing: None,
@@ -193,9 +195,9 @@ impl Core {
 
     /// Whether this server, though hollow, may campaign because nobody else does with success: its
     /// log may be the only one that is long enough, and then it leads to hand that log on. Only
-    /// with a configuration out of its log: the one before went with the table.
+    /// by a configuration that its journal names: any other went with the table.
     pub(crate) fn can_bridge(&self) -> bool {
-        let knows_members = self.log.released().index < self.members_index();
+        let knows_members = Index::ZERO < self.members_index();
         self.may_campaign() && self.hollow && knows_members && !self.other_voters().is_empty()
     }
 

@@ -8,7 +8,7 @@
 //! - an entry is committed by counting only if it is of this leader's own term (§5.4.2), and this
 //!   leader counts itself only for what is durable here;
 //! - a follower is told of a commit index no higher than what is known to match;
-//! - a hollow leader sends its log and no snapshot, and hands over.
+//! - a hollow leader sends its log and no snapshot, and hands over or steps down.
 //!
 //! What it lacks: who takes part; that is in `membership`.
 
@@ -173,9 +173,14 @@ impl Leader {
         core.advance_commit(reached);
     }
 
+    /// Whether the next regular heartbeat is to leave.
+    pub(crate) fn is_heartbeat_due(&self, core: &Core) -> bool {
+        self.heartbeat_at <= core.now
+    }
+
     /// The end of a turn: everything that is due leaves.
     pub(crate) fn finish(&mut self, core: &mut Core) {
-        let heartbeat_due = self.heartbeat_at <= core.now;
+        let heartbeat_due = self.is_heartbeat_due(core);
         if heartbeat_due {
             self.retry_snapshots(core);
             self.step_mark = std::mem::replace(&mut self.step_mark_next, core.log.last().index);
@@ -592,7 +597,7 @@ fn request_snapshot(core: &mut Core, peer: MemberId, progress: &mut Progress) {
         return;
     }
     if core.is_hollow() {
-        // Whoever leads next has a snapshot; this leader has none.
+        // Whoever leads next may have a snapshot; this leader has none.
         progress.state =
             State::Snapshot { retry_at: Some(core.now + core.config.election_timeout) };
         return;

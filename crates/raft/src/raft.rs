@@ -503,12 +503,17 @@ impl Raft {
     fn fire_deadlines(&mut self) {
         let now = self.core.now;
         if self.core.transfer.as_ref().is_some_and(|transfer| transfer.deadline <= now) {
-            self.end_transfer(None);
+            self.fail_transfer();
         }
         match &self.role {
             Role::Leader(leader) if leader.quorum_deadline(&self.core) <= now => {
                 self.core.event(Event::QuorumLost { term: self.core.term });
                 self.become_follower(self.core.term, None);
+            }
+            Role::Leader(leader) if leader.is_heartbeat_due(&self.core) => {
+                if self.draws_retreat() {
+                    self.become_follower(self.core.term, None);
+                }
             }
             Role::Follower(follower) if follower.deadline <= now && self.core.is_bound() => {
                 let deadline = self.core.loyal_until + self.core.draw_jitter();
@@ -529,7 +534,12 @@ impl Raft {
             Role::PreCandidate(campaign) | Role::Candidate(campaign)
                 if campaign.deadline <= now =>
             {
-                self.become_pre_candidate();
+                if self.core.can_campaign() {
+                    return self.become_pre_candidate();
+                }
+                // A hollow server draws before every campaign.
+                self.become_follower(self.core.term, None);
+                self.restart_timer();
             }
             Role::Leader(_) | Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {}
         }
@@ -588,7 +598,7 @@ impl Raft {
     pub(crate) fn become_candidate(&mut self, transfer: bool) {
         let may = self.core.can_campaign() || self.core.can_bridge();
         assert!(may, "a server without a whole log does not campaign");
-        assert!(!transfer || self.core.can_campaign(), "nobody hands over to a hollow server");
+        assert!(!transfer || self.core.can_campaign(), "a hollow server does not take over");
         assert!(transfer || !self.core.is_bound(), "nobody is elected during a lease");
         let campaign = self.new_campaign();
         self.core.set_term(self.core.term.next());

@@ -10,15 +10,17 @@
 //! - the successor's campaign is an ordinary one but for the pre-vote and for loyalty, which the
 //!   present leader has waived; safety does not depend on either;
 //! - a transfer ends: by another leader, or after one election timeout, when the leader resumes;
-//!   one that has removed itself stops then.
+//!   one that has removed itself, or is hollow, stops then.
 //!
 //! What it lacks: cancelling by hand.
+
+use std::time::Duration;
 
 use kvraft_base::{Instant, MemberId, Ticket};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Body, Event, Refusal,
+    Body, Config, Event, Refusal,
     core::Core,
     leader::Leader,
     progress::State,
@@ -166,6 +168,17 @@ impl Raft {
         self.become_follower(self.core.term, None);
     }
 
+    /// Nobody leads in time.
+    pub(crate) fn fail_transfer(&mut self) {
+        self.end_transfer(None);
+        let leads = matches!(self.role, Role::Leader(_));
+        if leads && self.core.is_hollow() {
+            // Its log is on a majority by now, so whoever is whole and has it can win alone; a next
+            // attempt at once would keep out changes of members for ever.
+            self.become_follower(self.core.term, None);
+        }
+    }
+
     /// A hollow leader hands over to anybody as soon as its log is committed. It draws to whom: who
     /// is hollow, too, does not take over, and does not say so.
     pub(crate) fn hand_over_if_hollow(&mut self) {
@@ -179,6 +192,15 @@ impl Raft {
         if to.is_some() && self.begin_transfer(None, to).is_ok() {
             self.push_transfer(false);
         }
+    }
+
+    /// Whether a hollow leader steps down at this heartbeat: it has nobody to hand over to, or
+    /// commits nothing, and another might fare better.
+    pub(crate) fn draws_retreat(&mut self) -> bool {
+        let Config { election_timeout, heartbeat_interval, .. } = self.core.config;
+        let patience = election_timeout * RETREAT_TIMEOUTS;
+        let stuck = self.core.is_hollow() && self.core.transfer.is_none();
+        stuck && self.core.prng.duration(Duration::ZERO, patience) < heartbeat_interval
     }
 
     fn push_transfer(&mut self, again: bool) {
@@ -201,3 +223,7 @@ impl From<TransferError> for Refusal {
         Self::Transfer(error)
     }
 }
+
+/// A hollow leader that hands over to nobody leads for so many election timeouts on average: in
+/// that time a log that can be committed is, and a successor that comes back is found.
+const RETREAT_TIMEOUTS: u32 = 8;

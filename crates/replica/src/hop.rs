@@ -219,7 +219,12 @@ pub enum JournalIn {
     /// Everything up to here is in two checkpoints and may go.
     Release(Index),
     /// Start over after an installed snapshot.
-    Reset(Position),
+    Reset {
+        /// What it contains.
+        position: Position,
+        /// In force there, if that is certain.
+        members: Option<Members>,
+    },
     /// Read entries back for a follower.
     Fetch(Fetch),
 }

@@ -61,10 +61,10 @@ impl JournalLane {
                 let released = self.journal.release(upto).map_err(Fatal::Journal)?;
                 out.push(Hop::Node(NodeIn::Released(released)));
             }
-            JournalIn::Reset(position) => {
+            JournalIn::Reset { position, members } => {
                 self.sync(unsynced, out)?;
                 let hard_state = self.journal.hard_state();
-                self.journal.reset(position, hard_state).map_err(Fatal::Journal)?;
+                self.journal.reset(position, hard_state, members).map_err(Fatal::Journal)?;
                 out.push(Hop::Node(NodeIn::ResetDone(position)));
             }
             JournalIn::Fetch(fetch) => {

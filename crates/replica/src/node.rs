@@ -260,8 +260,9 @@ impl Node {
                 if self.raft.keeps_log(position) {
                     out.push(Hop::Machine(MachineIn::Reload { reader, kv }));
                 } else {
+                    let members = kv.members().or_else(|| self.founding_members()).cloned();
                     self.installed = Some((reader, kv));
-                    out.push(Hop::Journal(JournalIn::Reset(position)));
+                    out.push(Hop::Journal(JournalIn::Reset { position, members }));
                 }
             }
             NodeIn::ResetDone(position) => {
@@ -272,6 +273,11 @@ impl Node {
             }
             NodeIn::Reloaded { position, members } => self.on_reloaded(now, position, members, out),
         }
+    }
+
+    /// See [`kvraft_store::Identity::founding_members`].
+    fn founding_members(&self) -> Option<&Members> {
+        Some(&self.bootstrap).filter(|members| members.is_voter(self.me))
     }
 
     // Peers.

@@ -101,9 +101,14 @@ pub fn open(disk: &dyn Disk, options: OpenOptions, now: Now) -> Result<Replica, 
     let applied: Position = machine.kv().applied();
     assert_eq!(applied, recovered.applied, "machine and store read the same checkpoint");
     let bootstrap = opened.identity.members.clone();
+    let is_hollow = applied.index < recovered.released.index;
+    let at_base = recovered.members_at_base.filter(|_| is_hollow);
+    let members_are_old = is_hollow && at_base.is_none();
+    let of_table = || machine.kv().members().cloned().unwrap_or_else(|| bootstrap.clone());
     let start = Start {
         hard_state: recovered.hard_state,
-        members: machine.kv().members().cloned().unwrap_or_else(|| bootstrap.clone()),
+        members: at_base.unwrap_or_else(of_table),
+        members_are_old,
         applied,
         released: recovered.released,
         last: recovered.last,

@@ -142,7 +142,8 @@ impl OutgoingSnapshots {
         if self.by_peer.contains_key(&to) {
             return false;
         }
-        self.tails.remove(&to);
+        // The journal after an earlier snapshot stays meanwhile: what is asked for may be late and
+        // that snapshot enough, and this one holds nothing before it is open.
         self.by_peer.insert(to, OutgoingSnapshot::new(state_only, now));
         true
     }

@@ -33,6 +33,15 @@ pub struct Identity {
     pub members: Members,
 }
 
+impl Identity {
+    /// The configuration that the log begins with, if it is certain: a founder knows it, and has a
+    /// vote in it. Who joins later is a learner in what it was told.
+    #[must_use]
+    pub fn founding_members(&self) -> Option<&Members> {
+        Some(&self.members).filter(|members| members.is_voter(self.member))
+    }
+}
+
 /// Makes a new data directory: an empty journal, an empty table, and last the identity.
 ///
 /// # Errors

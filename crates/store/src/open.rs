@@ -77,6 +77,8 @@ pub struct Recovered {
     pub applied: Position,
     /// The configuration in force at `applied`.
     pub members: Members,
+    /// The configuration in force at `released`, if the journal knows it.
+    pub members_at_base: Option<Members>,
     /// What a person should know.
     pub notes: Vec<Note>,
 }
@@ -243,6 +245,9 @@ fn recover(
     let mut journal = journal::recover(disk, identity, options, &mut notes)?;
     join(disk, &mut journal, table, identity, &mut notes)?;
     let applied = table.applied();
+    if let Some(members) = certain_members(table, identity)? {
+        journal.learn_members(applied.index, &members);
+    }
     let members = table.members()?.unwrap_or_else(|| identity.members.clone());
     let recovered = Recovered {
         hard_state: journal.hard_state(),
@@ -252,9 +257,23 @@ fn recover(
         attested: journal.attested(),
         applied,
         members,
+        members_at_base: members_at_base(&journal, identity),
         notes,
     };
     Ok((journal, recovered))
+}
+
+/// What the journal knows of its base. Names and addresses that had no room there are taken from
+/// the identity, which may have older ones.
+fn members_at_base(journal: &Journal, identity: &Identity) -> Option<Members> {
+    let known = journal.base_members()?;
+    let mut draft = known.draft();
+    for id in known.ids() {
+        if let Some(info) = identity.members.info(id) {
+            draft.infos.entry(id).or_insert_with(|| info.clone());
+        }
+    }
+    draft.finish().ok()
 }
 
 fn check_expected(
@@ -314,7 +333,7 @@ fn join(
             return Ok(clear_mark(disk)?);
         }
         // To begin after `released` would be to say that all before it is committed.
-        journal.reset(applied, hard_state_after(journal.hard_state(), applied))?;
+        reset_to_table(journal, table, identity)?;
         notes.push(Note::JournalCut { applied });
         return Ok(());
     }
@@ -331,9 +350,24 @@ fn join(
             return Err(OpenError::Damaged { path: MARK_PATH.into(), detail });
         }
     };
-    journal.reset(applied, hard_state_after(journal.hard_state(), applied))?;
+    reset_to_table(journal, table, identity)?;
     notes.push(note);
     Ok(())
+}
+
+fn reset_to_table(
+    journal: &mut Journal,
+    table: &Table,
+    identity: &Identity,
+) -> Result<(), OpenError> {
+    let applied = table.applied();
+    let hard_state = hard_state_after(journal.hard_state(), applied);
+    Ok(journal.reset(applied, hard_state, certain_members(table, identity)?)?)
+}
+
+/// In force where the table ends, if that is certain.
+fn certain_members(table: &Table, identity: &Identity) -> Result<Option<Members>, TableError> {
+    Ok(table.members()?.or_else(|| identity.founding_members().cloned()))
 }
 
 fn end_lost(journal: &Journal, applied: Position) -> OpenError {

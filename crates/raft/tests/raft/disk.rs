@@ -11,6 +11,8 @@ pub(crate) struct Disk {
     pub(crate) attested: Index,
     /// Applied position of the table.
     pub(crate) table: Position,
+    /// The journal says which configuration was in force at `released`.
+    pub(crate) names_members: bool,
 }
 
 impl Disk {

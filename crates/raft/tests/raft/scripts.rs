@@ -4,7 +4,8 @@
 //! Commands (ids and numbers are plain, lists are quoted):
 //! - `cluster N [SETTING=NUMBER …]`: servers 1 to N, not yet started; see [`Script::cluster`];
 //! - `disk ID log="TERM TERMxCOUNT …" [term=T] [commit=I] [applied=I] [released=I] [attested=I]
-//!   [config=I]`: the entry there is the cluster's configuration;
+//!   [config=I] [members=1]`: the entry there is the cluster's configuration; the journal names the
+//!   configuration in force where it begins;
 //! - `start [ID …]`, `crash ID`, `damage ID keep=I`: what was durable after there is gone;
 //! - `block FROM TO`, `unblock FROM TO`: one direction of a link; `cut ID`, `heal ID`, `close ID PEER`, `open ID PEER`;
 //! - `suspect ID`: somebody outside says to it that its leader is dead;
@@ -339,6 +340,7 @@ impl Script {
         disk.table = at(args.number("applied")?.unwrap_or(0));
         disk.released = at(args.number("released")?.unwrap_or(0));
         disk.attested = Index(args.number("attested")?.unwrap_or(0));
+        disk.names_members = args.number("members")?.is_some();
         disk.hard_state.commit = Index(args.number("commit")?.unwrap_or(0));
         let last = terms.last().copied().unwrap_or(0);
         disk.hard_state.term = Term(args.number("term")?.unwrap_or(last));

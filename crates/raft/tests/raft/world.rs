@@ -123,6 +123,7 @@ impl World {
                 entries: Vec::new(),
                 attested: Index::ZERO,
                 table: Position::ZERO,
+                names_members: false,
             };
             let node = Node {
                 config,
@@ -200,6 +201,7 @@ impl World {
         let start = Start {
             hard_state: disk.hard_state,
             members,
+            members_are_old: disk.table.index < disk.released.index && !disk.names_members,
             applied: disk.table,
             released: disk.released,
             last: disk.last(),

@@ -70,7 +70,9 @@ fn add_hop(digest: &mut Digest, hop: &Hop) {
             digest.mix_all(&numbers);
         }
         Hop::Journal(JournalIn::Release(index)) => digest.mix_all(&[2, index.0]),
-        Hop::Journal(JournalIn::Reset(position)) => digest.mix_all(&[3, position.index.0]),
+        Hop::Journal(JournalIn::Reset { position, members: _ }) => {
+            digest.mix_all(&[3, position.index.0])
+        }
         Hop::Journal(JournalIn::Fetch(fetch)) => {
             digest.mix_all(&[4, fetch.id, fetch.first.0, fetch.last.0]);
         }

@@ -99,7 +99,7 @@ fn the_journal_stays_for_who_reads_it() {
     assert!(!transfers.are_any());
 }
 
-/// A transfer that fails leaves nothing behind.
+/// A transfer that fails holds nothing any more.
 #[test]
 fn the_journal_does_not_stay_for_a_failure() {
     let mut transfers = opened(Instant(1));
@@ -118,6 +118,26 @@ fn the_journal_stays_for_who_lacks_the_state_alone() {
     transfers.on_installed(C, position(9));
     transfers.end(C, Some(position(9)), Instant(4));
     assert_eq!(transfers.pin(), Some(Index(9)));
+}
+
+/// Who has got a snapshot and asks again may have asked before it came, so the journal after the
+/// first stays while another is sent; and longer, if that other one does not arrive.
+#[test]
+fn the_journal_stays_for_who_asks_again() {
+    let mut transfers = opened(Instant(1));
+    transfers.end(C, Some(position(9)), Instant(2));
+    assert!(transfers.begin(C, true, Instant(3)));
+    assert_eq!(transfers.pin(), Some(Index(9)), "the second is not open yet");
+    transfers.on_opened(C, position(20));
+    assert_eq!(transfers.pin(), Some(Index(9)));
+    transfers.end(C, None, Instant(4));
+    assert_eq!(transfers.pin(), Some(Index(9)));
+    assert!(transfers.begin(C, true, Instant(5)));
+    transfers.on_opened(C, position(20));
+    transfers.end(C, Some(position(20)), Instant(6));
+    assert_eq!(transfers.pin(), Some(Index(20)));
+    transfers.tend_tails(Instant(7), |_| None);
+    assert_eq!(transfers.pin(), None);
 }
 
 /// A follower that stands still holds the journal for a while only.

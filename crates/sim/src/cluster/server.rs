@@ -312,7 +312,7 @@ impl Lanes {
 fn write_of(input: &JournalIn) -> Option<Write> {
     match input {
         JournalIn::Write(write) => Some(write.clone()),
-        JournalIn::Release(_) | JournalIn::Reset(_) | JournalIn::Fetch(_) => None,
+        JournalIn::Release(_) | JournalIn::Reset { .. } | JournalIn::Fetch(_) => None,
     }
 }
 

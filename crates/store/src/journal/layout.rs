@@ -2,7 +2,8 @@
 //!
 //! Segment header, 512 bytes: magic, format version, minimum reader version, group, cluster,
 //! member, number of the segment, kind, position before it, sequence of the last batch before it,
-//! attested index, hard state; zeroes; CRC-32C of all that, seeded with the segment's number.
+//! attested index, hard state, configuration; zeroes; CRC-32C of all that, seeded with the
+//! segment's number.
 //!
 //! Batch header, 96 bytes: magic, CRC-32C of the rest of the header, size and CRC-32C of the body,
 //! sequence, sequence known durable, attested index, hard state, truncated from, position before
@@ -11,10 +12,12 @@
 //! file left behind is never believed. Batches start at a sector, so that writing one never touches
 //! another's bytes.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use kvraft_base::{
-    ClusterId, DecodeError, Entry, HardState, Index, MemberId, Position, Reader, Term, Writer,
-    checksum_seeded,
+    ClusterId, DecodeError, Entry, HardState, Index, MemberId, Members, MembersDraft, Position,
+    Reader, Term, Writer, checksum_seeded,
 };
 
 use crate::identity::{FORMAT_VERSION, READER_VERSION_MIN};
@@ -24,6 +27,8 @@ pub(crate) const DIR: &str = "journal";
 /// Alignment of batches in bytes: the unit that a disk writes or does not write.
 pub(crate) const SECTOR: u64 = 512;
 pub(super) const SECTOR_BYTES: usize = 512;
+/// What a segment's header has left for its configuration, without its length.
+const MEMBERS_BYTES_MAX: usize = SECTOR_BYTES - 105 - 4 - 4;
 pub(super) const BATCH_HEADER_BYTES: usize = 96;
 const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"kvraftJ1");
 const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"kvBA");
@@ -38,7 +43,7 @@ pub(crate) enum SegmentKind {
 }
 
 /// The first sector of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) cluster: ClusterId,
     pub(crate) member: MemberId,
@@ -52,6 +57,8 @@ pub(crate) struct SegmentHeader {
     /// The log was durable here up to this index.
     pub(crate) attested: Index,
     pub(crate) hard_state: HardState,
+    /// In force at `prev`, if that was known; without names and addresses if they do not fit.
+    pub(crate) members: Option<Members>,
 }
 
 /// Why a segment's header is not believed.
@@ -70,7 +77,9 @@ impl SegmentHeader {
         self.prev.encode(&mut writer);
         writer.u64(self.sequence).u64(self.attested.0);
         write_hard_state(&mut writer, self.hard_state);
+        writer.bytes(&self.members.as_ref().map_or(Bytes::new(), encode_members));
         let mut sector = writer.finish().to_vec();
+        assert!(sector.len() <= SECTOR_BYTES - 4, "a header fits into its sector");
         sector.resize(SECTOR_BYTES - 4, 0);
         let sum = checksum_seeded(self.segment, &sector);
         sector.extend_from_slice(&sum.to_le_bytes());
@@ -112,8 +121,22 @@ impl SegmentHeader {
         let sequence = reader.u64("sequence")?;
         let attested = Index(reader.u64("attested")?);
         let hard_state = read_hard_state(reader)?;
-        Ok(Self { cluster, member, segment, kind, prev, sequence, attested, hard_state })
+        // Empty, too, in a header of a build that did not write it; what cannot be read is unknown.
+        let members = reader.bytes("members")?;
+        let members = Some(members).filter(|it| !it.is_empty());
+        let members = members.and_then(|it| Members::decode(it).ok());
+        Ok(Self { cluster, member, segment, kind, prev, sequence, attested, hard_state, members })
     }
+}
+
+/// All of a configuration if it fits, or else only who takes part.
+fn encode_members(members: &Members) -> Bytes {
+    let whole = members.encode();
+    if whole.len() <= MEMBERS_BYTES_MAX {
+        return whole;
+    }
+    let bare = MembersDraft { infos: BTreeMap::new(), ..members.draft() };
+    bare.finish().expect("names and addresses are optional").encode()
 }
 
 /// What stands before the entries of a batch.

@@ -15,6 +15,7 @@
 //! What it lacks: the entries in memory (consensus keeps the recent ones), and any repair of
 //! its own; a damaged region stays as it is until its segment is released.
 
+mod configurations;
 pub(crate) mod layout;
 mod recover;
 mod refound;
@@ -25,9 +26,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use kvraft_base::{
     ClusterId, Damage, Disk, DiskError, DiskErrorKind, DiskFile, Entry, HardState, Index, MemberId,
-    Position, Term, Write,
+    Members, Position, Term, Write,
 };
 
+use self::configurations::Configurations;
 use self::layout::{
     BatchHeader, Parsed, SECTOR, SECTOR_BYTES, SegmentHeader, SegmentKind, batch_size,
     encode_batch, parse_batch, segment_path, spare_path, temp_path,
@@ -65,6 +67,7 @@ pub struct Journal {
     /// Segments and batches say that the log was durable up to here once; over `last` as long as
     /// damage is not repaired.
     attested: Index,
+    configurations: Configurations,
     /// Where the next batch goes in the last segment.
     end: u64,
     /// Size of the last segment's file.
@@ -114,6 +117,20 @@ impl Journal {
     #[must_use]
     pub fn last(&self) -> Position {
         self.last
+    }
+
+    /// The configuration in force at [`Journal::released`], if that is known; names and addresses
+    /// may be missing in it.
+    #[must_use]
+    pub fn base_members(&self) -> Option<&Members> {
+        self.configurations.base()
+    }
+
+    /// `members` are in force at `index`, as the table says.
+    pub(crate) fn learn_members(&mut self, index: Index, members: &Members) {
+        if self.released.index <= index {
+            self.configurations.learn(index, members);
+        }
     }
 
     /// The hard state as last appended.
@@ -216,6 +233,8 @@ impl Journal {
         if !write.entries.is_empty() {
             self.runs.push_back(run);
         }
+        self.configurations.truncate(prev.index);
+        self.configurations.append(&write.entries);
         self.last = write.entries.last().map_or(prev, Entry::position);
         (self.attested, self.hard_state) = (attested, write.hard_state);
         self.sequence += 1;
@@ -278,7 +297,13 @@ impl Journal {
     /// Begins a new segment after the log as it is.
     fn rotate(&mut self) -> Result<(), DiskError> {
         self.try_sync()?;
-        self.begin_segment(SegmentKind::Continue, self.last, self.attested, self.hard_state)
+        self.go_on_in_new_segment()
+    }
+
+    fn go_on_in_new_segment(&mut self) -> Result<(), DiskError> {
+        let members = self.configurations.newest().cloned();
+        let (prev, attested, hard_state) = (self.last, self.attested, self.hard_state);
+        self.begin_segment(SegmentKind::Continue, prev, attested, hard_state, members)
     }
 
     fn begin_segment(
@@ -287,6 +312,7 @@ impl Journal {
         prev: Position,
         attested: Index,
         hard_state: HardState,
+        members: Option<Members>,
     ) -> Result<(), DiskError> {
         let number = self.active().number + 1;
         let header = SegmentHeader {
@@ -298,6 +324,7 @@ impl Journal {
             sequence: self.sequence,
             attested,
             hard_state,
+            members,
         };
         let file = match self.spares.pop() {
             Some(spare) => recycle_segment(&*self.disk, &header, &spare)?,
@@ -319,6 +346,7 @@ impl Journal {
         assert!(self.released.index <= released.index, "what is released stays so");
         let first_kept = self.segments[count].number;
         self.released = released;
+        self.configurations.release(released.index);
         self.runs.retain(|run| first_kept <= run.segment);
         for segment in self.segments.drain(..count).collect::<Vec<_>>() {
             let result = self.retire(segment);
@@ -357,21 +385,34 @@ impl Journal {
         self.disk.sync_dir(DIR)
     }
 
-    /// Forgets the log and begins a new one after `position`, once a snapshot of it is installed.
-    /// Durable when it returns; a crash leaves the old log or the new one. Ends an install.
+    /// Forgets the log and begins a new one after `position`, once a snapshot of it is installed;
+    /// `members` are in force there, if that is known. Durable when it returns; a crash leaves the
+    /// old log or the new one. Ends an install.
     ///
     /// # Errors
     /// What the disk reports; then the journal refuses all further use.
-    pub fn reset(&mut self, position: Position, hard_state: HardState) -> Result<(), DiskError> {
+    pub fn reset(
+        &mut self,
+        position: Position,
+        hard_state: HardState,
+        members: Option<Members>,
+    ) -> Result<(), DiskError> {
         self.refuse_if_failed("reset")?;
         self.check_hard_state(hard_state);
-        let result = self.try_reset(position, hard_state);
+        let result = self.try_reset(position, hard_state, members);
         self.keep(result)
     }
 
-    fn try_reset(&mut self, position: Position, hard_state: HardState) -> Result<(), DiskError> {
+    fn try_reset(
+        &mut self,
+        position: Position,
+        hard_state: HardState,
+        members: Option<Members>,
+    ) -> Result<(), DiskError> {
         let attested = self.attested_after_reset(position);
-        self.begin_segment(SegmentKind::Reset, position, attested, hard_state)?;
+        let known = members.clone();
+        self.begin_segment(SegmentKind::Reset, position, attested, hard_state, known)?;
+        self.configurations = Configurations::at(members);
         self.synced = self.sequence;
         (self.released, self.last) = (position, position);
         self.is_base_released = true;
@@ -537,6 +578,7 @@ pub(crate) fn create_first(
         sequence: 0,
         attested: position.index,
         hard_state,
+        members: identity.founding_members().cloned(),
     };
     create_segment(disk, &header, SECTOR)?;
     Ok(())

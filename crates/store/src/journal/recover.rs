@@ -18,6 +18,7 @@ use kvraft_base::{ClusterId, Disk, DiskError, Entry, HardState, Index, MemberId,
 
 use super::{
     DIR, Journal, Part, Run, Scan, Segment,
+    configurations::Configurations,
     layout::{
         BatchHeader, HeaderFault, SECTOR, SECTOR_BYTES, SegmentHeader, SegmentKind,
         segment_of_name, segment_path,
@@ -49,12 +50,7 @@ pub(crate) fn recover(
     write_again(&journal, replay.unproven)?;
     journal.active().file.sync()?;
     if replay.needs_segment {
-        journal.begin_segment(
-            SegmentKind::Continue,
-            journal.last,
-            journal.attested,
-            journal.hard_state,
-        )?;
+        journal.go_on_in_new_segment()?;
     }
     notes.append(&mut replay.notes);
     Ok(journal)
@@ -116,7 +112,7 @@ fn plan(disk: &dyn Disk, identity: &Identity) -> Result<Vec<Planned>, OpenError>
             continue;
         }
         let header = read_header(disk, number, identity)?;
-        let void = header.is_some_and(|header| bound < header.sequence);
+        let void = header.as_ref().is_some_and(|header| bound < header.sequence);
         planned.push(Planned { number, void, bound });
         if let Some(header) = header.filter(|_| !void) {
             bound = bound.min(header.sequence);
@@ -195,6 +191,7 @@ struct Replay {
     released: Position,
     /// Terms of the entries after `released`.
     terms: Vec<Term>,
+    configurations: Configurations,
     runs: VecDeque<Run>,
     /// Border and floor of each replayed segment.
     segments: Vec<(u64, Option<Position>, Index)>,
@@ -246,6 +243,7 @@ impl Replay {
             self.is_base_released = header.kind == SegmentKind::Reset || self.segments.is_empty();
             self.released = header.prev;
             self.terms.clear();
+            self.configurations = Configurations::at(header.members.clone());
             self.runs.clear();
             self.sequence = header.sequence;
             self.frozen = None;
@@ -351,6 +349,7 @@ impl Replay {
         if self.follow(path, offset, header.prev) {
             self.sequence = header.sequence;
             self.terms.extend(entries.iter().map(|entry| entry.term));
+            self.configurations.append(entries);
             if let Some(last) = entries.last() {
                 self.runs.push_back(Run {
                     first: header.prev.index.next(),
@@ -402,6 +401,7 @@ impl Replay {
     fn rebase(&mut self, prev: Position) {
         self.released = prev;
         self.terms.clear();
+        self.configurations = Configurations::default();
         self.runs.clear();
         self.thaw();
     }
@@ -423,6 +423,7 @@ impl Replay {
     fn truncate(&mut self, index: Index) {
         let kept = usize::try_from(index.0 - self.released.index.0).expect("the log is in memory");
         self.terms.truncate(kept);
+        self.configurations.truncate(index);
         truncate_runs(&mut self.runs, index);
     }
 
@@ -502,6 +503,7 @@ impl Replay {
             is_base_released: self.is_base_released,
             last,
             attested: self.attested,
+            configurations: std::mem::take(&mut self.configurations),
             end: self.end,
             filled,
             failure: None,

@@ -40,7 +40,7 @@ fn install(disk: &TestDisk, chunks: &[Bytes]) -> Result<(), Failed> {
     }
     import.install()?;
     at.table = Table::open(disk, &OPTIONS)?;
-    at.journal.reset(SNAPSHOT, voted())?;
+    at.journal.reset(SNAPSHOT, voted(), None)?;
     Ok(())
 }
 

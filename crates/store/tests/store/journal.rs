@@ -117,7 +117,7 @@ fn reset_remembers_what_was_acknowledged() {
         let disk = formatted();
         let mut at = filled(&disk, 20);
         at.table.commit(&checkpoint(&[entry(snapshot.term.0, snapshot.index.0, 1)])).unwrap();
-        at.journal.reset(snapshot, hard_state(3, 0, 0)).unwrap();
+        at.journal.reset(snapshot, hard_state(3, 0, 0), None).unwrap();
         drop(at);
         let at = opened(&disk.crash(Loss::All));
         assert_eq!((at.recovered.released, at.recovered.last), (snapshot, snapshot));
@@ -140,7 +140,7 @@ fn failure_poisons_the_journal() {
     assert!(later.to_string().contains("refused after an earlier failure"), "{later}");
     assert!(at.journal.append(&write(hard_state(1, 1, 0), None, Vec::new())).is_err());
     assert!(at.journal.release(Index(1)).is_err());
-    assert!(at.journal.reset(position(1, 9), HardState::default()).is_err());
+    assert!(at.journal.reset(position(1, 9), HardState::default(), None).is_err());
     let read = at.journal.read(position(1, 1), Index(2), Index(3), 9).unwrap();
     assert_eq!(indexes(read), Some(vec![2]));
 }

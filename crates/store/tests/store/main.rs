@@ -8,6 +8,7 @@ mod directory;
 mod disk;
 mod install;
 mod journal;
+mod members;
 mod rebuild;
 mod refound;
 mod table;

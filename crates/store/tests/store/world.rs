@@ -267,7 +267,7 @@ fn install(
     import.install()?;
     model.settle_tables();
     at.table = Table::open(disk, &OPTIONS)?;
-    at.journal.reset(SNAPSHOT, kept)?;
+    at.journal.reset(SNAPSHOT, kept, None)?;
     model.settle_writes();
     Ok(())
 }

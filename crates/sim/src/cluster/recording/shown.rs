@@ -183,7 +183,7 @@ fn role(role: RoleName) -> Role {
 pub(super) fn write_of(hop: &Hop) -> Option<&Write> {
     match hop {
         Hop::Journal(JournalIn::Write(write)) => Some(write),
-        Hop::Journal(JournalIn::Release(_) | JournalIn::Reset(_) | JournalIn::Fetch(_))
+        Hop::Journal(JournalIn::Release(_) | JournalIn::Reset { .. } | JournalIn::Fetch(_))
         | Hop::Node(_)
         | Hop::Machine(_)
         | Hop::Table(_)
