@@ -9,6 +9,7 @@
 //! - none is appended before an entry of the leader's own term is committed: else two leaders could
 //!   each build on a configuration that the other does not know (Ongaro 2015);
 //! - a joint configuration, once committed, is left without being asked, by whoever leads;
+//! - a hollow leader changes nothing: of the configuration it may know only who takes part;
 //! - a leader that removes itself does not count itself any more, commits its removal, hands over,
 //!   and stops;
 //! - who is removed may campaign until it knows that its removal is committed: until then its log
@@ -56,6 +57,10 @@ impl Leader {
         changes: &[Change],
     ) -> Result<Position, Refusal> {
         self.refuse_proposal(core)?;
+        if core.is_hollow() {
+            // It may lack names and addresses, and must not take them from the others.
+            return Err(Refusal::Busy);
+        }
         if !self.has_committed(core) {
             return Err(Refusal::TermNotCommitted);
         }
@@ -125,7 +130,7 @@ impl Leader {
         self.progress
             .retain(|_, progress| progress.farewell_until.is_none_or(|until| core.now < until));
         let settled = core.members_index() <= core.commit && core.transfer.is_none();
-        if !settled || !self.has_committed(core) {
+        if core.is_hollow() || !settled || !self.has_committed(core) {
             return;
         }
         if core.members().is_joint() {

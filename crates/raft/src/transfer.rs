@@ -173,8 +173,8 @@ impl Raft {
         self.end_transfer(None);
         let leads = matches!(self.role, Role::Leader(_));
         if leads && self.core.is_hollow() {
-            // Its log is on a majority by now, so whoever is whole and has it can win alone; a next
-            // attempt at once would keep out changes of members for ever.
+            // Mostly its log is on a majority by now, so that whoever is whole and has it can win
+            // alone; and where it is not, another's attempt may fare better.
             self.become_follower(self.core.term, None);
         }
     }

@@ -13,8 +13,8 @@ use kvraft_base::{Entry, EntryKind, Index, Members};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Configurations {
     base: Option<Members>,
-    /// Those in the log, in order.
-    named: Vec<(Index, Members)>,
+    /// Those in the log, in order; `None` is one that this build cannot read.
+    named: Vec<(Index, Option<Members>)>,
 }
 
 impl Configurations {
@@ -30,7 +30,7 @@ impl Configurations {
 
     /// In force where the log ends, if that is known.
     pub(super) fn newest(&self) -> Option<&Members> {
-        self.named.last().map(|(_, members)| members).or_else(|| self.base())
+        self.named.last().map_or_else(|| self.base(), |(_, members)| members.as_ref())
     }
 
     /// `members` are in force at `index`, which is not before the log. Where no entry up to there
@@ -44,11 +44,7 @@ impl Configurations {
     /// The log goes on with `entries`.
     pub(super) fn append(&mut self, entries: &[Entry]) {
         for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Config) {
-            match Members::decode(entry.payload.clone()) {
-                Ok(members) => self.named.push((entry.index, members)),
-                // What this build cannot read is in force nevertheless: nothing is known then.
-                Err(_) => *self = Self::default(),
-            }
+            self.named.push((entry.index, Members::decode(entry.payload.clone()).ok()));
         }
     }
 
@@ -61,7 +57,7 @@ impl Configurations {
     pub(super) fn release(&mut self, index: Index) {
         let count = self.named.partition_point(|(at, _)| *at <= index);
         if let Some((_, members)) = self.named.drain(..count).next_back() {
-            self.base = Some(members);
+            self.base = members;
         }
     }
 }

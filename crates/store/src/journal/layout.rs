@@ -122,7 +122,7 @@ impl SegmentHeader {
         let attested = Index(reader.u64("attested")?);
         let hard_state = read_hard_state(reader)?;
         // Empty, too, in a header of a build that did not write it; what cannot be read is unknown.
-        let members = reader.bytes("members")?;
+        let members = reader.bytes("members").unwrap_or_default();
         let members = Some(members).filter(|it| !it.is_empty());
         let members = members.and_then(|it| Members::decode(it).ok());
         Ok(Self { cluster, member, segment, kind, prev, sequence, attested, hard_state, members })
@@ -264,7 +264,9 @@ pub(super) fn parse_batch(segment: u64, offset: u64, bytes: &Bytes) -> Parsed {
     let place = place(segment, offset);
     let Some(header) = BatchHeader::decode(place, bytes) else { return Parsed::Nothing };
     let end = BATCH_HEADER_BYTES + header.body_size as usize;
-    if bytes.len() < end {
+    // With its padding: a file may end anywhere after a loss of power, and what reads this batch
+    // later, or writes it once more, takes whole sectors.
+    if (bytes.len() as u64) < header.padded_size() {
         return Parsed::Broken(header, "batch is cut short");
     }
     let body = bytes.slice(BATCH_HEADER_BYTES..end);

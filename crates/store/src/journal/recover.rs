@@ -254,6 +254,9 @@ impl Replay {
             }
             if self.follow(path, 0, header.prev) {
                 self.sequence = header.sequence;
+                if let Some(members) = &header.members {
+                    self.configurations.learn(header.prev.index, members);
+                }
             }
         }
         self.seen = header.sequence;

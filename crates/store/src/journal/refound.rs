@@ -41,7 +41,7 @@ impl Journal {
             sequence: self.sequence,
             attested: log.prev.index,
             hard_state: log.hard_state,
-            // Its first entries name the only one that is to count.
+            // Its last entry names the only one that is to count.
             members: None,
         };
         let file = self.disk.create(&refounded_path(segment))?;

@@ -64,6 +64,27 @@ fn truncation_cuts_within_a_batch() {
     assert_eq!(read, Some(second));
 }
 
+/// After a loss of power a file may end anywhere: a batch counts only with its padding.
+#[test]
+fn a_segment_may_end_anywhere() {
+    let disk = formatted();
+    let mut at = opened(&disk);
+    let first = vec![entry(1, 1, 10)];
+    at.journal.append(&write(hard_state(1, 1, 0), None, first)).unwrap();
+    drop(at);
+    let path = "journal/0000000000000001.seg";
+    let whole = disk.contents(path);
+    for size in 512..1100 {
+        let disk = disk.fork();
+        disk.set_contents(path, whole[..size].to_vec());
+        let mut at = opened(&disk);
+        let last = if size < 1024 { Position::ZERO } else { position(1, 1) };
+        assert_eq!(at.recovered.last, last, "{size} bytes");
+        let next = vec![entry(1, last.index.0 + 1, 10)];
+        at.journal.append(&write(hard_state(1, 1, 0), None, next)).unwrap();
+    }
+}
+
 /// Release gives up whole segments, keeps the rest readable, and the file is used again without its
 /// old batches being believed.
 #[test]
