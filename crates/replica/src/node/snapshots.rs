@@ -52,8 +52,9 @@ impl Node {
         }
     }
 
-    /// Lets go of the journal after the snapshots of those who are in step, or are followers no
-    /// more. To be sent what is in memory is not enough: it may get lost on the way.
+    /// Lets go of the journal after the snapshots of those who are in step and sent what is in
+    /// memory, or are followers no more. The second alone is not enough: it may get lost on the
+    /// way. Nor is the first, which looks at what the log was a moment ago.
     pub(super) fn tend_tails(&mut self, now: Instant) {
         if !self.outgoing_snapshots.has_tails() {
             return;
@@ -61,7 +62,8 @@ impl Node {
         let status = self.raft.status();
         self.outgoing_snapshots.tend_tails(now, |peer| {
             let progress = status.peers.iter().find(|progress| progress.id == peer)?;
-            (!self.raft.is_in_step(peer)).then_some(progress.matched)
+            let needs_no_more = self.raft.is_in_step(peer) && !self.raft.is_catching_up(peer);
+            (!needs_no_more).then_some(progress.matched)
         });
     }
 
