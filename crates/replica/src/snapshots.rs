@@ -8,7 +8,7 @@
 //!
 //! Invariants:
 //! - the journal after a snapshot, or after what its receiver has matched since, stays until the
-//!   receiver is in step: what is only on the way to it may get lost;
+//!   receiver is in step and sent what is in memory: what is only on the way to it may get lost;
 //! - a transfer of which all was taken lasts as long as its receiver says that it installs: given
 //!   up then, the journal after it would go, and the next snapshot would end like it;
 //! - the journal does not stay for one that makes no progress ([`TAIL_PATIENCE`], and the bound on

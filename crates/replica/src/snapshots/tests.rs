@@ -85,7 +85,7 @@ fn chunk(seq: u64, size_bytes: usize) -> SnapshotChunk {
 }
 
 /// The journal stays after the snapshot while it travels, then after what its receiver matches,
-/// until that is in step.
+/// until that needs it no more.
 #[test]
 fn the_journal_stays_for_who_reads_it() {
     let mut transfers = opened(Instant(1));
