@@ -79,6 +79,19 @@ impl<T> EventHeap<T> {
         });
     }
 
+    /// Lets the events that `is_hastened` names happen at `by`, unless they happen before. Among
+    /// each other they come in the order in which they were pushed.
+    pub fn hasten(&mut self, by: Instant, is_hastened: impl Fn(&T) -> bool) {
+        let mut keys = std::mem::take(&mut self.heap).into_vec();
+        for Reverse(key) in &mut keys {
+            let is_late = by < key.at;
+            if is_late && self.events[key.place].as_ref().is_some_and(&is_hastened) {
+                key.at = by;
+            }
+        }
+        self.heap = keys.into();
+    }
+
     /// Number of events waiting.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -117,6 +130,20 @@ mod tests {
         }
         assert_eq!(popped, expected);
         assert!(heap.is_empty() && heap.next_at().is_none());
+    }
+
+    /// Hastened events come at the new time in the order they went in; the others, and what comes
+    /// before that time, stay where they were.
+    #[test]
+    fn hasten_moves_what_is_late() {
+        let mut heap = EventHeap::default();
+        for (at, number) in [(9, 0), (3, 1), (9, 2), (8, 3), (12, 4)] {
+            heap.push(Instant(at), number);
+        }
+        heap.hasten(Instant(5), |number| *number != 3);
+        let rest: Vec<_> = std::iter::from_fn(|| heap.pop()).collect();
+        let at = |at, number| (Instant(at), number);
+        assert_eq!(rest, [at(3, 1), at(5, 0), at(5, 2), at(5, 4), at(8, 3)]);
     }
 
     /// What is forgotten leaves no trace in the order of the rest.

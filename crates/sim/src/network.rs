@@ -319,7 +319,7 @@ impl Network {
         self.throttles.insert((from, to), throttle);
     }
 
-    /// Undoes [`Network::throttle`]; what waits still arrives as late as it was to.
+    /// Undoes [`Network::throttle`].
     pub fn unthrottle(&mut self, from: Endpoint, to: Endpoint) {
         self.throttles.remove(&(from, to));
     }
@@ -342,6 +342,34 @@ impl Network {
         self.clogged.clear();
         self.lags.clear();
         self.throttles.clear();
+    }
+
+    /// Links that are clogged, lag or are throttled.
+    #[must_use]
+    pub fn slowed(&self) -> BTreeSet<(Endpoint, Endpoint)> {
+        let links = self.clogged.keys().chain(self.lags.keys()).chain(self.throttles.keys());
+        links.copied().collect()
+    }
+
+    /// By when all arrives that is under way on a link that was made faster at `now`; what leaves
+    /// from now on comes after it, if order is kept. `None`: the link is throttled still, and
+    /// nothing changes.
+    ///
+    /// What [`Network::send`] answered for a slow link may lie far ahead: a frame of ten thousand
+    /// bytes takes ten seconds at a thousand bytes a second. Nobody may wait for that once the link
+    /// is mended.
+    pub fn relieve(&mut self, now: Instant, link: (Endpoint, Endpoint)) -> Option<Instant> {
+        if self.throttles.contains_key(&link) {
+            return None;
+        }
+        let leaves = self.clogged.get(&link).map_or(now, |until| now.max(*until));
+        let lag = self.lags.get(&link).copied().unwrap_or_default();
+        let by = leaves + self.config.delay_min + self.config.delay_extra_mean + lag;
+        let connections = (link.0, link.1, u8::MIN)..=(link.0, link.1, u8::MAX);
+        for (_, last) in self.last_arrival.range_mut(connections) {
+            *last = by.min(*last);
+        }
+        Some(by)
     }
 
     /// What became of frames so far.

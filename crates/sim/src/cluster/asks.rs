@@ -35,10 +35,23 @@ enum Told {
 struct Ask {
     changes: Vec<Change>,
     told: Told,
-    /// The entry that it became.
-    became: Option<Position>,
+    /// The step that its entry took.
+    became: Option<ConfigStep>,
     /// That entry may be there without anybody's request.
     by_itself: bool,
+}
+
+impl Ask {
+    /// It makes the same of the configuration that a step began with: the two requests may name
+    /// their changes in another order, and any of them may be the one that did.
+    fn takes(&self, step: &ConfigStep) -> bool {
+        apply(&step.before, &self.changes).as_ref() == Some(&*step.next)
+    }
+
+    /// It may still be found to have become an entry.
+    fn is_open(&self) -> bool {
+        self.told != Told::Refused && self.became.is_none()
+    }
 }
 
 /// Every request that was ever sent, by number.
@@ -65,15 +78,11 @@ impl Asks {
         if before.is_joint() {
             return Ok(()); // What it is left for is judged elsewhere.
         }
-        let fits = |ask: &&mut Ask| {
-            let is_open = ask.told != Told::Refused && ask.became.is_none();
-            is_open && apply(before, &ask.changes).as_ref() == Some(&**next)
-        };
         let promoted = before.learners().iter().filter(|learner| learner.promote);
         let mut promotions = promoted.map(|learner| [Change::Promote { id: learner.id }]);
         let by_itself = promotions.any(|change| apply(before, &change).as_ref() == Some(&**next));
-        if let Some(ask) = self.0.iter_mut().find(fits) {
-            (ask.became, ask.by_itself) = (Some(*position), by_itself);
+        if let Some(ask) = self.0.iter_mut().find(|ask| ask.is_open() && ask.takes(step)) {
+            (ask.became, ask.by_itself) = (Some(step.clone()), by_itself);
             return Ok(());
         }
         if by_itself {
@@ -86,19 +95,15 @@ impl Asks {
     /// A server said that a request had no effect.
     pub(crate) fn on_refused(&mut self, number: usize) -> Result<(), Violation> {
         self.0[number].told = Told::Refused;
-        let Some(position) = self.0[number].became.take() else { return Ok(()) };
+        let Some(step) = self.0[number].became.take() else { return Ok(()) };
         if self.0[number].by_itself {
             return Ok(());
         }
-        // Of equal requests any may be the one that did.
-        let changes = self.0[number].changes.clone();
-        let twin = |ask: &&mut Ask| {
-            ask.told != Told::Refused && ask.became.is_none() && ask.changes == changes
-        };
-        if let Some(twin) = self.0.iter_mut().find(twin) {
-            twin.became = Some(position);
+        if let Some(twin) = self.0.iter_mut().find(|ask| ask.is_open() && ask.takes(&step)) {
+            twin.became = Some(step);
             return Ok(());
         }
+        let (changes, position) = (&self.0[number].changes, step.position);
         let detail = format!("{changes:?} was refused, and is in the log at {position}");
         Err(Violation::new(Check::ChangeIsAskedFor, detail))
     }
@@ -112,9 +117,10 @@ impl Asks {
     pub(crate) fn judge(&self, agreed: impl Fn(Position) -> bool) -> Result<(), Violation> {
         for ask in &self.0 {
             let Told::Done(membership) = &ask.told else { continue };
-            let mut twins = self.0.iter().filter(|twin| twin.changes == ask.changes);
-            let is_there = twins.any(|twin| {
-                twin.became.is_some_and(|at| at.index <= membership.index && agreed(at))
+            let mut steps = self.0.iter().filter_map(|twin| twin.became.as_ref());
+            let is_there = steps.any(|step| {
+                let at = step.position;
+                at.index <= membership.index && agreed(at) && ask.takes(step)
             });
             if !is_there || membership.is_pending() {
                 let detail = format!("{:?} was said to be done, by {membership:?}", ask.changes);
@@ -250,6 +256,33 @@ mod tests {
         let mut asks = Asks::default();
         let (first, second) = (asks.on_sent(&add(4)), asks.on_sent(&add(4)));
         assert_eq!(asks.on_step(&step(6, &three(), &add(4))), Ok(()));
+        assert_eq!(asks.on_refused(first), Ok(()));
+        assert!(asks.on_refused(second).is_err());
+    }
+
+    /// Of two requests that name the same changes in another order, any may be the one that did;
+    /// one that asks for something else may not.
+    #[test]
+    fn order_of_changes_makes_no_difference() {
+        let (one, two) = ([remove(1), remove(2)].concat(), [remove(2), remove(1)].concat());
+        let told = |done: &[Change]| {
+            let mut asks = Asks::default();
+            asks.on_sent(&one);
+            let number = asks.on_sent(done);
+            let step = step(6, &three(), &two);
+            asks.on_step(&step).unwrap();
+            let membership =
+                Membership { index: Index(7), members: Arc::clone(&step.next), committed: true };
+            let members = Arc::new(settle(&membership.members));
+            asks.on_done(number, &Membership { members, ..membership });
+            asks.judge(|_| true)
+        };
+        assert_eq!(told(&two), Ok(()));
+        assert!(told(&remove(3)).is_err());
+
+        let mut asks = Asks::default();
+        let (first, second) = (asks.on_sent(&one), asks.on_sent(&two));
+        assert_eq!(asks.on_step(&step(6, &three(), &one)), Ok(()));
         assert_eq!(asks.on_refused(first), Ok(()));
         assert!(asks.on_refused(second).is_err());
     }

@@ -157,12 +157,18 @@ impl World {
             Fault::Lag { from, to, mean } => {
                 self.sometimes.lags += u64::from(!mean.is_zero());
                 self.network.lag(*from, *to, *mean);
+                if mean.is_zero() {
+                    self.relieve([(*from, *to)]);
+                }
             }
             Fault::Throttle { from, to, rate_bytes, queue_bytes } => {
                 self.sometimes.throttles += 1;
                 self.network.throttle(*from, *to, *rate_bytes, *queue_bytes);
             }
-            Fault::Unthrottle { from, to } => self.network.unthrottle(*from, *to),
+            Fault::Unthrottle { from, to } => {
+                self.network.unthrottle(*from, *to);
+                self.relieve([(*from, *to)]);
+            }
             Fault::Heal => self.heal_links(),
             _ => unreachable!("only faults of links come here: {fault:?}"),
         }
@@ -298,8 +304,19 @@ impl World {
     }
 
     fn heal_links(&mut self) {
+        let slowed = self.network.slowed();
         self.network.heal();
+        self.relieve(slowed);
         self.connect_all();
+    }
+
+    /// Frames that wait for a link that is faster now do so no longer.
+    fn relieve(&mut self, links: impl IntoIterator<Item = (Endpoint, Endpoint)>) {
+        for link in links {
+            if let Some(by) = self.network.relieve(self.now, link) {
+                self.heap.hasten(by, |happening| happening.frame_link() == Some(link));
+            }
+        }
     }
 
     /// No more faults from the plan; links among servers work again.

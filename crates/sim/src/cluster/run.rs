@@ -225,9 +225,7 @@ impl World {
                 lanes.machine.kv().applied().index == end && lanes.node.status().last.index == end
             })
         };
-        let is_lost = |id: &MemberId| {
-            self.servers.get(id).is_some_and(|server| server.standing == Standing::Destroyed)
-        };
+        let is_lost = |id: &MemberId| self.is_lost(*id);
         self.clients.values().all(super::clients::Client::is_done)
             && self.leader().is_some_and(|leader| members.contains(leader))
             && !members.is_joint()
@@ -235,6 +233,17 @@ impl World {
                 || !members.learners().iter().any(|it| it.promote && !is_lost(&it.id)))
             && members.ids().iter().all(|id| is_lost(id) || has_all(id))
             && self.is_raised()
+    }
+
+    /// Every member of the configuration that is agreed on still has a disk.
+    pub(crate) fn is_whole(&self) -> bool {
+        let (_, members) = self.checks.agreed_members();
+        !members.ids().iter().any(|id| self.is_lost(*id))
+    }
+
+    /// The server's disk is gone for ever, and the server with it.
+    fn is_lost(&self, id: MemberId) -> bool {
+        self.servers.get(&id).is_some_and(|server| server.standing == Standing::Destroyed)
     }
 
     pub(crate) fn describe_state(&self, after: Duration) -> String {

@@ -20,10 +20,12 @@ use super::{
 const LENGTH_ELECTION_TIMEOUTS: u32 = 30;
 
 /// So many terms may begin meanwhile when some servers are broken: one that comes and goes may lead
-/// each time it is cut off, and a candidate may fail a few times.
+/// each time it is cut off, and a candidate may fail a few times. So may one that needs the vote of
+/// everybody who is left, where frames get lost: each such campaign takes a term.
 pub(crate) const TERM_COUNT_MAX_BROKEN: u64 = 12;
 
-/// And when everybody is well: one leader may give way to another that was asked for before.
+/// And when everybody is well, and no member's disk is lost: one leader may give way to another
+/// that was asked for before.
 pub(crate) const TERM_COUNT_MAX_WELL: u64 = 3;
 
 /// A while in which nothing happens.

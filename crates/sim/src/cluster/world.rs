@@ -38,7 +38,12 @@ use super::{
     violation::{Check, Violation},
 };
 use crate::{
-    heap::EventHeap, history::OpName, judge::Searched, network::Network, plan::Plan, trace::Trace,
+    heap::EventHeap,
+    history::OpName,
+    judge::Searched,
+    network::{Endpoint, Network},
+    plan::Plan,
+    trace::Trace,
 };
 
 /// All simulated servers are of this cluster.
@@ -105,6 +110,16 @@ pub(crate) enum Happening {
 }
 
 impl Happening {
+    /// The link that it comes by, if it is a frame between servers.
+    pub(crate) fn frame_link(&self) -> Option<(Endpoint, Endpoint)> {
+        match self {
+            Self::Frame { from, to, .. } | Self::Damaged { from, to, .. } => {
+                Some((Endpoint::Server(*from), Endpoint::Server(*to)))
+            }
+            _ => None,
+        }
+    }
+
     /// It may change more than the state of one server and what is on its way.
     fn is_rare(&self) -> bool {
         match self {

@@ -200,6 +200,31 @@ fn throttled_link_queues_and_then_loses() {
     assert_eq!(send(&mut network, 2_000, 2), Some(2_000));
 }
 
+/// What waits for a narrow link need not wait for long once the link is mended, and what comes
+/// after it does not overtake it.
+#[test]
+fn mended_link_is_relieved() {
+    let (mut network, mut prng) = (Network::new(NetworkConfig::CALM), Prng::new(1));
+    let link = (server(1), server(2));
+    let at = |ms: u64| Instant::ZERO + Duration::from_millis(ms);
+    network.throttle(link.0, link.1, 1_000, 1 << 20);
+    let slow = network.send(at(0), link.0, link.1, 10_000, &mut prng)[0];
+    assert!(at(10_000) < slow, "ten thousand bytes at a thousand a second");
+    assert_eq!(network.relieve(at(500), link), None, "the link is as narrow as it was");
+    network.clog(link.0, link.1, at(2_000));
+    network.unthrottle(link.0, link.1);
+    let by = network.relieve(at(600), link).unwrap();
+    assert!((at(2_000)..at(2_001)).contains(&by), "it is clogged for a while yet");
+    assert_eq!(network.slowed().into_iter().collect::<Vec<_>>(), [link]);
+    network.heal();
+    assert!(network.slowed().is_empty());
+    let by = network.relieve(at(700), link).unwrap();
+    assert!((at(700)..at(701)).contains(&by));
+    for _ in 0..100 {
+        assert!(by < network.send(at(700), link.0, link.1, 1, &mut prng)[0]);
+    }
+}
+
 /// A slow link is slow one way, until it is mended.
 #[test]
 fn lagging_link_is_slow_one_way() {
