@@ -78,10 +78,12 @@ impl SimDisk {
         sectors.map(|sector| (sector * SECTOR_SIZE_BYTES) as u64).collect()
     }
 
-    /// Everything in the file is durable.
+    /// Everything in the file is durable: nothing waits for a sync, and no failed one has marked
+    /// clean what is not.
     #[must_use]
     pub fn is_synced(&self, path: &str) -> bool {
-        lock(&self.platter).image(path).is_some_and(|image| !image.is_dirty())
+        let platter = lock(&self.platter);
+        platter.image(path).is_some_and(|image| !image.is_dirty() && !image.is_forsaken())
     }
 
     /// Some content of this file is not what was written.

@@ -257,6 +257,7 @@ fn falsely_clean_pages_lie_until_power_is_lost() {
         disk.sever();
         let next = disk.reboot();
         assert!(next.is_forsaken());
+        assert!(!next.is_synced("a"), "what is marked clean goes with the power");
         assert_eq!(content(&next, "a").unwrap(), [2; 1000]);
         let file = next.open("a").unwrap();
         if is_rewritten {
