@@ -195,24 +195,24 @@ impl Run {
 
 /// Demands that a test fails on the bug, as it does not without it.
 fn run_test(scratch: &Scratch, bug: &Bug, arguments: &[String]) -> Result<Score> {
-    let test = |what: &str| {
+    let test = |how: &[&str]| {
         let mut command = cargo(&scratch.tree());
-        command.args(["test", "--quiet", "--profile", PROFILE, "--locked"]).args(arguments);
-        command.arg(what).env("CARGO_TARGET_DIR", scratch.target());
+        command.args(["test", "--quiet", "--profile", PROFILE, "--locked"]).args(how);
+        command.args(arguments).env("CARGO_TARGET_DIR", scratch.target());
         command.output().with_context(|| format!("testing {}", bug.name))
     };
     let began = Instant::now();
-    let built = test("--no-run")?;
+    let built = test(&["--no-run"])?;
     ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let build_seconds = began.elapsed().as_secs_f64();
     let began = Instant::now();
-    let is_found = !test("--quiet")?.status.success();
+    let is_found = !test(&[])?.status.success();
     let seconds = began.elapsed().as_secs_f64();
     println!("  {}", if is_found { "fails, as it must" } else { "PASSES" });
     let run = Run { is_found, check: None, seeds: 0, seconds, others: BTreeMap::new() };
     scratch.restore()?;
     if is_found {
-        let passes = test("--quiet")?.status.success();
+        let passes = test(&[])?.status.success();
         ensure!(passes, "the test fails on the tree without the bug, too");
     }
     Ok(Score { bug: bug.clone(), runs: vec![run], build_seconds, shrunk: None })
