@@ -182,6 +182,8 @@ impl Leader {
     pub(crate) fn finish(&mut self, core: &mut Core) {
         let heartbeat_due = self.is_heartbeat_due(core);
         if heartbeat_due {
+            // Not put off by what reads send: work hangs on it that no round of reads does.
+            self.heartbeat_at = core.now + core.config.heartbeat_interval;
             self.retry_snapshots(core);
             self.step_mark = std::mem::replace(&mut self.step_mark_next, core.log.last().index);
         }
@@ -216,7 +218,6 @@ impl Leader {
     }
 
     fn broadcast_heartbeat(&mut self, core: &mut Core) {
-        self.heartbeat_at = core.now + core.config.heartbeat_interval;
         self.round += 1;
         let round = self.round;
         if self.has_committed(core) {
