@@ -74,6 +74,8 @@ pub(crate) struct Group {
     pub(crate) fatals: Vec<(MemberId, Fatal)>,
     /// The configurations that the transport of each server was told.
     pub(crate) told: Vec<(MemberId, Members)>,
+    /// Whose queue is full: its transport drops frames, and answers those that are owed it.
+    pub(crate) full: Option<MemberId>,
     /// Who installs no snapshot before which time: its disk is slow.
     pub(crate) slow: Option<(MemberId, Instant)>,
     wire: Vec<(MemberId, MemberId, Bytes)>,
@@ -102,6 +104,7 @@ impl Group {
             said: Vec::new(),
             replies: Vec::new(),
             fatals: Vec::new(),
+            full: None,
             slow: None,
             wire: Vec::new(),
             node_options,
@@ -242,6 +245,11 @@ impl Group {
     pub(crate) fn rounds(&mut self, count: usize) {
         for _ in 0..count {
             for (from, to, frame) in std::mem::take(&mut self.wire) {
+                if self.full == Some(to) {
+                    let answer = Frame::answer_to_dropped(&frame);
+                    self.wire.extend(answer.map(|frame| (to, from, frame)));
+                    continue;
+                }
                 if let Some(server) = self.servers.get_mut(&to) {
                     server.node.push(NodeIn::Frame { from, frame });
                 }

@@ -4,7 +4,7 @@
 //! When it ends, what was recorded is run again, and must come to the same digests, the same states
 //! where segments meet, and the same state in the end.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use kvraft_base::{ClusterId, Instant, MemberId};
@@ -164,6 +164,7 @@ impl Recorder {
         assert_eq!(outcome.divergence, None);
         if let Some(first) = segments.first() {
             assert_differs(&first.segment);
+            assert_digest_moves(&first.segment);
         }
         assert_eq!((outcome.turns, outcome.borders), (self.turns_all, self.borders));
         let compared = 2 * self.turns_all + self.hashes;
@@ -197,4 +198,20 @@ fn assert_differs(segment: &Segment) {
         }
     }
     assert!(!is_moved, "nothing differs");
+}
+
+/// Whoever applies comes to other digests: a number that never moves would agree with everything.
+fn assert_digest_moves(segment: &Segment) {
+    let mut replay = Replay::new(segment.image().expect("it is an image"));
+    let (mut applied, mut digests) = (BTreeSet::new(), BTreeSet::new());
+    for step in segment.steps() {
+        let step = step.expect("it is a turn");
+        let end = step.end.as_ref().map(|end| end.machine);
+        replay.play(step);
+        if let (Some(digest), Some(machine)) = (end, replay.machine()) {
+            applied.insert(machine.kv().applied().index);
+            digests.insert(digest);
+        }
+    }
+    assert!(applied.len() < 2 || 1 < digests.len(), "the machine's digest stands still");
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kvraft_replica::{Failure, NodeOptions, Outcome};
+use bytes::Bytes;
+use kvraft_kv::{Query, RangeRequest};
+use kvraft_replica::{ClientRequest, Failure, NodeOptions, Outcome};
 
 use super::group::{A, B, C, Group};
 
@@ -55,4 +57,58 @@ fn a_put_waits_for_a_leader() {
     }
     group.advance(Duration::from_millis(200));
     assert!(matches!(group.reply_to(ticket), Some(Outcome::Done(Ok(_)))));
+}
+
+/// A put that is passed on to a leader whose queue is full had no effect, and its client hears so at
+/// once: the transport answers for the leader.
+#[test]
+fn who_is_passed_on_to_a_full_server_is_told() {
+    let mut group = Group::led_by_a();
+    group.full = Some(A);
+    let ticket = group.put(B, 100);
+    group.rounds(5);
+    let told = group.reply_to(ticket);
+    assert!(matches!(told, Some(Outcome::Failed(Failure::Busy))), "{told:?}");
+    group.full = None;
+    let ticket = group.put(B, 100);
+    group.rounds(50);
+    assert!(matches!(group.reply_to(ticket), Some(Outcome::Done(Ok(_)))));
+}
+
+/// Whoever is asked, reads are answered, by each of the two ways; and leadership is handed over
+/// when a client wants that.
+#[test]
+fn every_server_answers_every_kind_of_request() {
+    let mut group = Group::led_by_a();
+    group.put(A, 100);
+    group.rounds(50);
+    let all = || RangeRequest {
+        key: Bytes::from_static(&[0]),
+        range_end: Bytes::from_static(&[0]),
+        ..RangeRequest::default()
+    };
+    let mut asked = Vec::new();
+    for id in [A, B, C] {
+        for linearizable in [true, false] {
+            for query in [Query::Range(all()), Query::HashKv { revision: Default::default() }] {
+                asked.push(group.request(id, ClientRequest::Query { query, linearizable }));
+            }
+        }
+    }
+    group.rounds(50);
+    for ticket in asked {
+        let told = group.reply_to(ticket);
+        assert!(matches!(told, Some(Outcome::Answered(Ok(_)))), "{told:?}");
+    }
+    for (to, leader) in [(Some(B), B), (None, A)] {
+        let by = if leader == A { B } else { A };
+        let ticket = group.request(by, ClientRequest::Transfer { to });
+        group.rounds(200);
+        let told = group.reply_to(ticket);
+        assert!(matches!(told, Some(Outcome::Transferred(Ok(_)))), "{told:?}");
+        assert!(!group.leads(by), "{by} has handed over");
+        if to.is_some() {
+            assert!(group.leads(leader));
+        }
+    }
 }

@@ -51,6 +51,32 @@ fn one_snapshot_is_enough_under_steady_load() {
     // The journal has not stayed behind for good.
     let held = group.status(A).last.index.0 - group.status(A).released.index.0;
     assert!(held < 1000, "{held}");
+    // It stays for C no longer, now that C is in step.
+    group.advance(Duration::from_secs(1));
+    c_falls_behind(&mut group);
+}
+
+/// A snapshot begins again only for who lacks its beginning: not for a word on another one.
+#[test]
+fn a_late_word_does_not_begin_a_snapshot_again() {
+    let mut group = Group::led_by_a();
+    c_falls_behind(&mut group);
+    let begun = |sent: &Sent| match &sent.frame {
+        Frame::SnapshotChunk(chunk) if sent.to == C => Some(chunk.position),
+        _ => None,
+    };
+    while !group.said.iter().any(|sent| begun(sent).is_some()) {
+        load(&mut group, 1);
+    }
+    let position = group.said.iter().find_map(begun).expect("just seen");
+    let position = Position::new(position.term, position.index.prev());
+    let frame = Frame::SnapshotUnknown { position }.encode();
+    group.input(A, NodeIn::Frame { from: C, frame });
+    for _ in 0..40 {
+        load(&mut group, 50);
+    }
+    assert_eq!(beginnings(&group, C), 1, "{:?}", group.chunks(C));
+    assert_eq!(group.progress(C), PeerState::Replicate);
 }
 
 /// For a follower that cannot be reached no snapshot is opened: when it is back it gets one of what
