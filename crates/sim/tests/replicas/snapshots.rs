@@ -58,7 +58,7 @@ fn one_snapshot_is_enough_under_steady_load() {
 
 /// A snapshot begins again only for who lacks its beginning: not for a word on another one.
 #[test]
-fn a_late_word_does_not_begin_a_snapshot_again() {
+fn a_word_on_another_snapshot_begins_none_again() {
     let mut group = Group::led_by_a();
     c_falls_behind(&mut group);
     let begun = |sent: &Sent| match &sent.frame {
