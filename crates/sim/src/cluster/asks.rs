@@ -96,11 +96,12 @@ impl Asks {
     pub(crate) fn on_refused(&mut self, number: usize) -> Result<(), Violation> {
         self.0[number].told = Told::Refused;
         let Some(step) = self.0[number].became.take() else { return Ok(()) };
-        if self.0[number].by_itself {
+        let by_itself = self.0[number].by_itself;
+        if let Some(twin) = self.0.iter_mut().find(|ask| ask.is_open() && ask.takes(&step)) {
+            (twin.became, twin.by_itself) = (Some(step), by_itself);
             return Ok(());
         }
-        if let Some(twin) = self.0.iter_mut().find(|ask| ask.is_open() && ask.takes(&step)) {
-            twin.became = Some(step);
+        if by_itself {
             return Ok(());
         }
         let (changes, position) = (&self.0[number].changes, step.position);
@@ -299,6 +300,16 @@ mod tests {
         assert_eq!(asks.on_step(&step(7, &before, &promote)), Ok(()));
         assert_eq!(asks.on_refused(number), Ok(()));
         assert_eq!(Asks::default().on_step(&step(7, &before, &promote)), Ok(()));
+
+        // Of two such requests the first is refused, and the second was the one.
+        let mut asks = Asks::default();
+        let (first, second) = (asks.on_sent(&promote), asks.on_sent(&promote));
+        let step = step(7, &before, &promote);
+        assert_eq!(asks.on_step(&step), Ok(()));
+        assert_eq!(asks.on_refused(first), Ok(()));
+        let membership = Membership { index: Index(7), members: step.next, committed: true };
+        asks.on_done(second, &membership);
+        assert_eq!(asks.judge(|_| true), Ok(()));
     }
 
     /// "Done" is said of what is in the one log, up to the configuration that is shown.

@@ -52,16 +52,6 @@ enum Happening<S: System> {
     Mend,
 }
 
-impl<S: System> Happening<S> {
-    /// The link that it comes by, if it is a message.
-    fn link(&self) -> Option<(Endpoint, Endpoint)> {
-        match self {
-            Self::Arrival { from, to, .. } => Some((*from, *to)),
-            _ => None,
-        }
-    }
-}
-
 struct Stage<'s, S: System> {
     system: &'s S,
     faults: &'s [TimedFault],
@@ -497,36 +487,13 @@ impl<'s, S: System> Stage<'s, S> {
             Fault::Block { from, to } => self.network.block(*from, *to),
             Fault::Unblock { from, to } => self.network.unblock(*from, *to),
             Fault::Clog { from, to, lasts } => self.network.clog(*from, *to, self.now + *lasts),
-            Fault::Lag { from, to, mean } => {
-                self.network.lag(*from, *to, *mean);
-                if mean.is_zero() {
-                    self.relieve([(*from, *to)]);
-                }
-            }
+            Fault::Lag { from, to, mean } => self.network.lag(*from, *to, *mean),
             Fault::Throttle { from, to, rate_bytes, queue_bytes } => {
                 self.network.throttle(*from, *to, *rate_bytes, *queue_bytes);
             }
-            Fault::Unthrottle { from, to } => {
-                self.network.unthrottle(*from, *to);
-                self.relieve([(*from, *to)]);
-            }
-            Fault::Heal => self.heal_links(),
+            Fault::Unthrottle { from, to } => self.network.unthrottle(*from, *to),
+            Fault::Heal => self.network.heal(),
             other => self.inject_disk(other),
-        }
-    }
-
-    fn heal_links(&mut self) {
-        let slowed = self.network.slowed();
-        self.network.heal();
-        self.relieve(slowed);
-    }
-
-    /// Messages that wait for a link that is faster now do so no longer.
-    fn relieve(&mut self, links: impl IntoIterator<Item = (Endpoint, Endpoint)>) {
-        for link in links {
-            if let Some(by) = self.network.relieve(self.now, link) {
-                self.heap.hasten(by, |happening| happening.link() == Some(link));
-            }
         }
     }
 
@@ -606,7 +573,7 @@ impl<'s, S: System> Stage<'s, S> {
         self.is_mended = true;
         self.trace.record(self.now, None, "mend", 0, String::new);
         self.note(None, "Heal", "everything is mended");
-        self.heal_links();
+        self.network.heal();
         for id in self.ids.clone() {
             self.network.reconnect(Endpoint::Server(id));
             self.hosts[&id].disk.disarm_fuse();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kvraft_kv::{Query, RangeRequest};
-use kvraft_replica::{ClientRequest, Failure, NodeOptions, Outcome};
+use kvraft_replica::{ClientRequest, Failure, NodeIn, NodeOptions, Outcome};
 
 use super::group::{A, B, C, Group};
 
@@ -40,6 +40,21 @@ fn who_relied_on_an_earlier_leader_is_told() {
     }
     let told = group.reply_to(ticket);
     assert!(matches!(told, Some(Outcome::Unknown(Failure::LeaderChanged))), "{told:?}");
+}
+
+/// A client whose put was passed on hears at once when the connection to the leader is gone: nobody
+/// is left who would say what became of it.
+#[test]
+fn who_relied_on_a_server_that_is_cut_off_is_told() {
+    let mut group = Group::led_by_a();
+    group.pass = Box::new(|sent| sent.from != A);
+    let ticket = group.put(B, 100);
+    group.rounds(5);
+    assert!(group.reply_to(ticket).is_none(), "nobody knows yet");
+    group.input(B, NodeIn::Disconnected(A));
+    group.rounds(1);
+    let told = group.reply_to(ticket);
+    assert!(matches!(told, Some(Outcome::Unknown(_))), "{told:?}");
 }
 
 /// A put that comes while nobody leads waits, and is made when somebody does.
@@ -100,15 +115,13 @@ fn every_server_answers_every_kind_of_request() {
         let told = group.reply_to(ticket);
         assert!(matches!(told, Some(Outcome::Answered(Ok(_)))), "{told:?}");
     }
-    for (to, leader) in [(Some(B), B), (None, A)] {
-        let by = if leader == A { B } else { A };
+    for (by, to) in [(A, Some(B)), (B, None)] {
         let ticket = group.request(by, ClientRequest::Transfer { to });
         group.rounds(200);
         let told = group.reply_to(ticket);
         assert!(matches!(told, Some(Outcome::Transferred(Ok(_)))), "{told:?}");
-        assert!(!group.leads(by), "{by} has handed over");
-        if to.is_some() {
-            assert!(group.leads(leader));
-        }
+        let leading: Vec<_> = [A, B, C].into_iter().filter(|id| group.leads(*id)).collect();
+        assert!(leading.len() == 1 && leading[0] != by, "{by} has handed over: {leading:?}");
+        assert!(to.is_none_or(|to| to == leading[0]), "{leading:?}");
     }
 }
