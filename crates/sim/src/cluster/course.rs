@@ -156,8 +156,8 @@ impl Course {
                 Steady::begin(world).map_or_else(|| Self::judge(world), |s| Ok(Some(Self::Well(s))))
             }
             Self::Well(steady) if steady.until() <= now => {
-                let is_whole = world.is_whole();
-                let most = if is_whole { TERM_COUNT_MAX_WELL } else { TERM_COUNT_MAX_BROKEN };
+                let is_well = world.has_votes_to_spare();
+                let most = if is_well { TERM_COUNT_MAX_WELL } else { TERM_COUNT_MAX_BROKEN };
                 steady.end(world, most)?;
                 // What nobody waits for any more is given up by then.
                 Ok(Some(Self::Rest(now + world.config.request_time_max())))

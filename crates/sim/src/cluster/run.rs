@@ -235,10 +235,13 @@ impl World {
             && self.is_raised()
     }
 
-    /// Every member of the configuration that is agreed on still has a disk.
-    pub(crate) fn is_whole(&self) -> bool {
+    /// Disks that are lost for ever make nobody's vote indispensable among those who are left.
+    pub(crate) fn has_votes_to_spare(&self) -> bool {
         let (_, members) = self.checks.agreed_members();
-        !members.ids().iter().any(|id| self.is_lost(*id))
+        let voters = members.voters();
+        let is_there = |id: MemberId| !self.is_lost(id);
+        let without = |spared: MemberId| members.is_quorum(|id| id != spared && is_there(id));
+        voters.iter().all(|id| is_there(*id)) || voters.iter().all(|id| without(*id))
     }
 
     /// The server's disk is gone for ever, and the server with it.

@@ -21,11 +21,11 @@ const LENGTH_ELECTION_TIMEOUTS: u32 = 30;
 
 /// So many terms may begin meanwhile when some servers are broken: one that comes and goes may lead
 /// each time it is cut off, and a candidate may fail a few times. So may one that needs the vote of
-/// everybody who is left, where frames get lost: each such campaign takes a term.
+/// everybody whose disk is not lost, where frames get lost: each such campaign takes a term.
 pub(crate) const TERM_COUNT_MAX_BROKEN: u64 = 12;
 
-/// And when everybody is well, and no member's disk is lost: one leader may give way to another
-/// that was asked for before.
+/// And when everybody is well, and lost disks make nobody's vote indispensable: one leader may give
+/// way to another that was asked for before.
 pub(crate) const TERM_COUNT_MAX_WELL: u64 = 3;
 
 /// A while in which nothing happens.
