@@ -303,7 +303,8 @@ impl Frame {
     }
 
     /// The attempt that this frame makes, if it passes on what a client wants.
-    pub(crate) fn attempt(&self) -> Option<Attempt> {
+    #[must_use]
+    pub fn attempt(&self) -> Option<Attempt> {
         match self {
             Self::Forward { attempt, .. } | Self::ForwardChange { attempt, .. } => Some(*attempt),
             Self::Raft(_)

@@ -42,8 +42,6 @@ mod recover;
 mod settled;
 mod snapshots;
 mod table_lane;
-#[cfg(test)]
-mod tests;
 
 pub use frame::{Attempt, ForwardRefusal, Frame, Round, SnapshotChunk};
 pub use hop::{

@@ -162,6 +162,12 @@ impl Node {
         &self.raft
     }
 
+    /// Members whose connection is closed, as the transport has said.
+    #[must_use]
+    pub fn unreachable(&self) -> &BTreeSet<MemberId> {
+        &self.unreachable
+    }
+
     /// Requests of this server's clients that are waiting for an outcome here.
     #[must_use]
     pub fn waiting_count(&self) -> usize {
@@ -346,10 +352,8 @@ impl Node {
     fn emit(&mut self, now: Now, output: &mut Output, out: &mut Vec<Hop>) {
         // The write goes first: nothing that waits for it can overtake it.
         if let Some(write) = output.write.take() {
-            if self.outgoing_snapshots.are_any() {
-                let size_bytes = write.entries.iter().map(Entry::size_bytes).sum::<usize>();
-                self.outgoing_snapshots.on_written(size_bytes as u64);
-            }
+            let size_bytes = write.entries.iter().map(Entry::size_bytes).sum::<usize>();
+            self.outgoing_snapshots.on_written(size_bytes as u64);
             out.push(Hop::Journal(JournalIn::Write(write)));
         }
         send_messages(std::mem::take(&mut output.messages), &self.raft, out);

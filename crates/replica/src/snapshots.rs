@@ -231,11 +231,6 @@ impl OutgoingSnapshots {
         }
     }
 
-    /// Whether it matters how much is written to the journal.
-    pub(crate) fn are_any(&self) -> bool {
-        !self.by_peer.is_empty() || !self.tails.is_empty()
-    }
-
     /// So many bytes have been written to the journal.
     pub(crate) fn on_written(&mut self, size_bytes: u64) {
         let transfers = self.by_peer.values_mut().map(|transfer| &mut transfer.growth);

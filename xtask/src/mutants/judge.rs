@@ -120,6 +120,14 @@ const RAFT: Scenarios = Scenarios {
 const RAFT_WORLDS: Scenarios =
     Scenarios { name: "simulation of raft alone", arguments: &["--skip", "scripts::"], ..RAFT };
 
+/// Nodes that are stepped by hand.
+const NODES: Scenarios = Scenarios {
+    name: "scenarios of nodes",
+    package: "kvraft-replica",
+    programs: &["nodes"],
+    arguments: &[],
+};
+
 /// The store on a simulated disk that damages and lies.
 const STORE: Scenarios = Scenarios {
     name: "scenarios of store",
@@ -153,6 +161,7 @@ fn looks(file: &str) -> Vec<Look> {
     let (quick, thorough) = match file {
         _ if file.starts_with("crates/raft/") => (Some(RAFT), Some(RAFT_WORLDS)),
         _ if file.starts_with("crates/store/") => (Some(STORE), Some(STORE_CUT)),
+        _ if file.starts_with("crates/replica/") => (Some(NODES), None),
         _ => (None, None),
     };
     let mut looks = vec![Look::Simulation { is_first: true }];
@@ -198,7 +207,7 @@ impl Judge<'_> {
         let mut command = cargo(&self.scratch.tree());
         command.args(["build", "--locked", "--message-format", "json", "--profile", PROFILE]);
         command.args(["--package", HUNT_PACKAGE, "--bin", HUNT, "--test", SERVERS.programs[0]]);
-        command.args([RAFT, STORE, SERVERS].iter().flat_map(|it| ["--package", it.package]));
+        command.args([RAFT, NODES, STORE, SERVERS].iter().flat_map(|it| ["--package", it.package]));
         let tests = programs.iter().filter(|program| **program != HUNT);
         command.args(tests.flat_map(|program| ["--test", *program]));
         command.env("CARGO_TARGET_DIR", self.scratch.target());

@@ -6,8 +6,8 @@ use std::time::Duration;
 use kvraft_base::{DecodeError, Index, MemberId, MemberInfo, Members, Ticket};
 use kvraft_raft::{Change, ChangeError, Event, Membership, Refusal, RoleName, TransferError};
 
-use super::nodes::{A, B, C, Group, Sent, incarnation};
-use crate::{
+use super::group::{A, B, C, Group, Sent, incarnation};
+use kvraft_replica::{
     Attempt, ClientRequest, Failure, ForwardRefusal, Frame, NodeIn, NodeOptions, NotSent, Outcome,
 };
 
@@ -172,6 +172,35 @@ fn a_lost_leader_leaves_a_change_open() {
     }
 }
 
+/// A leader stands still while another one replaces its change by one of its own, which is committed
+/// when the first hears of it: nobody is told that the first change was made.
+#[test]
+fn a_replaced_change_is_not_made() {
+    let mut group = group();
+    group.pass = Box::new(|sent| sent.from != A);
+    let ticket = group.change(B, vec![learner(D, false)]);
+    group.settle();
+    assert_eq!(group.members(A), "(1 2 3) learners (4)");
+    let still = group.nodes.remove(&A).unwrap();
+    group.advance(ELECTION * 3);
+    let leader = if group.follows(B, B) { B } else { C };
+    assert!(group.follows(leader, leader));
+    let other = group.change(leader, vec![learner(E, false)]);
+    group.settle();
+    changed(&group, leader, other).unwrap();
+    group.nodes.insert(A, still);
+    group.pass = Box::new(|_| true);
+    group.said.clear();
+    group.input(leader, vec![NodeIn::Disconnected(A), NodeIn::Connected(A)]);
+    group.settle();
+    assert_eq!(group.members(A), "(1 2 3) learners (5)");
+    let of_a = group.said.iter().filter(|sent| sent.from == A && sent.frame.attempt().is_none());
+    let about: Vec<&Frame> =
+        of_a.map(|sent| &sent.frame).filter(|frame| !matches!(frame, Frame::Raft(_))).collect();
+    assert!(matches!(about[..], [Frame::ForwardLost { .. }]), "{about:?}");
+    assert!(is_unknown(group.reply(B, ticket)), "{:?}", group.reply(B, ticket));
+}
+
 /// A joint configuration that its leader could not leave is left by the next one.
 #[test]
 fn the_next_leader_ends_a_change() {
@@ -233,6 +262,7 @@ fn a_removed_follower_hears_the_answer() {
     group.settle();
     assert_eq!(changed(&group, C, ticket).unwrap().members.to_string(), "(1 2)");
     assert!(group.removed.is_empty());
+    assert_eq!(group.told[&C].members.to_string(), "(1 2)", "its transport knows");
     group.advance(ELECTION * 2);
     assert_eq!(group.removed.len(), 1);
 }
@@ -382,12 +412,12 @@ fn an_undelivered_change_has_had_no_effect() {
 fn closed_connections_of_strangers_are_forgotten() {
     let mut group = group();
     group.input(B, vec![NodeIn::Disconnected(C), NodeIn::Disconnected(E)]);
-    assert_eq!(group.nodes[&B].unreachable, [C].into());
+    assert_eq!(*group.nodes[&B].unreachable(), [C].into());
     let ticket = group.change(A, vec![Change::Remove { id: C }]);
     group.settle();
     changed(&group, A, ticket).unwrap();
     group.settle();
-    assert_eq!(group.nodes[&B].unreachable, [].into());
+    assert_eq!(*group.nodes[&B].unreachable(), [].into());
 }
 
 /// A peer that wishes for more changes than there can be is not read: to compare each with each

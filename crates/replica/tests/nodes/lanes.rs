@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvraft_raft::{Body, Event, PeerState};
 
-use super::nodes::{A, B, C, Group, Sent};
-use crate::{Frame, NodeIn, NodeOptions, PeerLane};
+use super::group::{A, B, C, Group, Sent};
+use kvraft_replica::{Frame, NodeIn, NodeOptions, PeerLane};
 
 const HEARTBEAT: Duration = Duration::from_millis(100);
 

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use crate::{Attempt, Failure, ForwardRefusal, Frame, NodeIn, NodeOptions, NotSent, Outcome};
 use kvraft_base::{MemberId, Ticket};
+use kvraft_replica::{
+    Attempt, Failure, ForwardRefusal, Frame, NodeIn, NodeOptions, NotSent, Outcome,
+};
 
-use super::nodes::{A, B, C, Group, Sent, incarnation};
+use super::group::{A, B, C, Group, Sent, incarnation};
 
 const ELECTION: Duration = Duration::from_secs(1);
 
@@ -114,6 +116,35 @@ fn a_refused_command_waits_for_the_next_leader() {
     let attempts = attempts(&group);
     let numbers: Vec<u64> = attempts.iter().map(|(_, attempt)| attempt.number).collect();
     assert!(numbers.is_sorted_by(|a, b| a < b), "{attempts:?}");
+}
+
+/// What was refused is not passed on again with every turn, but when its time has come.
+#[test]
+fn a_refused_command_is_not_repeated_at_once() {
+    let mut group = group();
+    group.pass = Box::new(|sent| !is_raft(sent));
+    group.advance(ELECTION);
+    assert!(!group.follows(A, A) && group.follows(B, A));
+    group.put(B);
+    group.settle();
+    for _ in 0..10 {
+        group.input(B, Vec::new());
+        group.settle();
+    }
+    assert_eq!(attempts(&group).len(), 1);
+}
+
+/// A client that waits no longer is forgotten by whoever it waited at: here, or at the machine.
+#[test]
+fn a_cancelled_request_is_forgotten() {
+    let mut group = group();
+    group.pass = Box::new(|sent| !is_raft(sent));
+    let ticket = group.put(B);
+    group.input(B, vec![NodeIn::Cancel(ticket)]);
+    assert_eq!((group.nodes[&B].waiting_count(), group.cancelled.len()), (0, 0));
+    let answered = Ticket(ticket.0 + 1);
+    group.input(B, vec![NodeIn::Cancel(answered)]);
+    assert_eq!(group.cancelled, [(B, answered)], "the machine may have it");
 }
 
 /// Answers to another life, or to an earlier attempt, are for nobody.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use kvraft_base::{MemberId, Position, Term};
 use kvraft_raft::{Body, Message};
 
-use super::nodes::{A, B, C, Group};
-use crate::{Frame, NodeIn, NodeOptions, TableIn, frame::SnapshotChunk};
+use super::group::{A, B, C, Group};
+use kvraft_replica::{Frame, NodeIn, NodeOptions, SnapshotChunk, TableIn};
 
 /// A leads, and its journal begins after what C has missed.
 fn c_needs_a_snapshot() -> Group {

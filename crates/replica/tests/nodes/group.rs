@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    ClientRequest, Fatal, Frame, Hop, JournalIn, MachineIn, Node, NodeIn, NodeOptions, Now,
-    Outcome, PeerLane, TableIn,
-};
 use bytes::Bytes;
 use kvraft_base::{Entry, Index, Instant, MemberId, Members, Position, Ticket};
 use kvraft_kv::{Command, Origin, PutRequest, Request, Versions};
 use kvraft_raft::{Change, Config, Event, Membership, Raft, RoleName, Start};
+use kvraft_replica::{
+    ClientRequest, Fatal, Frame, Hop, JournalIn, MachineIn, Node, NodeIn, NodeOptions, Now,
+    Outcome, PeerLane, TableIn,
+};
 
 pub(crate) const A: MemberId = MemberId(1);
 pub(crate) const B: MemberId = MemberId(2);
@@ -48,6 +48,8 @@ pub(crate) struct Group {
     pub(crate) replies: Vec<(MemberId, Ticket, Outcome)>,
     /// Commands that the machine of the server that took them from a client has applied.
     pub(crate) done: Vec<(MemberId, Ticket)>,
+    /// What machines were told that nobody waits for any more.
+    pub(crate) cancelled: Vec<(MemberId, Ticket)>,
     /// What consensus had to tell.
     pub(crate) events: Vec<(MemberId, Event)>,
     /// What tables were asked to do.
@@ -112,6 +114,7 @@ impl Group {
             pass: Box::new(|_| true),
             hold: Box::new(|_| false),
             held: Vec::new(),
+            cancelled: Vec::new(),
             events: Vec::new(),
             table: Vec::new(),
             said: Vec::new(),
@@ -189,6 +192,7 @@ impl Group {
                     inbox.push(NodeIn::Applied { index, answered });
                 }
             }
+            Hop::Machine(MachineIn::Cancel(ticket)) => self.cancelled.push((id, ticket)),
             Hop::Peer { to, lane, frame } => {
                 let decoded = Frame::decode(frame.clone()).unwrap();
                 let sent = Sent { from: id, to, lane, frame: decoded };

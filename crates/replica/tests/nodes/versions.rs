@@ -6,8 +6,8 @@ use kvraft_base::{EntryKind, Index, MemberId, MemberInfo};
 use kvraft_kv::{Command, Request, Versions};
 use kvraft_raft::Change;
 
-use super::nodes::{A, B, C, Group, incarnation};
-use crate::{Frame, NodeIn, NodeOptions, frame::Round};
+use super::group::{A, B, C, Group, incarnation};
+use kvraft_replica::{Frame, NodeIn, NodeOptions, Round};
 
 const OLD: Versions = Versions { oldest: 1, newest: 1 };
 const NEW: Versions = Versions { oldest: 1, newest: 2 };
