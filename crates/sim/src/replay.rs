@@ -11,10 +11,6 @@
 //! What it lacks: the disk lanes, and answers to queries.
 
 mod merge;
-#[cfg(test)]
-mod redacted;
-#[cfg(test)]
-mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

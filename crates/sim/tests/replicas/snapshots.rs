@@ -81,6 +81,44 @@ fn a_word_on_another_snapshot_begins_none_again() {
     assert_eq!(group.progress(C), PeerState::Replicate);
 }
 
+/// Who has missed more than the leader keeps in memory, and less than its journal has, is sent that.
+#[test]
+fn who_is_not_far_behind_is_sent_the_journal() {
+    let mut group = Group::led_by_a();
+    group.pass = Box::new(|sent| sent.from != C && sent.to != C);
+    let mut size = 0;
+    while size < 8 << 10 {
+        group.put(A, 500);
+        group.rounds(2);
+        size += 500;
+    }
+    assert!(group.status(A).released.index <= group.status(C).last.index);
+    group.pass = Box::new(|_| true);
+    group.said.clear();
+    group.advance(Duration::from_secs(1));
+    assert_eq!(group.status(C).applied, group.status(A).commit);
+    assert_eq!(beginnings(&group, C), 0);
+}
+
+/// While a snapshot is on its way the journal goes up to there, and not beyond.
+#[test]
+fn the_journal_before_a_snapshot_goes() {
+    let mut group = c_has_half_a_snapshot();
+    let position = |sent: &Sent| match &sent.frame {
+        Frame::SnapshotChunk(chunk) if sent.to == C => Some(chunk.position),
+        _ => None,
+    };
+    let position = group.said.iter().rev().find_map(position).expect("C is sent a snapshot");
+    let before = group.status(A).released.index.0;
+    let begun = group.chunks(C).len();
+    group.pass = Box::new(|sent| sent.from != C);
+    load(&mut group, 1000);
+    assert!(begun < group.chunks(C).len(), "it goes on");
+    // Segments go whole: one holds a few of these entries.
+    let (released, end) = (group.status(A).released.index.0, position.index.0);
+    assert!(before < end - 20 && end - 5 < released && released <= end, "{before} {released}");
+}
+
 /// For a follower that cannot be reached no snapshot is opened: when it is back it gets one of what
 /// there is then, and not of what there was when it fell behind.
 #[test]

@@ -13,10 +13,11 @@ use kvraft_replica::{
         records_block, seal_block,
     },
 };
+use kvraft_sim::{
+    DiskCosts, SimDisk,
+    replay::{NamedSegment, Outcome, replay},
+};
 use kvraft_store::{Identity, Options};
-
-use super::{NamedSegment, Outcome, replay};
-use crate::{DiskCosts, SimDisk};
 
 pub(super) const ME: MemberId = MemberId(1);
 
@@ -68,6 +69,13 @@ fn put(ticket: u64) -> NodeIn {
     };
     let ticket = Ticket(ticket);
     let command = Command::new(Origin { member: ME, incarnation: 9, ticket }, 1, Request::Put(put));
+    NodeIn::Client { ticket, request: ClientRequest::Propose(command.encode()) }
+}
+
+fn open_session(ticket: u64) -> NodeIn {
+    let ticket = Ticket(ticket);
+    let open = Request::OpenSession { ttl_ms: 1 << 40 };
+    let command = Command::new(Origin { member: ME, incarnation: 9, ticket }, 1, open);
     NodeIn::Client { ticket, request: ClientRequest::Propose(command.encode()) }
 }
 
@@ -255,4 +263,48 @@ fn what_is_cut_or_damaged_is_seen() {
             assert_eq!(torn, Some(true), "the flip at {at} was not seen");
         }
     }
+}
+
+/// A server that was killed between two blocks has left a file without an end, which is not torn.
+#[test]
+fn a_file_may_lack_its_end() {
+    let file = recorded().pop().unwrap();
+    let end = end_block(Cut::Stopped);
+    let size = file.len() - end.len() - seal_block(0, &end).len();
+    let segment = Segment::read(&Bytes::copy_from_slice(&file[..size])).unwrap();
+    assert!(segment.torn.is_none() && segment.cut.is_none(), "{:?}", segment.torn);
+    assert_eq!(segment.steps().filter(Result::is_ok).count(), 60);
+}
+
+/// What a server says to another is compared, not only how long it is.
+#[test]
+fn what_is_said_to_a_peer_is_compared() {
+    let peer = MemberId(2);
+    let mut recorded = Recorded::new(member_of([ME, peer]));
+    let position = kvraft_base::Position::ZERO;
+    recorded.turn(vec![NodeIn::ImportTaken { from: peer, position, seq: 1 }]);
+    let segment = Segment::read(&recorded.finish().remove(0).into()).unwrap();
+    for said in [1, 2] {
+        let mut replay = Replay::new(segment.image().unwrap());
+        let mut step = segment.steps().next().unwrap().unwrap();
+        step.turn.node = vec![NodeIn::ImportTaken { from: peer, position, seq: said }];
+        let difference = replay.play(step).difference;
+        assert_eq!(difference.is_some(), said != 1, "{difference:?}");
+    }
+}
+
+/// A state is looked at only if it is about as small as it may be: sessions, most of all, count.
+#[test]
+fn the_size_of_a_state_is_known_beforehand() {
+    let mut recorded = Recorded::new(member_of([ME]));
+    for turn in 1..=400_u64 {
+        let is_asked = (100..300).contains(&turn);
+        recorded.turn(if is_asked { vec![open_session(turn)] } else { Vec::new() });
+    }
+    let stats = recorded.replica.machine.kv().stats();
+    assert_eq!((stats.session_count, stats.overlay_size_bytes), (200, 0));
+    let Replica { node, machine, .. } = &mut recorded.replica;
+    let mut look = |max| Image::of(node, machine, max).unwrap();
+    let size = look(u64::MAX).encode().len() as u64;
+    assert!(look(4 * size).has_machine() && !look(size / 8).has_machine(), "{size}");
 }

@@ -12,7 +12,7 @@ use kvraft_replica::{
     flight::{Segment, redacted},
 };
 
-use super::tests::{ME, Recorded, member_of, recorded, run};
+use super::recordings::{ME, Recorded, member_of, recorded, run};
 
 const VALUE: &str = "a value that nobody is to see";
 const KEY: &str = "a key that not everybody is to see";
