@@ -320,12 +320,13 @@ impl Leader {
         let Some(progress) = self.progress.get_mut(&to) else { return };
         let State::Snapshot { retry_at } = &mut progress.state else { return };
         match position {
-            Some(position) if position.index <= last => {
+            Some(position) => {
+                assert!(position.index <= last, "a leader's log reaches as far as its snapshots");
                 progress.note_match(position, self.round);
                 progress.become_replicating(progress.matched);
                 self.advance_commit(core);
             }
-            Some(_) | None => *retry_at = Some(core.now + core.config.election_timeout),
+            None => *retry_at = Some(core.now + core.config.election_timeout),
         }
     }
 

@@ -4,7 +4,7 @@
 //! - `append prev="TERM INDEX" [commit=I] [log="TERM …"]`, `accepted matched="TERM INDEX"`,
 //!   `conflict rejected="TERM INDEX" hint="TERM INDEX" [commit=I] [last=I]`;
 //! - `heartbeat [round=N] [commit=I]`, `commit commit=I`, `notice at="TERM INDEX"`,
-//!   `alive round=N [received=I] [last=I] [matched="TERM INDEX"]`: a heartbeat's answer;
+//!   `reading [index=I]`: an answer to a question for a read, `alive round=N [received=I] [last=I] [matched="TERM INDEX"]`: a heartbeat's answer;
 //! - `prevote campaign=T last="TERM INDEX"`, `vote last="TERM INDEX"`,
 //!   `prevoted campaign=T granted=BOOL`, `voted granted=BOOL`.
 
@@ -52,6 +52,7 @@ fn body(kind: &str, args: &Args<'_>) -> Result<Body> {
             last,
             matched: position(args, "matched")?,
         },
+        "reading" => Body::ReadAnswer { context: 0, index: args.number("index")?.map(Index) },
         "wanted" => Body::SnapshotWanted,
         "commit" => Body::CommitNotice { commit },
         "notice" => Body::SnapshotNotice { position: position(args, "at")? },

@@ -13,7 +13,8 @@
 //! - `timeout ID`: time moves to this server's deadline, which fires; `run MS`: everything happens;
 //!   `pause MS`: time passes, and nobody is there to see it; `due ID`: how far its deadline is;
 //! - `deliver`, `drop`, `repeat [type=BODY] [from=ID] [to=ID] [skip=N] [count=N]`: what is on its way
-//!   now; `repeat` delivers and keeps it; `stabilize`: delivers all, without time; `pending` lists it;
+//!   now; `repeat` delivers and keeps it; `together` delivers what is for one server in one turn;
+//!   `stabilize`: delivers all, without time; `pending` lists it;
 //! - `hold ID`, `sync ID [COUNT]`: writes wait until they are synced; `stall ID`, `apply ID [COUNT]`:
 //!   the machine waits; `free ID`: both keep up again;
 //! - `propose ID [VALUE …]`, `batch ID [VALUE …]`: the same in one turn, `read ID`;
@@ -168,7 +169,7 @@ impl Script {
             "log" => return self.log(args),
             "members" => return self.members(args),
             "elect" | "timeout" | "run" | "pause" => return self.pass_time(name, args),
-            "deliver" | "drop" | "repeat" => self.move_messages(name, args)?,
+            "deliver" | "drop" | "repeat" | "together" => self.move_messages(name, args)?,
             "stabilize" => self.world.settle_network(),
             "pending" => {
                 return Ok(self.world.network.iter().map(|m| describe(m) + "\n").collect());
@@ -367,10 +368,10 @@ impl Script {
         if how == "repeat" {
             self.world.network.extend(taken.iter().cloned());
         }
-        if how != "drop" {
-            for message in taken {
-                self.world.deliver(message);
-            }
+        match how {
+            "drop" => {}
+            "together" => self.world.deliver_together(taken),
+            _ => taken.into_iter().for_each(|message| self.world.deliver(message)),
         }
         Ok(())
     }

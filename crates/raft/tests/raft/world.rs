@@ -514,11 +514,21 @@ impl World {
 
     /// Delivers or loses a message that has been taken off the network.
     pub(crate) fn deliver(&mut self, message: Message) {
-        let is_cut = |id| self.nodes.get(id).is_some_and(|node| node.cut);
-        let blocked = self.blocked.contains(&(message.from, message.to));
-        let cut = blocked || is_cut(&message.from) || is_cut(&message.to);
-        if !cut {
-            self.turn(message.to, vec![Input::Receive(message)]);
+        self.deliver_together(vec![message]);
+    }
+
+    /// Each server gets all that is for it in one turn.
+    pub(crate) fn deliver_together(&mut self, messages: Vec<Message>) {
+        let mut inputs: BTreeMap<MemberId, Vec<Input>> = BTreeMap::new();
+        for message in messages {
+            let is_cut = |id| self.nodes.get(id).is_some_and(|node| node.cut);
+            let blocked = self.blocked.contains(&(message.from, message.to));
+            if !blocked && !is_cut(&message.from) && !is_cut(&message.to) {
+                inputs.entry(message.to).or_default().push(Input::Receive(message));
+            }
+        }
+        for (id, inputs) in inputs {
+            self.turn(id, inputs);
         }
     }
 
@@ -595,6 +605,26 @@ impl World {
             assert!(agreed, "committed is durable on a majority");
         }
         self.check_members(id, &status.membership.members);
+        self.check_digest(id, &status);
+    }
+
+    /// What recordings compare says what the state is.
+    fn check_digest(&self, id: MemberId, status: &Status) {
+        let raft = self.nodes[&id].raft.as_ref().expect("who has a status runs");
+        let number = |id: Option<MemberId>| id.map_or(0, |id| id.0);
+        let HardState { term, vote, commit } = raft.hard_state();
+        let parts = [
+            term.0,
+            number(vote),
+            status.role as u64,
+            number(status.leader),
+            status.last.index.0,
+            commit.0,
+            status.durable.0,
+            status.applied.0,
+            raft.deadline().0,
+        ];
+        assert_eq!(raft.digest_parts(), parts, "the digest follows the state");
     }
 
     /// Log matching: logs that share a position share everything before it (Raft §5.3).
