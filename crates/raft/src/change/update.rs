@@ -31,14 +31,6 @@ impl From<MemberInfo> for InfoUpdate {
 }
 
 impl InfoUpdate {
-    /// Whether all of it is so already.
-    #[must_use]
-    pub fn is_so(&self, info: &MemberInfo) -> bool {
-        let mut updated = info.clone();
-        self.apply(&mut updated);
-        updated == *info
-    }
-
     /// Sets what is to be set.
     pub fn apply(&self, info: &mut MemberInfo) {
         if let Some(name) = &self.name {

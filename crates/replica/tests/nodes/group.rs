@@ -79,7 +79,8 @@ fn fresh_node(
 ) -> Node {
     let mut config = Config::new(id);
     change(&mut config);
-    let raft = Raft::new(config, Start::fresh(bootstrap.clone()), id.0, now).unwrap();
+    let raft = Raft::new(config, Start::fresh(bootstrap.clone()), id.0, now)
+        .expect("a fresh server starts");
     Node::new(options, incarnation(id), raft, bootstrap.clone(), Position::ZERO, versions)
 }
 
@@ -103,7 +104,7 @@ impl Group {
         change: impl Fn(&mut Config),
         versions: impl Fn(MemberId) -> (Versions, u32),
     ) -> Self {
-        let members = Members::new([A, B, C]).unwrap();
+        let members = Members::new([A, B, C]).expect("three members are a cluster");
         let now = Instant(1_000_000_000);
         let node =
             |id: MemberId| (id, fresh_node(id, options, &members, now, &change, versions(id)));
@@ -194,7 +195,7 @@ impl Group {
             }
             Hop::Machine(MachineIn::Cancel(ticket)) => self.cancelled.push((id, ticket)),
             Hop::Peer { to, lane, frame } => {
-                let decoded = Frame::decode(frame.clone()).unwrap();
+                let decoded = Frame::decode(frame.clone()).expect("nodes speak well");
                 let sent = Sent { from: id, to, lane, frame: decoded };
                 if (self.hold)(&sent) && (self.pass)(&sent) {
                     self.held.push((id, to, frame));
@@ -212,7 +213,7 @@ impl Group {
             Hop::Members(membership) => drop(self.told.insert(id, membership)),
             Hop::Event(event) => self.events.push((id, event)),
             Hop::Journal(JournalIn::Release(index)) => {
-                let term = self.nodes[&id].raft().term_at(index).unwrap();
+                let term = self.nodes[&id].raft().term_at(index).expect("it was applied");
                 inbox.push(NodeIn::Released(Position::new(term, index)));
             }
             Hop::Table(input) => self.table.push(input),
@@ -242,7 +243,12 @@ impl Group {
     pub(crate) fn advance(&mut self, by: Duration) {
         let end = self.now + by;
         loop {
-            let due = self.nodes.iter().map(|(id, node)| (node.deadline(), *id)).min().unwrap();
+            let due = self
+                .nodes
+                .iter()
+                .map(|(id, node)| (node.deadline(), *id))
+                .min()
+                .expect("somebody is there");
             if end < due.0 {
                 break;
             }

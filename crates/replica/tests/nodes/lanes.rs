@@ -58,7 +58,7 @@ fn is_told_of_trouble(group: &Group) -> bool {
 
 fn matched(group: &Group) -> (u64, PeerState) {
     let status = group.nodes[&A].status();
-    let progress = status.peers.iter().find(|peer| peer.id == C).unwrap();
+    let progress = status.peers.iter().find(|peer| peer.id == C).expect("A follows C");
     (progress.matched.0, progress.state)
 }
 

@@ -34,7 +34,7 @@ fn joining(group: &Group, id: MemberId) -> Members {
     draft.voters.remove(&id);
     draft.learners.insert(id, false);
     draft.id_max = draft.id_max.max(id);
-    draft.finish().unwrap()
+    draft.finish().expect("one more learner")
 }
 
 fn changed(group: &Group, id: MemberId, ticket: Ticket) -> Result<Membership, Refusal> {
@@ -51,7 +51,7 @@ fn is_unknown(outcome: Option<&Outcome>) -> bool {
 fn grow_by(group: &mut Group, at: MemberId, id: MemberId) {
     let ticket = group.change(at, vec![learner(id, true)]);
     group.settle();
-    changed(group, at, ticket).unwrap();
+    changed(group, at, ticket).expect("it is made");
     let bootstrap = joining(group, id);
     group.start(id, &bootstrap);
     group.advance(ELECTION);

@@ -237,7 +237,11 @@ fn is_done(change: &Change, members: &Members) -> bool {
         Change::Remove { id } => !members.contains(*id),
         Change::Promote { id } => members.is_voter(*id),
         Change::Demote { id } => members.learner(*id).is_some(),
-        Change::Update { id, info } => members.info(*id).is_some_and(|known| info.is_so(known)),
+        Change::Update { id, info } => members.info(*id).is_some_and(|known| {
+            let mut updated = known.clone();
+            info.apply(&mut updated);
+            updated == *known
+        }),
     }
 }
 

@@ -43,9 +43,9 @@ fn add(file: &mut Vec<u8>, block: &[u8]) {
 /// A server that has just been opened, with an empty disk.
 pub(super) fn member_of(members: impl IntoIterator<Item = MemberId>) -> Replica {
     let disk = SimDisk::new("s1", DiskCosts::FREE);
-    let members = Members::new(members).unwrap();
+    let members = Members::new(members).expect("these are a cluster");
     let identity = Identity { cluster: ClusterId(7), member: ME, members };
-    kvraft_store::format(&disk, &identity).unwrap();
+    kvraft_store::format(&disk, &identity).expect("the disk is new");
     let options = OpenOptions {
         raft: Config::new(ME),
         store: Options::default(),
@@ -57,7 +57,7 @@ pub(super) fn member_of(members: impl IntoIterator<Item = MemberId>) -> Replica 
         seed: 1,
         snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
     };
-    kvraft_replica::open(disk.handle().as_ref(), options, Now::default()).unwrap()
+    kvraft_replica::open(disk.handle().as_ref(), options, Now::default()).expect("it is sound")
 }
 
 fn put(ticket: u64) -> NodeIn {
@@ -124,7 +124,8 @@ impl Recorded {
     }
 
     fn look(&mut self) -> Image {
-        Image::of(&mut self.replica.node, &self.replica.machine, u64::MAX).unwrap()
+        Image::of(&mut self.replica.node, &self.replica.machine, u64::MAX)
+            .expect("nothing is being installed")
     }
 
     fn end(&mut self, cut: Cut) {
@@ -189,7 +190,7 @@ fn file(image: &Image, follows: Follows, tape: &Tape, cut: Cut) -> Vec<u8> {
 pub(super) fn run(files: Vec<Vec<u8>>) -> Outcome {
     let named = |file: Vec<u8>| NamedSegment {
         name: "file".into(),
-        segment: Segment::read(&file.into()).unwrap(),
+        segment: Segment::read(&file.into()).expect("it is a segment"),
     };
     let segments: Vec<_> = files.into_iter().map(named).collect();
     replay(&segments, "test", |_| {}, |_| {})

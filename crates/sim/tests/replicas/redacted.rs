@@ -19,8 +19,8 @@ const KEY: &str = "a key that not everybody is to see";
 const LEADER: MemberId = MemberId(2);
 
 fn copies(files: &[Vec<u8>], redaction: Redaction) -> Vec<Vec<u8>> {
-    let read = |file: &Vec<u8>| Segment::read(&file.clone().into()).unwrap();
-    files.iter().map(|file| redacted(&read(file), redaction).unwrap()).collect()
+    let read = |file: &Vec<u8>| Segment::read(&file.clone().into()).expect("it is a segment");
+    files.iter().map(|file| redacted(&read(file), redaction).expect("of this version")).collect()
 }
 
 fn count(files: &[Vec<u8>], what: &[u8]) -> usize {

@@ -147,6 +147,59 @@ fn what_a_missing_batch_cannot_have_replaced_stays() {
     assert_eq!(at.recovered.attested, Index(6));
 }
 
+/// As long as a part of the log is missing, what is truncated may be what that part had replaced
+/// before: it stays owed.
+#[test]
+fn a_truncation_forgives_nothing_while_a_part_is_missing() {
+    let disk = formatted();
+    let mut at = opened(&disk);
+    for index in 1..=4 {
+        let entries = vec![entry(1, index, 600)];
+        at.journal.append(&write(hard_state(1, 1, 0), None, entries)).unwrap();
+        at.journal.sync().unwrap();
+    }
+    drop(at);
+    disk.flip(&disk.segments()[0], 512 + 2048 + 100, 1);
+    let mut at = opened(&disk);
+    assert_eq!((at.recovered.last.index, at.recovered.attested), (Index(2), Index(4)));
+    let entries = vec![entry(2, 2, 600)];
+    at.journal.append(&write(hard_state(2, 1, 0), Some(2), entries)).unwrap();
+    at.journal.sync().unwrap();
+    assert_eq!(at.journal.attested(), Index(4));
+    drop(at);
+    let at = opened(&disk.crash(Loss::All));
+    assert_eq!((at.recovered.last.index, at.recovered.attested), (Index(2), Index(4)));
+}
+
+/// A vote that was written at the end of a segment, and nothing else, is gone: the next segment has
+/// it, and the damage is told all the same.
+#[test]
+fn a_damaged_vote_between_segments_is_told() {
+    let disk = formatted();
+    let mut at = opened(&disk);
+    let mut voted = None;
+    for index in 1..=20 {
+        let before = disk.segments();
+        let entries = vec![entry(1, index, 600)];
+        at.journal.append(&write(hard_state(1, 1, index - 1), None, entries)).unwrap();
+        at.journal.sync().unwrap();
+        if disk.segments() != before {
+            voted = before.last().cloned();
+            break;
+        }
+        at.journal.append(&write(hard_state(1, 1, index), None, Vec::new())).unwrap();
+        at.journal.sync().unwrap();
+    }
+    let (last, path) = (at.journal.last(), voted.expect("a vote came last in a segment"));
+    drop(at);
+    let contents = disk.contents(&path);
+    let end = contents.iter().rposition(|byte| *byte != 0).expect("a batch is there");
+    disk.flip(&path, end, 1);
+    let at = opened(&disk);
+    assert_eq!(at.recovered.last, last);
+    assert!(matches!(&at.recovered.notes[..], [Note::Damaged { .. }]), "{:?}", at.recovered.notes);
+}
+
 /// When nothing says what was voted for, only a new member id helps.
 #[test]
 fn lost_hard_state_is_refused() {

@@ -7,7 +7,10 @@ use kvraft_store::{Import, Note, OpenError, Opened, Table, open};
 
 use crate::{
     disk::{Loss, TestDisk},
-    world::{OPTIONS, SNAPSHOT, checkpoint, entry, formatted, hard_state, opened, snapshot, write},
+    world::{
+        OPTIONS, SNAPSHOT, checkpoint, entry, formatted, hard_state, identity, opened, snapshot,
+        write,
+    },
 };
 
 /// What was voted before the install, and must be known after it.
@@ -41,6 +44,7 @@ fn install(disk: &TestDisk, chunks: &[Bytes]) -> Result<(), Failed> {
     import.install()?;
     at.table = Table::open(disk, &OPTIONS)?;
     at.journal.reset(SNAPSHOT, voted(), None)?;
+    assert!(!disk.is_dead(), "what fails is told");
     Ok(())
 }
 
@@ -64,6 +68,8 @@ fn check(disk: &TestDisk, context: &str) -> bool {
         assert_eq!(ends, expected, "{context}");
     }
     assert!(found.attested <= found.last.index, "{context}: muted");
+    // Of a snapshot that names nobody, who took part is what it was at first.
+    assert_eq!(found.members_at_base, Some(identity().members), "{context}");
     assert!(!disk.paths().contains(&"install".into()), "{context}: the mark is left");
     installed
 }
