@@ -63,7 +63,9 @@ pub struct Stats {
     pub records_size_bytes: u64,
     /// Sessions, with those whose time is up but which have not been removed.
     pub session_count: usize,
-    /// Bytes of the results that sessions keep.
+    /// Results that sessions keep.
+    pub result_count: usize,
+    /// Bytes of these results, in overlay and table.
     pub results_size_bytes: u64,
     /// Bytes that wait for a checkpoint; see [`Kv::overlay_size_bytes`].
     pub overlay_size_bytes: usize,
@@ -327,6 +329,7 @@ impl Kv {
             change_count: self.index.change_count(),
             records_size_bytes: self.index.size_bytes(),
             session_count: self.sessions.count(),
+            result_count: self.sessions.result_count(),
             results_size_bytes: self.sessions.results_size_bytes(),
             overlay_size_bytes: self.overlay.size_bytes(),
             clock_ms: self.meta.clock_ms,

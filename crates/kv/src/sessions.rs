@@ -279,6 +279,11 @@ impl Sessions {
         self.sessions.len()
     }
 
+    /// How many results all windows together hold.
+    pub(crate) fn result_count(&self) -> usize {
+        self.sessions.values().map(|session| session.results.len()).sum()
+    }
+
     /// What all windows together hold, in bytes.
     pub(crate) fn results_size_bytes(&self) -> u64 {
         self.results_size_bytes

@@ -23,10 +23,12 @@ pub(crate) struct MachineImage {
     failed: bool,
 }
 
-/// What a key, a change of it and a session take in an image, about.
+/// What a key, a change of it, a session and a result of one take in an image, about. The bytes of
+/// results are in overlay or table.
 const KEY_SIZE_BYTES: u64 = 64;
 const CHANGE_SIZE_BYTES: u64 = 24;
 const SESSION_SIZE_BYTES: u64 = 64;
+const RESULT_SIZE_BYTES: u64 = 16;
 
 impl MachineLane {
     /// About how large an image would be, in bytes.
@@ -36,7 +38,7 @@ impl MachineLane {
         stats.key_count * KEY_SIZE_BYTES
             + stats.change_count * CHANGE_SIZE_BYTES
             + stats.session_count as u64 * SESSION_SIZE_BYTES
-            + stats.results_size_bytes
+            + stats.result_count as u64 * RESULT_SIZE_BYTES
             + (stats.overlay_size_bytes + backlog) as u64
     }
 

@@ -2,8 +2,11 @@
 //! should not.
 
 use bytes::Bytes;
-use kvraft_base::{ClusterId, Disk as _, Instant, MemberId, Members, Ticket};
-use kvraft_kv::{Command, Origin, PutRequest, Request};
+use kvraft_base::{
+    ClientId, ClusterId, Disk as _, Entry, EntryKind, Index, Instant, MemberId, Members, OpId,
+    Term, Ticket,
+};
+use kvraft_kv::{Command, DeleteRangeRequest, Origin, PutRequest, Request, SessionOp};
 use kvraft_raft::Config;
 use kvraft_replica::{
     ClientRequest, Hop, JournalIn, MachineIn, MachineOptions, NodeIn, NodeOptions, Now,
@@ -60,22 +63,19 @@ pub(super) fn member_of(members: impl IntoIterator<Item = MemberId>) -> Replica 
     kvraft_replica::open(disk.handle().as_ref(), options, Now::default()).expect("it is sound")
 }
 
-fn put(ticket: u64) -> NodeIn {
-    let put = PutRequest {
-        key: Bytes::from_static(b"key"),
-        value: format!("value {ticket}").into(),
-        prev_kv: true,
-        ..PutRequest::default()
-    };
-    let ticket = Ticket(ticket);
-    let command = Command::new(Origin { member: ME, incarnation: 9, ticket }, 1, Request::Put(put));
-    NodeIn::Client { ticket, request: ClientRequest::Propose(command.encode()) }
+fn put_of(key: &'static str) -> PutRequest {
+    PutRequest { key: Bytes::from_static(key.as_bytes()), ..PutRequest::default() }
 }
 
-fn open_session(ticket: u64) -> NodeIn {
+fn put(ticket: u64) -> NodeIn {
+    let value = format!("value {ticket}").into();
+    propose(ticket, None, Request::Put(PutRequest { value, prev_kv: true, ..put_of("key") }))
+}
+
+fn propose(ticket: u64, session: Option<SessionOp>, request: Request) -> NodeIn {
     let ticket = Ticket(ticket);
-    let open = Request::OpenSession { ttl_ms: 1 << 40 };
-    let command = Command::new(Origin { member: ME, incarnation: 9, ticket }, 1, open);
+    let command = Command::new(Origin { member: ME, incarnation: 9, ticket }, 1, request);
+    let command = Command { session, ..command };
     NodeIn::Client { ticket, request: ClientRequest::Propose(command.encode()) }
 }
 
@@ -294,18 +294,82 @@ fn what_is_said_to_a_peer_is_compared() {
     }
 }
 
-/// A state is looked at only if it is about as small as it may be: sessions, most of all, count.
+/// A state is looked at only if it is about as small as it may be.
+fn assert_size_is_known(replica: &mut Replica) {
+    let mut look =
+        |max| Image::of(&mut replica.node, &replica.machine, max).expect("nothing is installed");
+    let size = (look(u64::MAX).encode().len() - look(0).encode().len()) as u64;
+    assert!(look(4 * size).has_machine() && !look(size / 8).has_machine(), "{size}");
+}
+
 #[test]
-fn the_size_of_a_state_is_known_beforehand() {
+fn the_size_of_many_sessions_is_known() {
     let mut recorded = Recorded::new(member_of([ME]));
     for turn in 1..=400_u64 {
         let is_asked = (100..300).contains(&turn);
-        recorded.turn(if is_asked { vec![open_session(turn)] } else { Vec::new() });
+        let open = Request::OpenSession { ttl_ms: 1 << 40 };
+        recorded.turn(if is_asked { vec![propose(turn, None, open)] } else { Vec::new() });
     }
     let stats = recorded.replica.machine.kv().stats();
     assert_eq!((stats.session_count, stats.overlay_size_bytes), (200, 0));
-    let Replica { node, machine, .. } = &mut recorded.replica;
-    let mut look = |max| Image::of(node, machine, max).unwrap();
-    let size = look(u64::MAX).encode().len() as u64;
-    assert!(look(4 * size).has_machine() && !look(size / 8).has_machine(), "{size}");
+    assert_size_is_known(&mut recorded.replica);
+}
+
+/// A session's client has received none of many results, which are in the table.
+#[test]
+fn the_size_of_many_results_is_known() {
+    let mut recorded = Recorded::new(member_of([ME]));
+    for turn in 1..=700_u64 {
+        let session = SessionOp { client: ClientId(3), op: OpId(turn), acked: OpId(0) };
+        let delete = DeleteRangeRequest { key: "none".into(), ..DeleteRangeRequest::default() };
+        recorded.turn(match turn {
+            100 => vec![propose(turn, None, Request::OpenSession { ttl_ms: 1 << 40 })],
+            110..510 => vec![propose(turn, Some(session), Request::DeleteRange(delete))],
+            _ => Vec::new(),
+        });
+    }
+    let stats = recorded.replica.machine.kv().stats();
+    assert_eq!((stats.result_count, stats.overlay_size_bytes), (400, 0), "{stats:?}");
+    assert_size_is_known(&mut recorded.replica);
+}
+
+/// More is committed at once than is applied in a turn.
+#[test]
+fn the_size_of_what_waits_to_be_applied_is_known() {
+    let mut recorded = Recorded::new(member_of([ME]));
+    (0..100).for_each(|_| recorded.turn(Vec::new()));
+    let value = || vec![7; 300].into();
+    let put = || Request::Put(PutRequest { value: value(), ..put_of("key") });
+    recorded.turn((1..=5000).map(|n| propose(n, None, put())).collect());
+    let mut behind = 0;
+    for _ in 0..20 {
+        let status = recorded.replica.node.status();
+        let applied = recorded.replica.machine.kv().applied().index;
+        if applied < status.commit {
+            behind = behind.max(status.commit.0 - applied.0);
+            assert_size_is_known(&mut recorded.replica);
+        }
+        recorded.turn(Vec::new());
+    }
+    assert!(3000 < behind, "{behind}");
+}
+
+/// What was read back damaged from a journal comes damaged out of a recording, and the rest whole.
+#[test]
+fn damage_is_recorded() {
+    let peer = MemberId(2);
+    let mut recorded = Recorded::new(member_of([ME, peer]));
+    let entry = |index| {
+        let payload = Bytes::from_static(b"what nobody reads");
+        Entry::new(Term(1), Index(index), EntryKind::Command, payload)
+    };
+    let damaged = Entry { checksum: !entry(2).checksum, ..entry(2) };
+    recorded.turn(vec![NodeIn::Fetched { id: 1, entries: Some(vec![entry(1), damaged]) }]);
+    let segment = Segment::read(&recorded.finish().remove(0).into()).unwrap();
+    let mut inputs = segment.steps().next().unwrap().unwrap().turn.node;
+    let Some(NodeIn::Fetched { entries: Some(entries), .. }) = inputs.pop() else {
+        panic!("it was recorded");
+    };
+    let intact: Vec<bool> = entries.iter().map(Entry::is_intact).collect();
+    assert_eq!(intact, [true, false]);
 }
