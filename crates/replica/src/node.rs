@@ -89,7 +89,7 @@ pub struct Node {
     led_by: (Option<MemberId>, Term),
     /// Members, and the leader, whose connection has closed and is not back. Nothing is forwarded
     /// to them: it would be lost, and its client would wait in vain.
-    pub(crate) unreachable: BTreeSet<MemberId>,
+    unreachable: BTreeSet<MemberId>,
     parked_retry_at: Instant,
     member_io: MemberIo,
     version_io: VersionIo,
@@ -162,7 +162,7 @@ impl Node {
         &self.raft
     }
 
-    /// Members whose connection is closed, as the transport has said.
+    /// Members whose connection is closed, as the transport has said; for checkers.
     #[must_use]
     pub fn unreachable(&self) -> &BTreeSet<MemberId> {
         &self.unreachable

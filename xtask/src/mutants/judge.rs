@@ -120,12 +120,12 @@ const RAFT: Scenarios = Scenarios {
 const RAFT_WORLDS: Scenarios =
     Scenarios { name: "simulation of raft alone", arguments: &["--skip", "scripts::"], ..RAFT };
 
-/// Nodes that are stepped by hand.
+/// Nodes that are stepped by hand. What only encodes frames is no scenario.
 const NODES: Scenarios = Scenarios {
     name: "scenarios of nodes",
     package: "kvraft-replica",
     programs: &["nodes"],
-    arguments: &[],
+    arguments: &["--skip", "frame", "--skip", "a_dropped_forward"],
 };
 
 /// The store on a simulated disk that damages and lies.
@@ -367,7 +367,7 @@ mod tests {
     use serde_json::json;
 
     use super::{
-        Look, RAFT, STORE, executables, failed_tests, has_compile_error, has_tests, looks,
+        Look, NODES, RAFT, STORE, executables, failed_tests, has_compile_error, has_tests, looks,
     };
 
     #[test]
@@ -376,6 +376,7 @@ mod tests {
         assert!(raft.contains(&Look::Scenarios(RAFT)) && !raft.contains(&Look::Scenarios(STORE)));
         let replica = looks("crates/replica/src/node.rs");
         assert!(!replica.contains(&Look::Scenarios(RAFT)));
+        assert!(replica.contains(&Look::Scenarios(NODES)));
         assert_eq!(replica[0], Look::Simulation { is_first: true });
     }
 

@@ -4,7 +4,8 @@
 //! - `append prev="TERM INDEX" [commit=I] [log="TERM …"]`, `accepted matched="TERM INDEX"`,
 //!   `conflict rejected="TERM INDEX" hint="TERM INDEX" [commit=I] [last=I]`;
 //! - `heartbeat [round=N] [commit=I]`, `commit commit=I`, `notice at="TERM INDEX"`,
-//!   `reading [index=I]`: an answer to a question for a read, `alive round=N [received=I] [last=I] [matched="TERM INDEX"]`: a heartbeat's answer;
+//!   `alive round=N [received=I] [last=I] [matched="TERM INDEX"]`: a heartbeat's answer;
+//! - `reading [index=I]`: the answer to a follower's question for a read;
 //! - `prevote campaign=T last="TERM INDEX"`, `vote last="TERM INDEX"`,
 //!   `prevoted campaign=T granted=BOOL`, `voted granted=BOOL`.
 

@@ -608,7 +608,7 @@ impl World {
         self.check_digest(id, &status);
     }
 
-    /// What recordings compare says what the state is.
+    /// The numbers that recordings compare are those of the state.
     fn check_digest(&self, id: MemberId, status: &Status) {
         let raft = self.nodes[&id].raft.as_ref().expect("who has a status runs");
         let number = |id: Option<MemberId>| id.map_or(0, |id| id.0);

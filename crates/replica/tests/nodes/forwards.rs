@@ -132,6 +132,8 @@ fn a_refused_command_is_not_repeated_at_once() {
         group.settle();
     }
     assert_eq!(attempts(&group).len(), 1);
+    group.advance(Duration::from_millis(100));
+    assert_eq!(attempts(&group).len(), 2);
 }
 
 /// A client that waits no longer is forgotten by whoever it waited at: here, or at the machine.

@@ -294,7 +294,7 @@ fn what_is_said_to_a_peer_is_compared() {
     }
 }
 
-/// A state is looked at only if it is about as small as it may be.
+/// What a machine takes in a state is estimated: at least a quarter of it, and less than eight times.
 fn assert_size_is_known(replica: &mut Replica) {
     let mut look =
         |max| Image::of(&mut replica.node, &replica.machine, max).expect("nothing is installed");
@@ -302,6 +302,7 @@ fn assert_size_is_known(replica: &mut Replica) {
     assert!(look(4 * size).has_machine() && !look(size / 8).has_machine(), "{size}");
 }
 
+/// Sessions that have done nothing.
 #[test]
 fn the_size_of_many_sessions_is_known() {
     let mut recorded = Recorded::new(member_of([ME]));

@@ -171,32 +171,34 @@ fn a_truncation_forgives_nothing_while_a_part_is_missing() {
     assert_eq!((at.recovered.last.index, at.recovered.attested), (Index(2), Index(4)));
 }
 
-/// A vote that was written at the end of a segment, and nothing else, is gone: the next segment has
-/// it, and the damage is told all the same.
+/// A vote that was written at the end of a segment, and nothing else, is damaged: the next segment
+/// knows it, and the damage is told all the same.
 #[test]
 fn a_damaged_vote_between_segments_is_told() {
     let disk = formatted();
     let mut at = opened(&disk);
-    let mut voted = None;
-    for index in 1..=20 {
+    let mut path = None;
+    // Each term has one entry; the vote for the next term is written by itself.
+    for term in 1..=20 {
         let before = disk.segments();
-        let entries = vec![entry(1, index, 600)];
-        at.journal.append(&write(hard_state(1, 1, index - 1), None, entries)).unwrap();
+        let state = hard_state(term, 2, term - 1);
+        at.journal.append(&write(state, None, vec![entry(term, term, 600)])).unwrap();
         at.journal.sync().unwrap();
         if disk.segments() != before {
-            voted = before.last().cloned();
+            path = before.last().cloned();
             break;
         }
-        at.journal.append(&write(hard_state(1, 1, index), None, Vec::new())).unwrap();
+        at.journal.append(&write(hard_state(term + 1, 2, term), None, Vec::new())).unwrap();
         at.journal.sync().unwrap();
     }
-    let (last, path) = (at.journal.last(), voted.expect("a vote came last in a segment"));
+    let (last, voted) = (at.journal.last(), at.journal.hard_state());
+    let path = path.expect("a vote came last in a segment");
     drop(at);
     let contents = disk.contents(&path);
     let end = contents.iter().rposition(|byte| *byte != 0).expect("a batch is there");
     disk.flip(&path, end, 1);
     let at = opened(&disk);
-    assert_eq!(at.recovered.last, last);
+    assert_eq!((at.recovered.last, at.recovered.hard_state), (last, voted));
     assert!(matches!(&at.recovered.notes[..], [Note::Damaged { .. }]), "{:?}", at.recovered.notes);
 }
 
