@@ -2,6 +2,8 @@
 //! that lie.
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod coordinated;
 #[cfg(test)]
 mod disk;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use kvraft_base::{MemberId, Ticket};
+use bytes::Bytes;
+use kvraft_base::{MemberId, Ticket, limits::ENTRY_SIZE_BYTES_MAX};
 use kvraft_replica::{
     Attempt, Failure, ForwardRefusal, Frame, NodeIn, NodeOptions, NotSent, Outcome,
 };
@@ -118,6 +119,23 @@ fn a_refused_command_waits_for_the_next_leader() {
     assert!(numbers.is_sorted_by(|a, b| a < b), "{attempts:?}");
 }
 
+/// A command may be as long as an entry, and not longer: then it is refused at once, wherever it is
+/// wanted.
+#[test]
+fn a_command_is_as_long_as_an_entry_at_most() {
+    let mut group = group();
+    let empty = Group::command(A, Ticket(1), Bytes::new()).len();
+    let longest = vec![7; ENTRY_SIZE_BYTES_MAX - empty];
+    for id in [A, B] {
+        let ticket = group.put_value(id, longest.clone().into());
+        group.settle();
+        assert!(group.is_done(id, ticket), "{:?}", group.reply(id, ticket));
+        let longer = [longest.as_slice(), &[7]].concat();
+        let ticket = group.put_value(id, longer.into());
+        assert_eq!(failure(group.reply(id, ticket)), Some(Failure::TooLarge));
+    }
+}
+
 /// What was refused is not passed on again with every turn, but when its time has come.
 #[test]
 fn a_refused_command_is_not_repeated_at_once() {
@@ -217,7 +235,7 @@ fn a_parked_request_ends_as_failed() {
 #[test]
 fn a_dropped_forward_is_refused_and_nothing_else_is() {
     let attempt = Attempt { incarnation: 1, ticket: Ticket(2), number: 3 };
-    let forward = Frame::Forward { attempt, command: bytes::Bytes::from_static(b"c") }.encode();
+    let forward = Frame::Forward { attempt, command: Bytes::from_static(b"c") }.encode();
     let answer = Frame::answer_to_dropped(&forward).unwrap();
     let reason = ForwardRefusal::Busy;
     assert_eq!(Frame::decode(answer).unwrap(), Frame::ForwardRefused { attempt, reason });

@@ -266,12 +266,16 @@ impl Group {
 
     pub(crate) fn put_value(&mut self, id: MemberId, value: Bytes) -> Ticket {
         let ticket = self.next_ticket();
-        let origin = Origin { member: id, incarnation: incarnation(id), ticket };
-        let put = PutRequest { key: Bytes::from_static(b"k"), value, ..PutRequest::default() };
-        let command = Command::new(origin, 0, Request::Put(put)).encode();
-        let request = ClientRequest::Propose(command);
+        let request = ClientRequest::Propose(Self::command(id, ticket, value));
         self.input(id, vec![NodeIn::Client { ticket, request }]);
         ticket
+    }
+
+    /// A put, as this server's client wants it.
+    pub(crate) fn command(id: MemberId, ticket: Ticket, value: Bytes) -> Bytes {
+        let origin = Origin { member: id, incarnation: incarnation(id), ticket };
+        let put = PutRequest { key: Bytes::from_static(b"k"), value, ..PutRequest::default() };
+        Command::new(origin, 0, Request::Put(put)).encode()
     }
 
     /// A client of this server wants other members.

@@ -275,6 +275,7 @@ fn a_file_may_lack_its_end() {
     let segment = Segment::read(&Bytes::copy_from_slice(&file[..size])).unwrap();
     assert!(segment.torn.is_none() && segment.cut.is_none(), "{:?}", segment.torn);
     assert_eq!(segment.steps().filter(Result::is_ok).count(), 60);
+    assert_eq!(segment.image_bytes(), segment.image().unwrap().encode());
 }
 
 /// What a server says to another is compared, not only how long it is.
