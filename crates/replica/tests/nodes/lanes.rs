@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use kvraft_base::{
+    Ticket,
+    limits::{FRAME_SIZE_BYTES_MAX, REQUEST_SIZE_BYTES_MAX},
+};
 use kvraft_raft::{Body, Event, PeerState};
 
 use super::group::{A, B, C, Group, Sent};
-use kvraft_replica::{Frame, NodeIn, NodeOptions, PeerLane};
+use kvraft_replica::{ClientRequest, Frame, NodeIn, NodeOptions, PeerLane};
 
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
@@ -117,4 +121,23 @@ fn lost_bulk_is_sent_again() {
     group.pass = Box::new(|_| true);
     group.advance(HEARTBEAT * 12);
     assert_eq!(matched(&group).0, group.nodes[&A].status().last.index.0);
+}
+
+/// What is said to one peer in one turn is one frame, as far as a frame may be so long.
+#[test]
+fn what_is_too_long_for_one_frame_takes_several() {
+    let mut group = Group::led_by_a(NodeOptions::default());
+    let value = vec![7; REQUEST_SIZE_BYTES_MAX / 2];
+    let put = |ticket| ClientRequest::Propose(Group::command(A, ticket, value.clone().into()));
+    let inputs = (1..=8).map(Ticket).map(|ticket| {
+        let request = put(ticket);
+        NodeIn::Client { ticket, request }
+    });
+    group.input(A, inputs.collect());
+    group.settle();
+    assert!((1..=8).all(|ticket| group.is_done(A, Ticket(ticket))));
+    let sizes: Vec<usize> = group.said.iter().map(|sent| sent.frame.encode().len()).collect();
+    assert!(sizes.iter().all(|size| *size <= FRAME_SIZE_BYTES_MAX), "{sizes:?}");
+    let is_full = |size: &&usize| FRAME_SIZE_BYTES_MAX / 4 < **size;
+    assert!(3 < sizes.iter().filter(is_full).count(), "{sizes:?}");
 }
