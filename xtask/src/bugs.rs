@@ -49,7 +49,8 @@ const CI_BUG_COUNT: usize = 3;
 ///
 /// # Errors
 /// When a patch does not apply, a bug was not found by its check from every starting seed, a rare
-/// one from none, or the tree without one is not clean on the same seeds.
+/// one from none, the tree without one is not clean on the same seeds, or a bug is named that only
+/// the model checker looks for.
 pub fn bugs(root: &Path, options: &BugOptions) -> Result<()> {
     let all = if options.blind { blind_patches(root)? } else { patches(root)? };
     let paths = match options.names.as_slice() {
@@ -57,6 +58,7 @@ pub fn bugs(root: &Path, options: &BugOptions) -> Result<()> {
         names => names.iter().map(|name| patch(all.clone(), name)).collect::<Result<_>>()?,
     };
     let bugs = paths.iter().map(|path| Bug::read(path)).collect::<Result<Vec<_>>>()?;
+    let bugs = without_the_model_checkers(bugs, !options.names.is_empty())?;
     let from = options.from.unwrap_or_else(drawn);
     let starts: Vec<u64> = (0..options.runs as u64).map(|run| start_of(from, run)).collect();
     println!("starting seeds {starts:?}; to repeat: --from {from}");
@@ -66,9 +68,6 @@ pub fn bugs(root: &Path, options: &BugOptions) -> Result<()> {
     let mut sought = Sought::default();
     let mut scores = Vec::new();
     for (number, bug) in (1..).zip(&bugs) {
-        if bug.judge == Judge::Model {
-            continue; // `model-check --planted` looks for it.
-        }
         println!("\n── {number}/{} {}: {}", bugs.len(), bug.name, table::judge(bug));
         // What is wrong with one bug says nothing of the others.
         let score = look_for(&scratch, bug, &starts, options, &mut sought);
@@ -89,6 +88,20 @@ pub fn bugs(root: &Path, options: &BugOptions) -> Result<()> {
     let rare = scores.iter().filter(|score| !score.is_caught()).count();
     println!("all {} planted bugs were found, {rare} rare ones not from every seed", scores.len());
     Ok(())
+}
+
+/// Leaves out what only the model checker looks for. Whoever named one of them is told: nothing
+/// here could miss it.
+fn without_the_model_checkers(bugs: Vec<Bug>, are_named: bool) -> Result<Vec<Bug>> {
+    let (models, bugs): (Vec<_>, Vec<_>) =
+        bugs.into_iter().partition(|bug| bug.judge == Judge::Model);
+    let names: Vec<_> = models.iter().map(|bug| bug.name.as_str()).collect();
+    ensure!(
+        !are_named || names.is_empty(),
+        "{}: only `cargo xtask model-check --planted` looks for it",
+        names.join(", "),
+    );
+    Ok(bugs)
 }
 
 /// What CI does: every patch applies, and a few of the bugs, others each day, are found.
@@ -320,8 +333,25 @@ pub(crate) fn start_of(from: u64, run: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::path::Path;
 
-    use super::{Run, start_of};
+    use super::{Run, start_of, without_the_model_checkers};
+    use crate::planted::{Bug, Judge};
+
+    #[test]
+    fn who_names_a_bug_of_the_model_checker_is_told() {
+        let bug = |name: &str, judge| Bug {
+            name: name.to_owned(),
+            patch: Path::new(name).with_extension("patch"),
+            judge,
+            is_rare: false,
+        };
+        let bugs = vec![bug("one", Judge::Model), bug("two", Judge::AnyCheck)];
+        let all = without_the_model_checkers(bugs.clone(), false).unwrap();
+        assert_eq!(all.iter().map(|bug| &bug.name).collect::<Vec<_>>(), ["two"]);
+        let error = without_the_model_checkers(bugs, true).unwrap_err();
+        assert!(error.to_string().starts_with("one: only"), "{error}");
+    }
 
     #[test]
     fn starting_seeds_are_far_apart_and_small() {
