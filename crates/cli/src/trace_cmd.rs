@@ -84,12 +84,13 @@ enum Format {
 /// Judge a trace by Raft's rules
 ///
 /// Rules are evaluated over what happened before what. A rule whose actions do not occur in the
-/// trace does not apply to it.
+/// trace does not apply to it. Where records are missing, as a killed process takes its last ones
+/// with it, a rule that asks for one of them is neither kept nor broken but unknown.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   kvraft trace check trace_output.log
 
-Exit codes: 0 every rule that applies is kept, 100 one is broken, 1 the file cannot be judged.")]
+Exit codes: 0 no rule is broken, 100 one is broken, 1 the file cannot be judged.")]
 struct CheckArgs {
     /// The trace
     file: PathBuf,
@@ -197,11 +198,16 @@ fn check(path: &Path) -> Result<ExitCode> {
     let log = read(path)?;
     let name = path.display().to_string();
     let judged = rules::judge(&log).with_context(|| name)?;
-    let mut broken = 0;
+    let (mut broken, mut unknown) = (0, 0);
     for (rule, verdict) in judged {
         match verdict {
             Verdict::Held => println!("kept            {}: {}", rule.name, rule.says),
             Verdict::NotApplicable { why } => println!("not applicable  {}: {why}", rule.name),
+            Verdict::Unknown(findings) => {
+                unknown += 1;
+                println!("unknown         {}: {}", rule.name, rule.says);
+                list(&findings, PROBLEMS_SHOWN_MAX);
+            }
             Verdict::Broken(findings) => {
                 broken += 1;
                 println!("BROKEN          {}: {}", rule.name, rule.says);
@@ -209,7 +215,8 @@ fn check(path: &Path) -> Result<ExitCode> {
             }
         }
     }
-    println!("{} records, {broken} rules broken", log.records.len());
+    let unknown = if unknown == 0 { String::new() } else { format!(", {unknown} unknown") };
+    println!("{} records, {broken} rules broken{unknown}", log.records.len());
     Ok(exit_code(broken != 0))
 }
 

@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, BinaryHeap};
 
-use crate::record::Log;
+use crate::{
+    action::Action,
+    record::{Log, Record},
+};
 
 /// Number of a host among those with records.
 pub type Host = u16;
@@ -63,11 +66,7 @@ impl<'a> History<'a> {
         history
     }
 
-    fn ranks(
-        &self,
-        record: &crate::record::Record,
-        numbers: &BTreeMap<&str, Host>,
-    ) -> Vec<(Host, u64)> {
+    fn ranks(&self, record: &Record, numbers: &BTreeMap<&str, Host>) -> Vec<(Host, u64)> {
         let ranks = record.clock.iter().filter_map(|(identity, count)| {
             let host = *numbers.get(identity.as_ref())?;
             let own = &self.by_host[usize::from(host)];
@@ -112,6 +111,21 @@ impl<'a> History<'a> {
     #[must_use]
     pub fn all_known(&self, record: u32) -> &[(Host, u64)] {
         &self.known[record as usize]
+    }
+
+    /// How many of a node's records that count from `first` to `last` the log lacks. What only
+    /// stands in for a lost one is lacking, too.
+    #[must_use]
+    pub fn missing(&self, identity: &str, first: u64, last: u64) -> u64 {
+        let host = self.hosts.iter().position(|host| *host == identity);
+        let records = host.map_or(&[][..], |host| &self.by_host[host]).iter();
+        let records = records.map(|place| &self.log.records[*place as usize]);
+        let is_there = |record: &&Record| {
+            (first..=last).contains(&record.own())
+                && !matches!(record.action(), Some(Action::RecordsLost { .. }))
+        };
+        let count = last.checked_sub(first).map_or(0, |more| more.saturating_add(1));
+        count.saturating_sub(records.filter(is_there).count() as u64)
     }
 
     /// Whether one record happened before another: Lamport's order.

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Facts, Rule};
-use crate::action::{Action, AppendRequest, Command};
+use super::{Facts, Finding, Rule};
+use crate::{
+    action::{Action, AppendRequest, Command},
+    history::Host,
+};
 
 /// Raft's log matching.
 pub(super) const LOG_MATCHING: Rule = Rule {
@@ -108,11 +111,7 @@ pub(super) const COMMIT_NEEDS_MAJORITY: Rule = Rule {
     // Whose answer counts is then not what the trace says.
     unless: Some("MembersChanged"),
     judge: |facts, findings| {
-        let servers: BTreeSet<_> = facts
-            .each()
-            .filter(|(_, action)| matches!(action, Action::ServerStart { .. }))
-            .map(|(place, _)| facts.host(place))
-            .collect();
+        let servers = facts.servers();
         let holds = acknowledged(facts);
         let mut commits = BTreeMap::<u64, u64>::new();
         for (place, request) in sent(facts) {
@@ -120,16 +119,15 @@ pub(super) const COMMIT_NEEDS_MAJORITY: Rule = Rule {
             if request.leader_commit <= before {
                 continue;
             }
-            let count = servers
-                .iter()
-                .filter(|server| {
+            let (hold, others): (BTreeSet<Host>, BTreeSet<Host>) =
+                servers.iter().partition(|server| {
                     let own = **server == facts.host(place);
                     own || holds.get(*server).is_some_and(|answers| {
                         let knows = facts.history.known(place, **server);
                         answers.range(..=knows).any(|(_, index)| request.leader_commit <= *index)
                     })
-                })
-                .count();
+                });
+            let count = hold.len();
             if count * 2 <= servers.len() {
                 let what = format!(
                     "{} says in term {} that {} is committed, but knows of {count} of {} servers \
@@ -139,7 +137,13 @@ pub(super) const COMMIT_NEEDS_MAJORITY: Rule = Rule {
                     request.leader_commit,
                     servers.len()
                 );
-                findings.push(facts.finding(&[place], what));
+                let mut missing = facts.missing(None, place);
+                missing.retain(|(who, _)| others.iter().any(|it| facts.host_name(*it) == who));
+                // If all of these had answered, would it be a majority?
+                if (count + missing.len()) * 2 <= servers.len() {
+                    missing.clear();
+                }
+                findings.push(Finding { missing, ..facts.finding(&[place], what) });
             }
         }
     },

@@ -7,9 +7,13 @@
 //! trace does not apply to it, which is said. So traces of other programs in this format can be
 //! judged too.
 //!
+//! A process that is killed takes its last records with it, and what others heard of it shows that
+//! they are missing. A rule that asks for a record which may be among those is neither kept nor
+//! broken: that is unknown, and said.
+//!
 //! What it lacks: rules over leases, watches and snapshots.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use crate::{
     action::Action,
@@ -44,6 +48,9 @@ pub struct Finding {
     pub lines: Vec<u64>,
     /// What they say.
     pub what: String,
+    /// Who has records that are missing in the trace and may hold what the rule asks for, and how
+    /// many.
+    pub missing: Vec<(String, u64)>,
 }
 
 /// How a trace does by a rule.
@@ -56,7 +63,9 @@ pub enum Verdict {
         /// Which action it has or has not.
         why: String,
     },
-    /// It breaks it.
+    /// It lacks records that may show that the rule is kept: only with these is anything found.
+    Unknown(Vec<Finding>),
+    /// It breaks it, whatever the records say that it lacks.
     Broken(Vec<Finding>),
 }
 
@@ -75,7 +84,12 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines: Vec<_> = self.lines.iter().map(u64::to_string).collect();
         let lines = lines.join(", ");
-        write!(f, "line{} {lines}: {}", if self.lines.len() == 1 { "" } else { "s" }, self.what)
+        write!(f, "line{} {lines}: {}", if self.lines.len() == 1 { "" } else { "s" }, self.what)?;
+        for (who, count) in &self.missing {
+            let plural = if *count == 1 { " is" } else { "s are" };
+            write!(f, "; {count} record{plural} missing of {who}")?;
+        }
+        Ok(())
     }
 }
 
@@ -113,7 +127,13 @@ impl Rule {
         }
         let mut findings = Vec::new();
         (self.judge)(facts, &mut findings);
-        if findings.is_empty() { Verdict::Held } else { Verdict::Broken(findings) }
+        let (broken, unknown): (Vec<_>, Vec<_>) =
+            findings.into_iter().partition(|finding| finding.missing.is_empty());
+        match (broken.is_empty(), unknown.is_empty()) {
+            (false, _) => Verdict::Broken(broken),
+            (true, false) => Verdict::Unknown(unknown),
+            (true, true) => Verdict::Held,
+        }
     }
 }
 
@@ -155,7 +175,11 @@ impl<'a> Facts<'a> {
     }
 
     fn name(&self, place: u32) -> &str {
-        self.history.hosts()[usize::from(self.host(place))]
+        self.host_name(self.host(place))
+    }
+
+    fn host_name(&self, host: Host) -> &str {
+        self.history.hosts()[usize::from(host)]
     }
 
     fn before(&self, one: u32, other: u32) -> bool {
@@ -163,6 +187,24 @@ impl<'a> Facts<'a> {
     }
 
     fn finding(&self, places: &[u32], what: String) -> Finding {
-        Finding { lines: places.iter().map(|it| self.log().lines[*it as usize]).collect(), what }
+        let lines = places.iter().map(|it| self.log().lines[*it as usize]).collect();
+        Finding { lines, what, missing: Vec::new() }
+    }
+
+    /// Whose records are missing of those that one event knows of and an earlier one did not.
+    fn missing(&self, since: Option<u32>, until: u32) -> Vec<(String, u64)> {
+        let clock = |place: u32| &self.log().records[place as usize].clock;
+        let missing = clock(until).iter().map(|(who, last)| {
+            let known = since.map_or(0, |since| clock(since).get(who));
+            (who.to_string(), self.history.missing(who, known.saturating_add(1), last))
+        });
+        missing.filter(|(_, count)| *count != 0).collect()
+    }
+
+    /// Those that record that they are servers.
+    fn servers(&self) -> BTreeSet<Host> {
+        let starts = |action: &Action| matches!(action, Action::ServerStart { .. });
+        let started = self.each().filter(|(_, action)| starts(action));
+        started.map(|(place, _)| self.host(place)).collect()
     }
 }

@@ -1,8 +1,8 @@
 //! Rules about what clients ask for and are told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Facts, Rule};
+use super::{Facts, Finding, Rule};
 use crate::action::Action;
 
 /// An operation by its client's name and number.
@@ -41,7 +41,8 @@ pub(super) const RESULT_AFTER_COMMIT: Rule = Rule {
                      committed before",
                     id.0
                 );
-                findings.push(facts.finding(&[*question, place], what));
+                let missing = facts.missing(Some(*question), place);
+                findings.push(Finding { missing, ..facts.finding(&[*question, place], what) });
             }
         }
     },
@@ -96,13 +97,18 @@ pub(super) const READ_OF_A_PUT: Rule = Rule {
                 puts.entry((key, value)).or_default().push(place);
             }
         }
+        let servers = facts.servers();
+        let servers: BTreeSet<_> = servers.into_iter().map(|it| facts.host_name(it)).collect();
         for (place, action) in facts.each() {
             let Action::GetResultRecvd { key, value, .. } = action else { continue };
             let found = puts.get(&(key.as_str(), value.as_str()));
             let found = found.is_some_and(|puts| puts.iter().any(|put| facts.before(*put, place)));
             if !value.is_empty() && !found {
                 let what = format!("{value:?} is read from {key:?}, and nobody had put it there");
-                findings.push(facts.finding(&[place], what));
+                // Clients put, servers do not.
+                let mut missing = facts.missing(None, place);
+                missing.retain(|(who, _)| !servers.contains(who.as_str()));
+                findings.push(Finding { missing, ..facts.finding(&[place], what) });
             }
         }
     },

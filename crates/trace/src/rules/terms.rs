@@ -119,10 +119,20 @@ pub(super) const TOKEN_WAS_SENT: Rule = Rule {
 };
 
 fn stranger(facts: &Facts<'_>, place: u32, token: &str) -> Finding {
-    let sender = Token::from_base64(token).map(|token| token.sender.to_string());
-    let sender = sender.unwrap_or_else(|_| "nobody, since it is damaged".to_owned());
+    let token = Token::from_base64(token);
+    let sender = match &token {
+        Ok(token) => &token.sender,
+        Err(_) => "nobody, since it is damaged",
+    };
     let what = format!("{} receives a token that was never made by {sender}", facts.name(place));
-    facts.finding(&[place], what)
+    let mut finding = facts.finding(&[place], what);
+    if let Ok(token) = &token {
+        // The record that made it is the last one that it knows of its sender.
+        let number = token.clock.get(&token.sender);
+        let is_missing = number != 0 && facts.history.missing(&token.sender, number, number) != 0;
+        finding.missing.extend(is_missing.then(|| (token.sender.to_string(), 1)));
+    }
+    finding
 }
 
 /// A sender without any record is not part of the trace, which may be a part of a larger one.

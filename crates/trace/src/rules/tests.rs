@@ -65,6 +65,41 @@ impl Scene {
         rule.verdict(&Facts::new(&log).unwrap())
     }
 
+    /// A node is killed: what it records after so many records is lost.
+    fn lose(&mut self, who: &str, after: u64) {
+        self.records.retain(|record| *record.identity != *who || record.own() <= after);
+    }
+
+    /// What others know of records that are lost is stood in for.
+    fn stand_in(&mut self, who: &str, after: u64) {
+        let lost = Action::RecordsLost { count: 1 };
+        let is_lost = |record: &&mut Record| *record.identity == *who && after < record.own();
+        for record in self.records.iter_mut().filter(is_lost) {
+            let (tag, body) = lost.to_parts();
+            (record.tag, record.body) = (tag.into(), body.into());
+        }
+    }
+
+    /// The rule asks for what may be among records that these lack, as many of each.
+    #[track_caller]
+    fn leaves_open(&self, rule: Rule, missing: &[(&str, u64)]) {
+        let log = Log::from_records(self.records.clone());
+        let Verdict::Unknown(findings) = rule.verdict(&Facts::new(&log).unwrap()) else {
+            panic!("{} is not left open", rule.name);
+        };
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        let found = findings[0].missing.iter().map(|(who, count)| (who.as_str(), *count));
+        assert_eq!(found.collect::<Vec<_>>(), missing);
+    }
+
+    /// The rule is broken though records are missing: they could not make it good.
+    #[track_caller]
+    fn breaks_all_the_same(&self, rule: Rule) {
+        let log = Log::from_records(self.records.clone());
+        let verdict = rule.verdict(&Facts::new(&log).unwrap());
+        assert!(matches!(verdict, Verdict::Broken(_)), "{} is {verdict:?}", rule.name);
+    }
+
     #[track_caller]
     fn breaks(&self, rule: Rule, says: &str) {
         match self.verdict(rule) {
@@ -249,6 +284,92 @@ fn a_token_that_was_never_made_is_found() {
     let made_up = Token { sender: "server1".into(), trace_id: 9, clock: Default::default() };
     scene.receive(2, &made_up);
     scene.breaks(terms::TOKEN_WAS_SENT, "server3 receives a token that was never made by server1");
+}
+
+/// How many records of this node come before the first of this kind.
+fn count_before(scene: &Scene, who: &str, tag: &str) -> u64 {
+    let own = scene.records.iter().filter(|record| *record.identity == *who);
+    own.take_while(|record| *record.tag != *tag).count() as u64
+}
+
+/// The leader is killed after it told the client, and what it recorded of that was still its own.
+#[test]
+fn what_a_killed_leader_took_along_is_left_open() {
+    let mut scene = right();
+    scene.at(CLIENT, &put(3, "w"));
+    scene.pass(CLIENT, 0);
+    let after = scene.nodes[0].clock().get("server1");
+    scene.at(0, &committed(3, "w"));
+    scene.pass(0, CLIENT);
+    scene.at(CLIENT, &put_result(3));
+    // The commit, and the token that brought the news.
+    scene.stand_in("server1", after);
+    scene.leaves_open(operations::RESULT_AFTER_COMMIT, &[("server1", 2)]);
+    scene.lose("server1", after);
+    scene.leaves_open(operations::RESULT_AFTER_COMMIT, &[("server1", 2)]);
+    scene.leaves_open(terms::TOKEN_WAS_SENT, &[("server1", 1)]);
+}
+
+/// What was lost before a client asked cannot be the answer to it.
+#[test]
+fn what_was_lost_before_the_question_excuses_nothing() {
+    let mut scene = right();
+    let after = scene.nodes[0].clock().get("server1");
+    scene.pass(0, CLIENT);
+    scene.stand_in("server1", after);
+    scene.at(CLIENT, &put(3, "w"));
+    scene.at(CLIENT, &put_result(3));
+    scene.breaks_all_the_same(operations::RESULT_AFTER_COMMIT);
+}
+
+#[test]
+fn answers_that_a_killed_follower_took_along_are_left_open() {
+    let scene = || {
+        let mut scene = right();
+        let after = count_before(&scene, "server2", "AppendEntriesResponseSent");
+        scene.lose("server2", after);
+        scene
+    };
+    scene().leaves_open(log::COMMIT_NEEDS_MAJORITY, &[("server2", 2)]);
+    // With that answer, too, it would be two of four.
+    let mut scene = scene();
+    scene.at(CLIENT, &Action::ServerStart { server_id: 4 });
+    scene.breaks_all_the_same(log::COMMIT_NEEDS_MAJORITY);
+}
+
+#[test]
+fn puts_that_a_killed_client_took_along_are_left_open() {
+    let mut scene = right();
+    let after = scene.nodes[CLIENT].clock().get("client1");
+    scene.at(CLIENT, &put(3, "w"));
+    scene.pass(CLIENT, 1);
+    let (key, value) = ("k".to_owned(), "w".to_owned());
+    scene.at(1, &Action::GetResultRecvd { op_id: 1, key, value, client_id: None });
+    assert_eq!(scene.verdict(operations::READ_OF_A_PUT), Verdict::Held);
+    scene.lose("client1", after);
+    scene.leaves_open(operations::READ_OF_A_PUT, &[("client1", 2)]);
+    // Servers put nothing: what they took along excuses no value from nowhere.
+    let mut scene = right();
+    scene.pass(1, CLIENT);
+    let (key, value) = ("k".to_owned(), "ghost".to_owned());
+    scene.at(CLIENT, &Action::GetResultRecvd { op_id: 3, key, value, client_id: None });
+    scene.lose("server2", 1);
+    scene.breaks_all_the_same(operations::READ_OF_A_PUT);
+}
+
+/// Clocks of other programs may hold anything.
+#[test]
+fn missing_records_are_counted_within_bounds() {
+    let log = Log::from_records(right().records);
+    let history = History::new(&log);
+    assert_eq!(history.missing("server1", 1, u64::MAX), u64::MAX - right_count("server1"));
+    assert_eq!(history.missing("server1", 1, right_count("server1")), 0);
+    assert_eq!(history.missing("nobody", 3, 4), 2);
+    assert_eq!(history.missing("nobody", u64::MAX, 1), 0);
+}
+
+fn right_count(who: &str) -> u64 {
+    right().records.iter().filter(|record| *record.identity == *who).count() as u64
 }
 
 /// A trace whose clocks go back cannot be judged.
