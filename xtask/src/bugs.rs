@@ -90,8 +90,8 @@ pub fn bugs(root: &Path, options: &BugOptions) -> Result<()> {
     Ok(())
 }
 
-/// Leaves out what only the model checker looks for. Whoever named one of them is told: nothing
-/// here could miss it.
+/// Leaves out what only the model checker looks for. Whoever named one of them is told: no check
+/// here looks for it.
 fn without_the_model_checkers(bugs: Vec<Bug>, are_named: bool) -> Result<Vec<Bug>> {
     let (models, bugs): (Vec<_>, Vec<_>) =
         bugs.into_iter().partition(|bug| bug.judge == Judge::Model);

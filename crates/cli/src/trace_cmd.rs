@@ -84,13 +84,13 @@ enum Format {
 /// Judge a trace by Raft's rules
 ///
 /// Rules are evaluated over what happened before what. A rule whose actions do not occur in the
-/// trace does not apply to it. Where records are missing, as a killed process takes its last ones
-/// with it, a rule that asks for one of them is neither kept nor broken but unknown.
+/// trace does not apply to it. A process that is killed takes its last records along: a rule that
+/// asks for one of those is neither kept nor broken but unknown.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   kvraft trace check trace_output.log
 
-Exit codes: 0 no rule is broken, 100 one is broken, 1 the file cannot be judged.")]
+Exit codes: 0 no rule is broken, though some may be unknown, 100 one is broken, 1 the file cannot be judged.")]
 struct CheckArgs {
     /// The trace
     file: PathBuf,

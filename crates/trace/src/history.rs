@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BinaryHeap};
 
-use crate::{
-    action::Action,
-    record::{Log, Record},
-};
+use crate::record::{Log, Record};
+
+/// The tag of [`crate::action::Action::RecordsLost`].
+const STAND_IN: &str = "RecordsLost";
 
 /// Number of a host among those with records.
 pub type Host = u16;
@@ -19,10 +19,14 @@ pub type Host = u16;
 pub struct History<'a> {
     log: &'a Log,
     hosts: Vec<&'a str>,
+    /// The number of each of them.
+    numbers: BTreeMap<&'a str, Host>,
     /// Host and rank of each record; ranks count from 1.
     places: Vec<(Host, u64)>,
     /// Numbers of each host's records, in the log's order.
     by_host: Vec<Vec<u32>>,
+    /// Own counts of each host's records that stand in for lost ones, in the log's order.
+    lost: Vec<Vec<u64>>,
     /// What each record knows: ranks by host, without zeros.
     known: Vec<Vec<(Host, u64)>>,
     out_of_order: Option<u32>,
@@ -44,13 +48,14 @@ impl<'a> History<'a> {
     pub fn new(log: &'a Log) -> Self {
         let mut numbers = BTreeMap::<&str, Host>::new();
         let mut hosts = Vec::new();
-        let mut by_host = Vec::<Vec<u32>>::new();
+        let (mut by_host, mut lost) = (Vec::<Vec<u32>>::new(), Vec::<Vec<u64>>::new());
         let mut places = Vec::new();
         let mut out_of_order = None;
         for (place, record) in (0_u32..).zip(&log.records) {
             let host = *numbers.entry(&record.identity).or_insert_with(|| {
                 hosts.push(record.identity.as_ref());
                 by_host.push(Vec::new());
+                lost.push(Vec::new());
                 Host::try_from(hosts.len() - 1).expect("a trace has at most 65,536 hosts")
             });
             let own = &mut by_host[usize::from(host)];
@@ -59,18 +64,22 @@ impl<'a> History<'a> {
                 out_of_order = out_of_order.or(Some(place));
             }
             own.push(place);
+            if *record.tag == *STAND_IN {
+                lost[usize::from(host)].push(record.own());
+            }
             places.push((host, own.len() as u64));
         }
-        let mut history = Self { log, hosts, places, by_host, known: Vec::new(), out_of_order };
-        history.known = log.records.iter().map(|it| history.ranks(it, &numbers)).collect();
+        let known = Vec::new();
+        let mut history = Self { log, hosts, numbers, places, by_host, lost, known, out_of_order };
+        history.known = log.records.iter().map(|it| history.ranks(it)).collect();
         history
     }
 
-    fn ranks(&self, record: &Record, numbers: &BTreeMap<&str, Host>) -> Vec<(Host, u64)> {
+    fn ranks(&self, record: &Record) -> Vec<(Host, u64)> {
         let ranks = record.clock.iter().filter_map(|(identity, count)| {
-            let host = *numbers.get(identity.as_ref())?;
+            let host = self.host(identity)?;
             let own = &self.by_host[usize::from(host)];
-            let rank = own.partition_point(|it| self.log.records[*it as usize].own() <= count);
+            let rank = own.partition_point(|it| self.own(*it) <= count);
             (rank != 0).then_some((host, rank as u64))
         });
         ranks.collect()
@@ -113,19 +122,30 @@ impl<'a> History<'a> {
         &self.known[record as usize]
     }
 
-    /// How many of a node's records that count from `first` to `last` the log lacks. What only
-    /// stands in for a lost one is lacking, too.
+    /// The number of a host; none if it has no record.
     #[must_use]
-    pub fn missing(&self, identity: &str, first: u64, last: u64) -> u64 {
-        let host = self.hosts.iter().position(|host| *host == identity);
-        let records = host.map_or(&[][..], |host| &self.by_host[host]).iter();
-        let records = records.map(|place| &self.log.records[*place as usize]);
-        let is_there = |record: &&Record| {
-            (first..=last).contains(&record.own())
-                && !matches!(record.action(), Some(Action::RecordsLost { .. }))
-        };
-        let count = last.checked_sub(first).map_or(0, |more| more.saturating_add(1));
-        count.saturating_sub(records.filter(is_there).count() as u64)
+    pub fn host(&self, identity: &str) -> Option<Host> {
+        self.numbers.get(identity).copied()
+    }
+
+    /// How many of a node's records the log lacks of those with an own count above `after` and up
+    /// to `until`. What only stands in for a lost one is lacking, too. Of a log that is
+    /// [`History::out_of_order`] the number means nothing.
+    #[must_use]
+    pub fn missing_count(&self, identity: &str, after: u64, until: u64) -> u64 {
+        let there = self.host(identity).map_or(0, |host| {
+            let own = &self.by_host[usize::from(host)];
+            let up_to = |count: u64| own.partition_point(|it| self.own(*it) <= count);
+            let lost = &self.lost[usize::from(host)];
+            let lost_up_to = |count: u64| lost.partition_point(|own| *own <= count);
+            let records = up_to(until).saturating_sub(up_to(after));
+            records.saturating_sub(lost_up_to(until).saturating_sub(lost_up_to(after))) as u64
+        });
+        until.saturating_sub(after).saturating_sub(there)
+    }
+
+    fn own(&self, record: u32) -> u64 {
+        self.log.records[record as usize].own()
     }
 
     /// Whether one record happened before another: Lamport's order.

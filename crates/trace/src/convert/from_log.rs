@@ -238,6 +238,7 @@ impl<'h, 'a> Maker<'h, 'a> {
         let judged = rules::judge(log).unwrap_or_default();
         let places: BTreeMap<_, _> = log.lines.iter().zip(0_u32..).collect();
         for (rule, verdict) in judged {
+            // What is unknown is no violation.
             let Verdict::Broken(findings) = verdict else { continue };
             for finding in findings {
                 let events = finding.lines.iter().map(|line| self.events[&places[line]]);

@@ -113,41 +113,81 @@ pub(super) const COMMIT_NEEDS_MAJORITY: Rule = Rule {
     judge: |facts, findings| {
         let servers = facts.servers();
         let holds = acknowledged(facts);
-        let mut commits = BTreeMap::<u64, u64>::new();
+        let mut terms = BTreeMap::<u64, Led>::new();
         for (place, request) in sent(facts) {
-            let before = commits.insert(request.term, request.leader_commit).unwrap_or_default();
-            if request.leader_commit <= before {
+            let led = terms.entry(request.term).or_insert_with(|| Led::since(place));
+            led.log.extend(shown(request));
+            if request.leader_commit <= led.commit {
                 continue;
             }
-            let (hold, others): (BTreeSet<Host>, BTreeSet<Host>) =
-                servers.iter().partition(|server| {
-                    let own = **server == facts.host(place);
-                    own || holds.get(*server).is_some_and(|answers| {
-                        let knows = facts.history.known(place, **server);
-                        answers.range(..=knows).any(|(_, index)| request.leader_commit <= *index)
-                    })
-                });
-            let count = hold.len();
-            if count * 2 <= servers.len() {
+            led.commit = request.leader_commit;
+            let hold = servers.iter().copied().filter(|server| {
+                let own = *server == facts.host(place);
+                own || holds.get(server).is_some_and(|answers| {
+                    let knows = facts.history.known(place, *server);
+                    answers.range(..=knows).any(|(_, index)| request.leader_commit <= *index)
+                })
+            });
+            let hold: BTreeSet<Host> = hold.collect();
+            if hold.len() * 2 <= servers.len() {
                 let what = format!(
-                    "{} says in term {} that {} is committed, but knows of {count} of {} servers \
-                     that hold it",
+                    "{} says in term {} that {} is committed, but knows of {} of {} servers that \
+                     hold it",
                     facts.name(place),
                     request.term,
                     request.leader_commit,
+                    hold.len(),
                     servers.len()
                 );
-                let mut missing = facts.missing(None, place);
-                missing.retain(|(who, _)| others.iter().any(|it| facts.host_name(*it) == who));
-                // If all of these had answered, would it be a majority?
-                if (count + missing.len()) * 2 <= servers.len() {
-                    missing.clear();
-                }
+                let missing = led.missing_answers(facts, place, request, &servers, &hold);
                 findings.push(Finding { missing, ..facts.finding(&[place], what) });
             }
         }
     },
 };
+
+/// What is known of a term in which somebody leads.
+struct Led {
+    /// The first request of its leader.
+    since: u32,
+    /// The greatest commit index of its requests.
+    commit: u64,
+    /// What they show of its log: terms by index.
+    log: BTreeMap<u64, u64>,
+}
+
+impl Led {
+    fn since(place: u32) -> Self {
+        Self { since: place, commit: 0, log: BTreeMap::new() }
+    }
+
+    /// Whose missing records may hold the answers that a commit lacks; nobody's, if they would be
+    /// too few.
+    fn missing_answers(
+        &self,
+        facts: &Facts<'_>,
+        place: u32,
+        request: &AppendRequest,
+        servers: &BTreeSet<Host>,
+        hold: &BTreeSet<Host>,
+    ) -> Vec<(String, u64)> {
+        let leader = facts.host(place);
+        // Nobody held an entry of this term before its leader sent something in it.
+        let is_own = self.log.get(&request.leader_commit) == Some(&request.term);
+        let since = is_own.then_some(self.since);
+        let missing = facts.missing(since, place, |who| match facts.history.host(who) {
+            Some(host) => host == leader || (servers.contains(&host) && !hold.contains(&host)),
+            // One that nothing is left of may have been a server.
+            None => true,
+        });
+        let hosts = missing.iter().map(|(who, _)| facts.history.host(who));
+        // What the leader has lost may have brought it any answer.
+        let has_lost = hosts.clone().any(|host| host == Some(leader));
+        let strangers = hosts.clone().filter(Option::is_none).count();
+        let is_enough = servers.len() + strangers < (hold.len() + hosts.count()) * 2;
+        if has_lost || is_enough { missing } else { Vec::new() }
+    }
+}
 
 /// By host: the rank of each answer that says yes, and up to which index it speaks. Who sends
 /// entries has them, too: a leader that was told by the last one what is committed may know of

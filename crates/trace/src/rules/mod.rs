@@ -63,9 +63,9 @@ pub enum Verdict {
         /// Which action it has or has not.
         why: String,
     },
-    /// It lacks records that may show that the rule is kept: only with these is anything found.
+    /// Whatever is found could be made good by records that are known to be missing.
     Unknown(Vec<Finding>),
-    /// It breaks it, whatever the records say that it lacks.
+    /// It breaks it, and no record that is known to be missing could make that good.
     Broken(Vec<Finding>),
 }
 
@@ -191,20 +191,37 @@ impl<'a> Facts<'a> {
         Finding { lines, what, missing: Vec::new() }
     }
 
-    /// Whose records are missing of those that one event knows of and an earlier one did not.
-    fn missing(&self, since: Option<u32>, until: u32) -> Vec<(String, u64)> {
+    /// Whose records are missing of those that one event knows of and an earlier one did not, and
+    /// how many. Only nodes that `may` hold what is asked for are looked at.
+    fn missing(
+        &self,
+        since: Option<u32>,
+        until: u32,
+        may: impl Fn(&str) -> bool,
+    ) -> Vec<(String, u64)> {
         let clock = |place: u32| &self.log().records[place as usize].clock;
-        let missing = clock(until).iter().map(|(who, last)| {
+        let nodes = clock(until).iter().filter(|(who, _)| may(who));
+        let missing = nodes.map(|(who, last)| {
             let known = since.map_or(0, |since| clock(since).get(who));
-            (who.to_string(), self.history.missing(who, known.saturating_add(1), last))
+            (who.to_string(), self.history.missing_count(who, known, last))
         });
         missing.filter(|(_, count)| *count != 0).collect()
     }
 
-    /// Those that record that they are servers.
+    /// Those that do what only servers do. Their start may have been recorded before the trace
+    /// begins, or lost.
     fn servers(&self) -> BTreeSet<Host> {
-        let starts = |action: &Action| matches!(action, Action::ServerStart { .. });
-        let started = self.each().filter(|(_, action)| starts(action));
-        started.map(|(place, _)| self.host(place)).collect()
+        let is_servers = |action: &Action| {
+            matches!(
+                action,
+                Action::ServerStart { .. }
+                    | Action::AppendEntriesRequestSent(_)
+                    | Action::AppendEntriesRequestRecvd(_)
+                    | Action::AppendEntriesResponseSent(_)
+                    | Action::AppendEntriesResponseRecvd(_)
+            )
+        };
+        let done = self.each().filter(|(_, action)| is_servers(action));
+        done.map(|(place, _)| self.host(place)).collect()
     }
 }

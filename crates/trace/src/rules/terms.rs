@@ -129,7 +129,8 @@ fn stranger(facts: &Facts<'_>, place: u32, token: &str) -> Finding {
     if let Ok(token) = &token {
         // The record that made it is the last one that it knows of its sender.
         let number = token.clock.get(&token.sender);
-        let is_missing = number != 0 && facts.history.missing(&token.sender, number, number) != 0;
+        let before = number.saturating_sub(1);
+        let is_missing = facts.history.missing_count(&token.sender, before, number) != 0;
         finding.missing.extend(is_missing.then(|| (token.sender.to_string(), 1)));
     }
     finding

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     action::{AppendRequest, AppendResponse, ClientInfo, Command, Entry},
+    clock::VectorClock,
     record::Record,
     token::Token,
     tracer::Tracer,
@@ -15,10 +16,11 @@ struct Scene {
 }
 
 const CLIENT: usize = 3;
+const OTHER_CLIENT: usize = 4;
 
 impl Scene {
     fn new() -> Self {
-        let names = ["server1", "server2", "server3", "client1"];
+        let names = ["server1", "server2", "server3", "client1", "client2"];
         let mut scene = Self { nodes: names.map(Tracer::new).into(), records: Vec::new() };
         for server in 1..=3 {
             scene.at(server - 1, &Action::ServerStart { server_id: server as u64 });
@@ -70,14 +72,19 @@ impl Scene {
         self.records.retain(|record| *record.identity != *who || record.own() <= after);
     }
 
-    /// What others know of records that are lost is stood in for.
-    fn stand_in(&mut self, who: &str, after: u64) {
-        let lost = Action::RecordsLost { count: 1 };
-        let is_lost = |record: &&mut Record| *record.identity == *who && after < record.own();
+    /// A node is killed, loses what it has recorded since its clock stood like this, and starts
+    /// again: what it had heard is forgotten, and each record is stood in for.
+    fn restart(&mut self, node: usize, old: &VectorClock) {
+        let who = self.nodes[node].identity().clone();
+        let (tag, body) = Action::RecordsLost { count: 1 }.to_parts();
+        let mut clock = old.clone();
+        let is_lost = |record: &&mut Record| record.identity == who && old.get(&who) < record.own();
         for record in self.records.iter_mut().filter(is_lost) {
-            let (tag, body) = lost.to_parts();
-            (record.tag, record.body) = (tag.into(), body.into());
+            clock.tick(&who);
+            (record.tag, record.body) = (tag.as_str().into(), body.as_str().into());
+            record.clock = clock.clone();
         }
+        self.nodes[node] = Tracer::resume(who, clock);
     }
 
     /// The rule asks for what may be among records that these lack, as many of each.
@@ -284,6 +291,19 @@ fn a_token_that_was_never_made_is_found() {
     let made_up = Token { sender: "server1".into(), trace_id: 9, clock: Default::default() };
     scene.receive(2, &made_up);
     scene.breaks(terms::TOKEN_WAS_SENT, "server3 receives a token that was never made by server1");
+    // It names a record that is there and made no token, or one that is not.
+    let names = |number| {
+        let mut clock = VectorClock::new();
+        clock.set(&"server1".into(), number);
+        let mut scene = right();
+        scene.receive(2, &Token { clock, ..made_up.clone() });
+        scene
+    };
+    names(1).breaks_all_the_same(terms::TOKEN_WAS_SENT);
+    let mut scene = names(2);
+    scene.records.retain(|record| *record.identity != *"server1" || record.own() != 1);
+    scene.breaks_all_the_same(terms::TOKEN_WAS_SENT);
+    names(999).leaves_open(terms::TOKEN_WAS_SENT, &[("server1", 1)]);
 }
 
 /// How many records of this node come before the first of this kind.
@@ -298,14 +318,14 @@ fn what_a_killed_leader_took_along_is_left_open() {
     let mut scene = right();
     scene.at(CLIENT, &put(3, "w"));
     scene.pass(CLIENT, 0);
-    let after = scene.nodes[0].clock().get("server1");
+    let clock = scene.nodes[0].clock().clone();
     scene.at(0, &committed(3, "w"));
     scene.pass(0, CLIENT);
     scene.at(CLIENT, &put_result(3));
     // The commit, and the token that brought the news.
-    scene.stand_in("server1", after);
+    scene.restart(0, &clock);
     scene.leaves_open(operations::RESULT_AFTER_COMMIT, &[("server1", 2)]);
-    scene.lose("server1", after);
+    scene.lose("server1", clock.get("server1"));
     scene.leaves_open(operations::RESULT_AFTER_COMMIT, &[("server1", 2)]);
     scene.leaves_open(terms::TOKEN_WAS_SENT, &[("server1", 1)]);
 }
@@ -314,12 +334,75 @@ fn what_a_killed_leader_took_along_is_left_open() {
 #[test]
 fn what_was_lost_before_the_question_excuses_nothing() {
     let mut scene = right();
-    let after = scene.nodes[0].clock().get("server1");
+    let clock = scene.nodes[0].clock().clone();
     scene.pass(0, CLIENT);
-    scene.stand_in("server1", after);
+    scene.restart(0, &clock);
     scene.at(CLIENT, &put(3, "w"));
     scene.at(CLIENT, &put_result(3));
     scene.breaks_all_the_same(operations::RESULT_AFTER_COMMIT);
+}
+
+/// Clients commit nothing, so that what one of them took along is no commit.
+#[test]
+fn what_another_client_took_along_excuses_no_result() {
+    let mut scene = right();
+    let asks = Action::Get { client_id: "2".into(), op_id: 1, key: "k".into() };
+    scene.at(OTHER_CLIENT, &asks);
+    let after = scene.nodes[OTHER_CLIENT].clock().get("client2");
+    scene.at(CLIENT, &put(3, "w"));
+    scene.pass(OTHER_CLIENT, CLIENT);
+    scene.at(CLIENT, &put_result(3));
+    scene.lose("client2", after);
+    scene.breaks_all_the_same(operations::RESULT_AFTER_COMMIT);
+}
+
+/// What was lost before a leader began cannot be an answer to what it sends.
+#[test]
+fn answers_that_were_lost_before_the_term_excuse_nothing() {
+    let mut scene = Scene::new();
+    let clock = scene.nodes[1].clock().clone();
+    scene.pass(1, 0);
+    scene.restart(1, &clock);
+    let answer = AppendResponse { term: 0, success: true, ..AppendResponse::default() };
+    scene.at(2, &Action::AppendEntriesResponseSent(answer));
+    let request = request(1, 1, (0, 0), &[entry(1, 1, "v")]);
+    scene.at(0, &Action::AppendEntriesRequestSent(request.clone()));
+    scene.at(0, &Action::AppendEntriesRequestSent(AppendRequest { leader_commit: 1, ..request }));
+    scene.breaks_all_the_same(log::COMMIT_NEEDS_MAJORITY);
+}
+
+/// A leader that was told by the last one what is committed, and has forgotten it since.
+#[test]
+fn answers_that_a_killed_leader_had_heard_of_are_left_open() {
+    let mut scene = Scene::new();
+    let first = request(1, 2, (0, 0), &[entry(1, 1, "v")]);
+    let clock = scene.nodes[0].clock().clone();
+    scene.append(1, 2, &first);
+    scene.pass(2, 0);
+    scene.pass(0, 1);
+    scene.restart(0, &clock);
+    let next = AppendRequest { leader_commit: 1, ..request(2, 1, (1, 1), &[]) };
+    scene.at(0, &Action::AppendEntriesRequestSent(next));
+    scene.leaves_open(log::COMMIT_NEEDS_MAJORITY, &[("server1", 2)]);
+}
+
+/// A server of which nothing is left answered, too.
+#[test]
+fn answers_of_a_server_without_records_are_left_open() {
+    let mut scene = right();
+    scene.lose("server2", 0);
+    let known = scene.records.iter().filter(|record| *record.identity == *"server1");
+    let known = known.map(|record| record.clock.get("server2")).max().unwrap();
+    scene.leaves_open(log::COMMIT_NEEDS_MAJORITY, &[("server2", known)]);
+    // One more that nothing is left of would be one more server: two of four are too few.
+    let mut scene = Scene::new();
+    scene.at(1, &Action::AppendEntriesResponseSent(AppendResponse::default()));
+    let request = request(1, 1, (0, 0), &[entry(1, 1, "v")]);
+    scene.at(0, &Action::AppendEntriesRequestSent(request.clone()));
+    scene.pass(OTHER_CLIENT, 0);
+    scene.at(0, &Action::AppendEntriesRequestSent(AppendRequest { leader_commit: 1, ..request }));
+    scene.lose("client2", 0);
+    scene.breaks_all_the_same(log::COMMIT_NEEDS_MAJORITY);
 }
 
 #[test]
@@ -357,19 +440,33 @@ fn puts_that_a_killed_client_took_along_are_left_open() {
     scene.breaks_all_the_same(operations::READ_OF_A_PUT);
 }
 
+/// A server that was killed has forgotten who put what it has on its disk.
+#[test]
+fn puts_that_a_killed_server_had_heard_of_are_left_open() {
+    let mut scene = right();
+    let clock = scene.nodes[0].clock().clone();
+    scene.at(OTHER_CLIENT, &put(1, "w"));
+    scene.pass(OTHER_CLIENT, 0);
+    scene.pass(0, 1);
+    scene.restart(0, &clock);
+    scene.nodes[CLIENT] = Tracer::new("client3");
+    scene.pass(0, CLIENT);
+    let (key, value) = ("k".to_owned(), "w".to_owned());
+    scene.at(CLIENT, &Action::GetResultRecvd { op_id: 1, key, value, client_id: None });
+    scene.leaves_open(operations::READ_OF_A_PUT, &[("server1", 2)]);
+}
+
 /// Clocks of other programs may hold anything.
 #[test]
 fn missing_records_are_counted_within_bounds() {
     let log = Log::from_records(right().records);
     let history = History::new(&log);
-    assert_eq!(history.missing("server1", 1, u64::MAX), u64::MAX - right_count("server1"));
-    assert_eq!(history.missing("server1", 1, right_count("server1")), 0);
-    assert_eq!(history.missing("nobody", 3, 4), 2);
-    assert_eq!(history.missing("nobody", u64::MAX, 1), 0);
-}
-
-fn right_count(who: &str) -> u64 {
-    right().records.iter().filter(|record| *record.identity == *who).count() as u64
+    let count = right().records.iter().filter(|it| *it.identity == *"server1").count() as u64;
+    assert_eq!(history.missing_count("server1", 0, count), 0);
+    assert_eq!(history.missing_count("server1", 0, u64::MAX), u64::MAX - count);
+    assert_eq!(history.missing_count("nobody", 2, 4), 2);
+    assert_eq!(history.missing_count("nobody", u64::MAX, u64::MAX), 0);
+    assert_eq!(history.missing_count("nobody", u64::MAX, 1), 0);
 }
 
 /// A trace whose clocks go back cannot be judged.
