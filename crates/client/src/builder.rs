@@ -114,7 +114,8 @@ impl Builder {
         self
     }
 
-    /// How long an operation may take with all its attempts; 5 s by default.
+    /// How long an operation may take with all its attempts; 5 s by default. An attempt that has
+    /// begun may end up to 50 ms later.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self

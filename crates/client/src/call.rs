@@ -1,6 +1,10 @@
 //! One operation carried out: attempts, pauses and fail-over as the session decides.
 
-use std::{future::Future, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use kvraft_base::ClientId;
 use kvraft_proto::{
@@ -19,6 +23,10 @@ use crate::{
 
 /// A session that is lost more often than this for one change is not worth another try.
 const SESSION_LOST_COUNT_MAX: u32 = 3;
+
+/// An attempt has at least this long, even if the operation's time is over by then: that nobody
+/// listens is heard in less, and one that is cut off before leaves doubt where there is none.
+const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(50);
 
 /// What a failed attempt was told.
 struct Failed {
@@ -241,7 +249,7 @@ impl Inner {
         if let Some(traced) = traced {
             traced.on_sent(request.metadata_mut());
         }
-        let deadline = self.real(attempt.deadline);
+        let deadline = self.real(attempt.deadline).max(Instant::now() + ATTEMPT_TIME_MIN);
         let failed =
             |failure, code, cause| Failed { failure, endpoint: attempt.endpoint, code, cause };
         match tokio::time::timeout_at(deadline.into(), rpc(server.channel(), request)).await {

@@ -242,6 +242,18 @@ async fn nobody_to_ask_is_certain() {
     assert!(error.to_string().contains("refused"), "{error}");
 }
 
+/// An attempt that begins when the time is nearly over still hears that nobody listens, here on a
+/// thread that is busy until the time is over.
+#[tokio::test]
+async fn the_last_attempt_has_time_to_be_refused() {
+    let builder = Client::builder().endpoints([nobody()]).retry(retry());
+    let client = builder.request_timeout(Duration::from_millis(1)).build().unwrap();
+    let busy = async { std::thread::sleep(Duration::from_millis(3)) };
+    let (outcome, ()) = tokio::join!(client.put("k", "v"), busy);
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }) && error.is_certain(), "{error}");
+}
+
 /// A refusal keeps the server's code and words, and is not asked again.
 #[tokio::test]
 async fn refusal_is_passed_on() {
