@@ -24,8 +24,9 @@ use crate::{
 /// A session that is lost more often than this for one change is not worth another try.
 const SESSION_LOST_COUNT_MAX: u32 = 3;
 
-/// An attempt has at least this long, even if the operation's time is over by then: that nobody
-/// listens is heard in less, and one that is cut off before leaves doubt where there is none.
+/// An attempt has at least this long, even if the operation's time is over by then or the retry
+/// policy gives it less: that nobody listens is heard sooner, and one that is cut off before that
+/// leaves doubt where there is none.
 const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(50);
 
 /// What a failed attempt was told.
