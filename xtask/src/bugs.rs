@@ -48,9 +48,9 @@ const CI_BUG_COUNT: usize = 3;
 /// Looks for every bug, or for those that are named.
 ///
 /// # Errors
-/// When a patch does not apply, a bug was not found by its check from every starting seed, a rare
-/// one from none, the tree without one is not clean on the same seeds, or a bug is named that only
-/// the model checker looks for.
+/// When a patch does not apply, a bug was not found by its check from every starting seed, the tree
+/// without one is not clean on the same seeds, or a bug is named that only the model checker looks
+/// for.
 pub fn bugs(root: &Path, options: &BugOptions) -> Result<()> {
     let all = if options.blind { blind_patches(root)? } else { patches(root)? };
     let paths = match options.names.as_slice() {
@@ -82,11 +82,10 @@ pub fn bugs(root: &Path, options: &BugOptions) -> Result<()> {
     if options.blind {
         return Ok(());
     }
-    let missed: Vec<_> = scores.iter().filter(|score| !score.is_enough()).collect();
+    let missed: Vec<_> = scores.iter().filter(|score| !score.is_caught()).collect();
     let names: Vec<_> = missed.iter().map(|score| score.bug.name.as_str()).collect();
     ensure!(missed.is_empty(), "not found from every starting seed: {}", names.join(", "));
-    let rare = scores.iter().filter(|score| !score.is_caught()).count();
-    println!("all {} planted bugs were found, {rare} rare ones not from every seed", scores.len());
+    println!("all {} planted bugs were found from every starting seed", scores.len());
     Ok(())
 }
 
@@ -111,8 +110,8 @@ fn without_the_model_checkers(bugs: Vec<Bug>, are_named: bool) -> Result<Vec<Bug
 pub(crate) fn bugs_of_the_day(root: &Path) -> Result<()> {
     println!("{} patches apply", check_patches(root)?);
     let all = patches(root)?.iter().map(|path| Bug::read(path)).collect::<Result<Vec<_>>>()?;
-    let is_sure = |bug: &&Bug| matches!(bug.judge, Judge::Check(_)) && !bug.is_rare;
-    let simulated: Vec<_> = all.iter().filter(is_sure).collect();
+    let is_simulated = |bug: &&Bug| matches!(bug.judge, Judge::Check(_));
+    let simulated: Vec<_> = all.iter().filter(is_simulated).collect();
     ensure!(!simulated.is_empty(), "no bug is the simulator's to find");
     let day = usize::try_from(since_epoch().as_secs() / (24 * 60 * 60)).context("a day")?;
     let of_today = (0..CI_BUG_COUNT).map(|n| simulated[(day * CI_BUG_COUNT + n) % simulated.len()]);
@@ -146,11 +145,6 @@ struct Run {
 impl Score {
     fn is_caught(&self) -> bool {
         !self.runs.is_empty() && self.runs.iter().all(|run| run.is_found)
-    }
-
-    /// A rare one needs to be found from one starting seed only.
-    fn is_enough(&self) -> bool {
-        self.is_caught() || (self.bug.is_rare && self.runs.iter().any(|run| run.is_found))
     }
 }
 
@@ -344,7 +338,6 @@ mod tests {
             name: name.to_owned(),
             patch: Path::new(name).with_extension("patch"),
             judge,
-            is_rare: false,
         };
         let bugs = vec![bug("one", Judge::Model), bug("two", Judge::AnyCheck)];
         let all = without_the_model_checkers(bugs.clone(), false).unwrap();

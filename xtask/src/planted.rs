@@ -139,8 +139,6 @@ pub(crate) struct Bug {
     pub(crate) name: String,
     pub(crate) patch: PathBuf,
     pub(crate) judge: Judge,
-    /// A line `rare:` says why it takes so much luck that some starting seeds miss it.
-    pub(crate) is_rare: bool,
 }
 
 impl Bug {
@@ -164,7 +162,7 @@ impl Bug {
             (None, None, Some(_)) => Judge::Model,
             _ => bail!("{name}: there must be a line 'check:' or 'test:', or 'model:' alone"),
         };
-        Ok(Self { name, patch: patch.to_path_buf(), judge, is_rare: of("rare").is_some() })
+        Ok(Self { name, patch: patch.to_path_buf(), judge })
     }
 }
 

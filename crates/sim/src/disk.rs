@@ -38,6 +38,7 @@ use std::{
 use kvraft_base::Prng;
 
 pub use costs::{DiskCosts, DiskStats};
+pub(crate) use film::Exposures;
 use image::Image;
 use names::{FileId, Names};
 pub use policy::{ContentLoss, CrashPolicy, NameLoss};

@@ -5,7 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use kvraft_base::{Disk, Index, Instant, MemberId, Members, Position, Term, Ticket, Write};
+use bytes::Bytes;
+use kvraft_base::{
+    Disk, Entry, EntryKind, HardState, Index, Instant, MemberId, Members, Position, Term, Ticket,
+    Write, WriteId,
+};
 use kvraft_kv::Versions;
 use kvraft_replica::{
     Hop, JournalIn, JournalLane, MachineIn, MachineLane, Node, NodeIn, Now, OpenOptions, Replica,
@@ -128,7 +132,7 @@ pub(crate) struct Synced {
 
 /// What recovery found, for the checks.
 pub(crate) struct Found {
-    pub(crate) hard_state: kvraft_base::HardState,
+    pub(crate) hard_state: HardState,
     pub(crate) applied: Position,
     /// The log begins behind this.
     pub(crate) released: Position,
@@ -209,15 +213,28 @@ impl Server {
         Ok((replica, found))
     }
 
-    /// What a process would find on this disk.
+    /// What a process would find on this disk and, if it is to write, what it then makes durable:
+    /// one entry. One that misses a part of its log writes nothing.
     ///
     /// # Errors
-    /// In words, why it could not start.
-    pub(crate) fn recover(disk: &SimDisk, options: OpenOptions, now: Now) -> Result<Found, String> {
-        let opened = Self::open(disk, options, now);
+    /// In words, why it could not start or write.
+    pub(crate) fn recover(
+        disk: &SimDisk,
+        options: OpenOptions,
+        now: Now,
+        writes: bool,
+    ) -> Result<(Found, Option<Write>), String> {
+        let mut opened = Self::open(disk, options, now).map_err(|error| error.to_string());
+        let written = match &mut opened {
+            Ok((replica, found)) if writes && !found.muted => {
+                Some(write_next(&mut replica.journal, found, now))
+            }
+            Ok(_) | Err(_) => None,
+        };
         // Nothing is written on the way out.
         disk.sever();
-        opened.map(|(_, found)| found).map_err(|error| error.to_string())
+        let (_, found) = opened?;
+        Ok((found, written.transpose()?))
     }
 
     /// Ends the process. The caller has severed the disk first, so that nothing is written on the
@@ -235,6 +252,24 @@ impl Server {
         self.ticket_next = ticket.next();
         self.tickets.insert(ticket, waiter);
         ticket
+    }
+}
+
+/// Makes an entry durable behind what was found. It is of the next term, in which this server has
+/// neither voted nor seen another entry.
+fn write_next(journal: &mut JournalLane, found: &Found, now: Now) -> Result<Write, String> {
+    let (term, index) = (found.hard_state.term.next(), found.last.index.next());
+    let write = Write {
+        id: WriteId(1),
+        hard_state: HardState { term, vote: None, ..found.hard_state },
+        truncate_from: None,
+        entries: vec![Entry::new(term, index, EntryKind::Noop, Bytes::new())],
+    };
+    let mut hops = Vec::new();
+    journal.step(now, &mut vec![JournalIn::Write(write.clone())], &mut hops);
+    match hops.as_slice() {
+        [Hop::Node(NodeIn::Durable(id))] if *id == write.id => Ok(write),
+        other => Err(format!("the first write after recovery ended with {other:?}")),
     }
 }
 

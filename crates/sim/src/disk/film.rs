@@ -7,26 +7,33 @@ use std::sync::{Arc, Mutex};
 
 use super::{Platter, SimDisk, lock};
 
-/// Copies that were made, and how many more may be.
+/// So many copies, by what they were or will be made at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Exposures {
+    /// Changes of names.
+    pub(crate) names: usize,
+    /// Files that became shorter, and syncs of files whose size has changed.
+    pub(crate) sizes: usize,
+}
+
+/// Copies that were made, and how many may be.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Film {
     copies: Vec<Platter>,
-    left: usize,
-    /// Sizes count, too.
-    with_sizes: bool,
+    made: Exposures,
+    most: Exposures,
 }
 
 impl SimDisk {
-    /// The next so many changes of names leave a copy of the disk each; with `with_sizes` syncs of
-    /// files whose size has changed do so, too.
-    pub(crate) fn load_film(&self, count: usize, with_sizes: bool) {
-        lock(&self.platter).film = Film { copies: Vec::new(), left: count, with_sizes };
+    /// The next moments of each kind leave a copy of the disk each, so many of them.
+    pub(crate) fn load_film(&self, most: Exposures) {
+        lock(&self.platter).film = Film { most, ..Film::default() };
     }
 
-    /// The copies that were made. None is made any more.
-    pub(crate) fn take_film(&self) -> Vec<Self> {
+    /// The copies that were made, in order, and at what. None is made any more.
+    pub(crate) fn take_film(&self) -> (Vec<Self>, Exposures) {
         let film = std::mem::take(&mut lock(&self.platter).film);
-        film.copies.into_iter().map(Self::of).collect()
+        (film.copies.into_iter().map(Self::of).collect(), film.made)
     }
 
     /// Another disk, equal to what this one is now, with nothing armed.
@@ -47,20 +54,25 @@ impl SimDisk {
 }
 
 impl Platter {
-    /// Something has changed that a loss of power may undo, or not.
-    pub(super) fn expose(&mut self) {
-        if 0 < self.film.left {
-            let copy = self.copy();
-            self.film.left -= 1;
-            self.film.copies.push(copy);
+    /// A name has changed, which a loss of power may undo, or not.
+    pub(super) fn expose_name(&mut self) {
+        if self.film.made.names < self.film.most.names {
+            self.film.made.names += 1;
+            self.keep_copy();
         }
     }
 
-    /// A file is about to be synced.
-    pub(super) fn expose_size(&mut self, has_new_size: bool) {
-        if has_new_size && self.film.with_sizes {
-            self.expose();
+    /// A file became shorter, or is about to be synced at another size.
+    pub(super) fn expose_size(&mut self) {
+        if self.film.made.sizes < self.film.most.sizes {
+            self.film.made.sizes += 1;
+            self.keep_copy();
         }
+    }
+
+    fn keep_copy(&mut self) {
+        let copy = self.copy();
+        self.film.copies.push(copy);
     }
 
     fn is_same(&self, other: &Self) -> bool {

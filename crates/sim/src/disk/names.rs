@@ -168,12 +168,13 @@ impl Names {
     pub(super) fn crash(&mut self, prng: &mut Prng, policy: CrashPolicy) {
         let pending = std::mem::take(&mut self.pending);
         let count = pending.len();
-        let kept_count = match policy.names {
-            NameLoss::All => 0,
-            NameLoss::None | NameLoss::Each => count,
-            NameLoss::Tail => usize::try_from(prng.below(count as u64 + 1)).unwrap_or(count),
+        let kept = match policy.names {
+            NameLoss::All => 0..0,
+            NameLoss::None | NameLoss::Each => 0..count,
+            NameLoss::Tail => 0..usize::try_from(prng.below(count as u64 + 1)).unwrap_or(count),
+            NameLoss::AllButLast => count.saturating_sub(1)..count,
         };
-        for change in pending.iter().take(kept_count) {
+        for change in &pending[kept] {
             if policy.names != NameLoss::Each || prng.chance(1, 2) {
                 change.apply(&mut self.durable);
             }

@@ -124,7 +124,7 @@ impl Platter {
             id
         };
         self.file(id).open_count += 1;
-        self.expose();
+        self.expose_name();
         Ok(id)
     }
 
@@ -135,7 +135,7 @@ impl Platter {
             return Err(NOT_FOUND);
         }
         self.names.rename(source, target, id);
-        self.expose();
+        self.expose_name();
         Ok(())
     }
 
@@ -143,7 +143,7 @@ impl Platter {
         self.admit_change(cycle, Some(ChangePoint::Remove))?;
         let id = self.names.lookup(path).ok_or(NOT_FOUND)?;
         self.names.unbind(path, id);
-        self.expose();
+        self.expose_name();
         Ok(())
     }
 
@@ -229,7 +229,7 @@ impl Platter {
         self.image_mut(handle.file).set_len(size);
         drop(self.file(handle.file).take_misreads(size, usize::MAX));
         if size < present {
-            self.expose();
+            self.expose_size();
         }
         Ok(())
     }
@@ -240,9 +240,8 @@ impl Platter {
             return admitted;
         }
         let (powered, marks_clean) = (self.powered, self.marks_clean);
-        if admitted.is_ok() {
-            let has_new_size = self.file(handle.file).image.has_new_size();
-            self.expose_size(has_new_size);
+        if admitted.is_ok() && self.file(handle.file).image.has_new_size() {
+            self.expose_size();
         }
         let file = self.file(handle.file);
         assert!(!file.sync_failed, "a sync is never tried again after one has failed");

@@ -48,6 +48,9 @@ pub enum NameLoss {
     Tail,
     /// Each change for itself: POSIX promises no more.
     Each,
+    /// The newest change alone is kept: it may rely on one of those that are gone.
+    /// [`CrashPolicy::draw`] never draws it.
+    AllButLast,
 }
 
 impl CrashPolicy {

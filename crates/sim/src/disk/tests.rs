@@ -6,7 +6,8 @@ use kvraft_base::{Disk, DiskErrorKind, DiskFile, Prng};
 use proptest::prelude::*;
 
 use super::{
-    ChangePoint, ContentLoss, CrashPolicy, DiskCosts, NameLoss, SECTOR_SIZE_BYTES, SimDisk,
+    ChangePoint, ContentLoss, CrashPolicy, DiskCosts, Exposures, NameLoss, SECTOR_SIZE_BYTES,
+    SimDisk,
 };
 
 fn disk() -> SimDisk {
@@ -54,6 +55,39 @@ fn keeping_all_loses_nothing() {
     let _file = put(&disk, "a", &[7; 2000]);
     let after = crash(&disk, CrashPolicy::KEEP_ALL);
     assert_eq!(content(&after, "a").unwrap(), [7; 2000]);
+}
+
+/// Of changes of names that are not synced the newest may survive alone.
+#[test]
+fn newest_name_survives_without_what_it_relied_on() {
+    let disk = disk();
+    put(&disk, "old", b"old").sync().unwrap();
+    disk.sync_dir("").unwrap();
+    put(&disk, "mark", b"mark").sync().unwrap();
+    disk.rename("old", "new").unwrap();
+    let policy = CrashPolicy { content: ContentLoss::All, names: NameLoss::AllButLast };
+    let after = crash(&disk, policy);
+    assert_eq!(content(&after, "new").unwrap(), b"old");
+    assert_eq!((content(&after, "mark"), content(&after, "old")), (None, None));
+}
+
+/// Copies are made at each kind of moment as often as was asked for, in the order of the moments.
+#[test]
+fn film_counts_names_and_sizes_apart() {
+    let disk = disk();
+    disk.load_film(Exposures { names: 2, sizes: 1 });
+    let file = put(&disk, "a", b"a");
+    file.sync().unwrap();
+    file.write_at(1, b"b").unwrap();
+    file.sync().unwrap();
+    disk.rename("a", "b").unwrap();
+    disk.rename("b", "c").unwrap();
+    let (copies, made) = disk.take_film();
+    assert_eq!(made, Exposures { names: 2, sizes: 1 });
+    let seen = copies.iter().map(|copy| copy.reboot().list("").unwrap());
+    assert_eq!(seen.collect::<Vec<_>>(), [["a"], ["a"], ["b"]]);
+    disk.rename("c", "d").unwrap();
+    assert_eq!(disk.take_film().1, Exposures::default());
 }
 
 /// A read may be answered once with what another sector holds; then the truth is back, and so it is
@@ -361,7 +395,8 @@ fn policy() -> impl Strategy<Value = CrashPolicy> {
         Just(NameLoss::All),
         Just(NameLoss::None),
         Just(NameLoss::Tail),
-        Just(NameLoss::Each)
+        Just(NameLoss::Each),
+        Just(NameLoss::AllButLast)
     ];
     (content, names).prop_map(|(content, names)| CrashPolicy { content, names })
 }
