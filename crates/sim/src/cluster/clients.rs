@@ -154,6 +154,13 @@ impl Client {
         self.operations.is_empty() && self.current.is_none()
     }
 
+    /// How long it waits for an answer that does not come. A change without a number has one
+    /// attempt.
+    pub(crate) fn patience(&self) -> Duration {
+        let Config { retry, operation_timeout, .. } = &self.config;
+        if self.session_ttl_ms.is_some() { retry.attempt_timeout } else { *operation_timeout }
+    }
+
     /// How many operations are left to do, the present one included.
     pub(crate) fn left(&self) -> usize {
         self.operations.len() + usize::from(self.current.is_some())

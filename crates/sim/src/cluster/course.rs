@@ -30,6 +30,10 @@ const OPERATION_TIME_MAX: Duration = Duration::from_secs(2);
 /// done without, one operation needs many of them.
 const HEARTBEATS_PER_OPERATION: u32 = 20;
 
+/// And where frames are lost, so many attempts that are waited for in vain: a forwarded request or
+/// its answer is lost one time in three at worst, and where few may wait those keep others out.
+const LOST_ATTEMPTS_PER_OPERATION: u32 = 4;
+
 /// Where appends carry less than this, a follower far behind gets few entries in each.
 const CATCH_UP_BYTES_FEW: usize = 1024;
 
@@ -66,15 +70,22 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    /// Clients do one operation after another, so the one with the most left tells how long it may
-    /// take until everybody is served.
+    /// Clients work side by side, so the one that needs longest tells how long it may take until
+    /// everybody is served.
     fn begin(world: &World) -> Self {
-        let left = world.clients.values().map(Client::left).max().unwrap_or(0);
-        let heartbeats = world.config.heartbeat_interval * HEARTBEATS_PER_OPERATION;
-        let for_one = OPERATION_TIME_MAX + heartbeats;
-        let for_all = for_one.saturating_mul(u32::try_from(left).unwrap_or(u32::MAX));
+        let for_clients = world.clients.values().map(|client| Self::for_client(world, client));
+        let for_all = for_clients.max().unwrap_or_default();
         let time = CONVERGENCE_MAX.max(for_all) + Self::for_backlog(world);
         Self { time, end: world.now + time }
+    }
+
+    /// It does one operation after another.
+    fn for_client(world: &World, client: &Client) -> Duration {
+        let heartbeats = world.config.heartbeat_interval * HEARTBEATS_PER_OPERATION;
+        let is_lossy = 0 < world.config.network.loss_ppm;
+        let lost = if is_lossy { LOST_ATTEMPTS_PER_OPERATION } else { 0 };
+        let for_one = OPERATION_TIME_MAX + heartbeats + client.patience() * lost;
+        for_one.saturating_mul(u32::try_from(client.left()).unwrap_or(u32::MAX))
     }
 
     /// Where appends are tiny, a server without a log gets the longest one entry by entry.
