@@ -63,7 +63,6 @@ pub fn bugs(root: &Path, options: &BugOptions) -> Result<()> {
     let starts: Vec<u64> = (0..options.runs as u64).map(|run| start_of(from, run)).collect();
     println!("starting seeds {starts:?}; to repeat: --from {from}");
     let scratch = Scratch::new(root)?;
-    scratch.restore()?;
     let clean = keep_clean(&scratch)?;
     let mut sought = Sought::default();
     let mut scores = Vec::new();
@@ -300,8 +299,19 @@ impl Sought {
     }
 }
 
+/// Builds the copy without a bug, so that the next build of it is short.
+///
+/// # Errors
+/// When the copy cannot be made or built.
+pub(crate) fn build_clean(root: &Path) -> Result<()> {
+    let scratch = Scratch::new(root)?;
+    scratch.restore()?;
+    scratch.build("kvraft-hunt", PROFILE, "hunt").map(drop)
+}
+
 /// Builds the copy without a bug and puts the program aside.
 fn keep_clean(scratch: &Scratch) -> Result<PathBuf> {
+    scratch.restore()?;
     let began = Instant::now();
     let built = scratch.build("kvraft-hunt", PROFILE, "hunt")?;
     let clean = scratch.target().join("hunt-clean");

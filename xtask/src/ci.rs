@@ -1,11 +1,12 @@
 //! The whole of what must hold before a change moves on, in one command.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 
-use crate::bugs::bugs_of_the_day;
+use crate::bugs::{bugs_of_the_day, build_clean};
 use crate::run::{Step, build_release, cargo, need, output, run, run_steps};
 use crate::{conformance, determinism, readme, seed_demo, tidy};
 
@@ -68,8 +69,19 @@ fn documentation(root: &Path) -> Result<()> {
 }
 
 fn simulation(root: &Path) -> Result<()> {
-    let kvraft = build_release(root)?;
+    let kvraft = build_both(root)?;
     run(Command::new(kvraft).current_dir(root).args(["sim", "--seeds", SEEDS, "--jobs", "2"]))
+}
+
+/// Builds the released binary and gives its path, and beside it what planted bugs are looked for
+/// with: a release compiles one large crate after the other and leaves half a core idle.
+fn build_both(root: &Path) -> Result<PathBuf> {
+    thread::scope(|scope| {
+        let beside = scope.spawn(|| build_clean(root));
+        let kvraft = build_release(root);
+        beside.join().map_err(|_| anyhow!("the build of the planted profile panicked"))??;
+        kvraft
+    })
 }
 
 /// What git says has changed; nothing where there is no repository.
