@@ -64,6 +64,9 @@ impl Raft {
             self.give_way();
         }
         self.core.promise(from, Body::PreVoteAnswer { campaign, granted }, Index::ZERO);
+        if last < self.core.log.last() {
+            self.note_shorter_log();
+        }
     }
 
     pub(crate) fn on_vote_request(&mut self, from: MemberId, last: Position, transfer: bool) {

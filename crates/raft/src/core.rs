@@ -10,7 +10,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kvraft_base::{
-    Entry, EntryKind, HardState, Index, Instant, MemberId, Members, Position, Prng, Term, Write,
+    Entry, EntryKind, HardState, Index, Instant, MemberId, MemberRole, Members, Position, Prng,
+    Term, Write,
 };
 use serde::{Deserialize, Serialize};
 
@@ -203,6 +204,16 @@ impl Core {
 
     fn may_campaign(&self) -> bool {
         self.may_be_needed() && !self.is_muted() && self.installing.is_none()
+    }
+
+    /// Whether this server, though a learner, may campaign because a candidate that counts its vote
+    /// has a shorter log: nobody else may have the longer one. Only by a configuration of the log:
+    /// what a new server is started with names it as a learner, whatever it is to become.
+    pub(crate) fn can_help(&self) -> bool {
+        let is_started = Index::ZERO < self.members_index();
+        let is_learner = self.members().role(self.id()) == Some(MemberRole::Learner);
+        let has_log = !(self.is_muted() || self.installing.is_some());
+        is_started && is_learner && has_log && !self.may_be_needed()
     }
 
     /// Whether this server votes in a configuration that may still decide: the last committed one

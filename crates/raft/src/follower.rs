@@ -31,6 +31,8 @@ pub(crate) struct Follower {
     pub(crate) deadline: Instant,
     /// It has given way to another's campaign once since it last heard a leader.
     gave_way: bool,
+    /// Since it last heard a leader, a server with a shorter log has asked for its vote.
+    is_ahead: bool,
     /// Highest index seen to match this leader's log, durable or not.
     pub(crate) received: Index,
     pub(crate) reads: ForwardedReads,
@@ -44,6 +46,7 @@ impl Follower {
             timeout,
             deadline: now + timeout,
             gave_way: false,
+            is_ahead: false,
             received: Index::ZERO,
             reads: ForwardedReads::default(),
         }
@@ -52,7 +55,13 @@ impl Follower {
     pub(crate) fn hear(&mut self, now: Instant) {
         self.heard = now;
         self.deadline = now + self.timeout;
-        self.gave_way = false;
+        (self.gave_way, self.is_ahead) = (false, false);
+    }
+
+    /// Whether a learner's log may be needed: whoever asked for its vote takes it for a voter, and
+    /// may not be able to win without it.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.leader.is_none() && self.is_ahead
     }
 
     pub(crate) fn deadline(&self, core: &Core) -> Instant {
@@ -74,6 +83,13 @@ impl Follower {
 }
 
 impl Raft {
+    /// A candidate's log is shorter than the log here.
+    pub(crate) fn note_shorter_log(&mut self) {
+        if let Role::Follower(follower) = &mut self.role {
+            follower.is_ahead = true;
+        }
+    }
+
     /// Waits a full timeout again.
     pub(crate) fn restart_timer(&mut self) {
         let timeout = self.core.draw_timeout();

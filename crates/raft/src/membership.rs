@@ -13,7 +13,9 @@
 //! - a leader that removes itself does not count itself any more, commits its removal, hands over,
 //!   and stops;
 //! - who is removed may campaign until it knows that its removal is committed: until then its log
-//!   may be the only one that is long enough.
+//!   may be the only one that is long enough;
+//! - so may a learner that a candidate with a shorter log counts as a voter; it does not count
+//!   itself, and hands over once it has committed an entry of its term.
 //!
 //! What it lacks: joint configurations that wait to be left by hand.
 
@@ -141,6 +143,10 @@ impl Leader {
         let ready = |id: &MemberId| self.is_in_step(core, *id);
         let promoted = core.members().learners().iter().filter(|learner| learner.promote);
         let promoted: Vec<MemberId> = promoted.map(|learner| learner.id).filter(ready).collect();
+        // Whoever a leader without a vote hands over to sees to that.
+        if !core.members().is_voter(core.id()) {
+            return;
+        }
         // One at a time: each is a simple change, and nothing waits for it.
         if let Some(id) = promoted.first()
             && let Ok(members) = change(core.members(), &[Change::Promote { id: *id }], |_| true)
@@ -159,9 +165,12 @@ impl Leader {
         });
     }
 
-    /// Whether this leader has committed a configuration in which it does not vote.
+    /// Whether this leader has committed a configuration in which it does not vote, and an entry of
+    /// its term: a learner's configuration mostly is committed before it leads.
     pub(crate) fn is_dismissed(&self, core: &Core) -> bool {
-        !core.members().is_voter(core.id()) && core.members_index() <= core.commit
+        let has_no_vote =
+            !core.members().is_voter(core.id()) && core.members_index() <= core.commit;
+        has_no_vote && self.has_committed(core)
     }
 }
 

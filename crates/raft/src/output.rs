@@ -186,7 +186,7 @@ pub enum Event {
         /// Who.
         id: MemberId,
     },
-    /// A leader has committed its own removal, or demotion, and stops.
+    /// A leader that has no vote, since it was removed or demoted or is a learner, stops.
     Dismissed {
         /// The term that it led.
         term: Term,

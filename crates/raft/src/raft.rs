@@ -523,6 +523,9 @@ impl Raft {
             }
             Role::Follower(follower) if follower.deadline <= now => {
                 let is_leaderless = follower.leader.is_none();
+                if follower.is_ahead() && self.core.can_help() {
+                    return self.become_pre_candidate();
+                }
                 if self.core.can_campaign() || (is_leaderless && self.draws_bridge()) {
                     return self.become_pre_candidate();
                 }
@@ -537,7 +540,7 @@ impl Raft {
                 if self.core.can_campaign() {
                     return self.become_pre_candidate();
                 }
-                // A hollow server draws before every campaign.
+                // A hollow server draws before every campaign, and a learner waits to be asked.
                 self.become_follower(self.core.term, None);
                 self.restart_timer();
             }
@@ -583,7 +586,7 @@ impl Raft {
 
     /// Asks whether a campaign has a chance. Changes neither term nor vote.
     pub(crate) fn become_pre_candidate(&mut self) {
-        if !self.core.can_campaign() && !self.core.can_bridge() {
+        if !self.may_lead() {
             self.become_follower(self.core.term, None);
             return self.restart_timer();
         }
@@ -596,8 +599,7 @@ impl Raft {
     /// Campaigns in the next term, because a majority would vote for it or because the leader hands
     /// over.
     pub(crate) fn become_candidate(&mut self, transfer: bool) {
-        let may = self.core.can_campaign() || self.core.can_bridge();
-        assert!(may, "a server without a whole log does not campaign");
+        assert!(self.may_lead(), "a server without a whole log does not campaign");
         assert!(!transfer || self.core.can_campaign(), "a hollow server does not take over");
         assert!(transfer || !self.core.is_bound(), "nobody is elected during a lease");
         let campaign = self.new_campaign();
@@ -606,6 +608,11 @@ impl Raft {
         self.transition(Role::Candidate(campaign));
         self.core.event(Event::BecameCandidate { term: self.core.term });
         self.ask_votes(transfer);
+    }
+
+    /// Whether this server may campaign, if only to hand its log on.
+    fn may_lead(&self) -> bool {
+        self.core.can_campaign() || self.core.can_bridge() || self.core.can_help()
     }
 
     fn new_campaign(&mut self) -> Campaign {

@@ -10,7 +10,7 @@
 //! - the successor's campaign is an ordinary one but for the pre-vote and for loyalty, which the
 //!   present leader has waived; safety does not depend on either;
 //! - a transfer ends: by another leader, or after one election timeout, when the leader resumes;
-//!   one that has removed itself, or is hollow, stops then.
+//!   one that has no vote, or is hollow, stops then.
 //!
 //! What it lacks: cancelling by hand.
 
@@ -152,8 +152,8 @@ impl Raft {
         }
     }
 
-    /// A leader that has removed itself hands over as soon as that is committed and told, and stops
-    /// at once if nobody can take over, or nobody has.
+    /// A leader without a vote hands over as soon as that is committed and told, and stops at once
+    /// if nobody can take over, or nobody has.
     pub(crate) fn stop_if_dismissed(&mut self) {
         let Role::Leader(leader) = &mut self.role else { return };
         if !leader.is_dismissed(&self.core) || self.core.transfer.is_some() {

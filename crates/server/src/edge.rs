@@ -206,7 +206,7 @@ fn log_event(event: &Event) {
         Event::LearnerPromoted { id } => {
             tracing::info!(member = %id, "a learner is in step: makes it a voter");
         }
-        Event::Dismissed { term } => tracing::info!(%term, "votes no more, and leads no more"),
+        Event::Dismissed { term } => tracing::info!(%term, "has no vote, and leads no more"),
         Event::TransferBegun { to } => tracing::info!(%to, "hands leadership over"),
         Event::TransferDone { to } => tracing::info!(%to, "has handed leadership over"),
         Event::TransferFailed { to } => tracing::warn!(%to, "could not hand leadership over"),

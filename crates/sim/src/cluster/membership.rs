@@ -74,7 +74,7 @@ impl World {
         } else {
             self.sometimes.members_changed += 1;
         }
-        let is_led_from_outside = self.leader().is_some_and(|leader| !members.is_voter(leader));
+        let is_led_from_outside = self.leader().is_some_and(|leader| !members.contains(leader));
         self.sometimes.leader_removed += u64::from(is_led_from_outside);
         self.repoint_clients();
     }

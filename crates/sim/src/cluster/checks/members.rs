@@ -243,7 +243,8 @@ impl Checks {
         before
     }
 
-    /// Who leads has the votes of a quorum, and may not know that it has no vote itself any more.
+    /// Who leads has the votes of a quorum, and may not know that it was removed. A learner may
+    /// lead, to hand its log on.
     pub(super) fn check_election(&mut self, server: MemberId, term: Term) {
         let (_, members) = self.members_of(server);
         self.looks.elections += 1;
@@ -256,9 +257,9 @@ impl Checks {
         let Held { written, durable, .. } = self.held(server);
         let known = durable.hard_state().commit.next();
         let (index, known) = self.configuration_before(written, server, known);
-        if !known.is_voter(server) && !members.is_voter(server) {
+        if !known.contains(server) && !members.contains(server) {
             let detail = format!(
-                "server {server} leads term {term} without a vote; it knows that {known} at \
+                "server {server} leads term {term} though removed; it knows that {known} at \
                  {index} is committed, and has {members}"
             );
             self.fail(Check::RemovedNeverLeads, detail);
