@@ -309,12 +309,15 @@ fn leader_that_was_removed_is_seen() {
         scene.add(4);
         let next = members(&[1, 2, 3], &[], learners);
         scene.append(2, Some(&next));
+        let hard_state = HardState { commit: Index(2), ..write(1, 1, None).hard_state };
         let log = Write {
             entries: [write(1, 1, None).entries, write(2, 1, Some(&next)).entries].concat(),
+            hard_state,
             ..write(1, 1, None)
         };
         let status = Status { role: RoleName::Follower, ..scene.status(4, 2, 0) };
         scene.checks.on_turn(&status, None, &[&log]);
+        scene.checks.on_synced(MemberId(4), &log);
         for voter in [1, 2, 3] {
             vote(&mut scene, voter, 4, 3);
         }
