@@ -4,8 +4,9 @@
 //! and whom to believe that they are its peers.
 //!
 //! Invariant: whatever the cluster says, the new server stands among the learners of its own first
-//! configuration. A learner never campaigns and counts no votes, so that a list which is out of
-//! date by now can do no harm; that it votes, the server learns from the log.
+//! configuration. By that one, which is not of the log, a learner never campaigns and counts no
+//! votes, so that a list which is out of date by now can do no harm; that it votes, the server
+//! learns from the log.
 
 use kvraft_base::{MemberId, MemberInfo, Members, MembersDraft, MembersError, limits};
 use kvraft_proto::etcdserverpb as pb;
