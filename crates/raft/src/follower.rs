@@ -31,8 +31,9 @@ pub(crate) struct Follower {
     pub(crate) deadline: Instant,
     /// It has given way to another's campaign once since it last heard a leader.
     gave_way: bool,
-    /// Since it last heard a leader, a server with a shorter log has asked for its vote.
-    is_ahead: bool,
+    /// Since there is no leader, a server with a shorter log has asked for its vote: it takes a
+    /// learner for a voter, and may not be able to win without its log.
+    pub(crate) is_ahead: bool,
     /// Highest index seen to match this leader's log, durable or not.
     pub(crate) received: Index,
     pub(crate) reads: ForwardedReads,
@@ -55,13 +56,7 @@ impl Follower {
     pub(crate) fn hear(&mut self, now: Instant) {
         self.heard = now;
         self.deadline = now + self.timeout;
-        (self.gave_way, self.is_ahead) = (false, false);
-    }
-
-    /// Whether a learner's log may be needed: whoever asked for its vote takes it for a voter, and
-    /// may not be able to win without it.
-    pub(crate) fn is_ahead(&self) -> bool {
-        self.leader.is_none() && self.is_ahead
+        self.gave_way = false;
     }
 
     pub(crate) fn deadline(&self, core: &Core) -> Instant {
@@ -86,7 +81,7 @@ impl Raft {
     /// A candidate's log is shorter than the log here.
     pub(crate) fn note_shorter_log(&mut self) {
         if let Role::Follower(follower) = &mut self.role {
-            follower.is_ahead = true;
+            follower.is_ahead |= follower.leader.is_none();
         }
     }
 

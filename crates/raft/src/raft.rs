@@ -523,7 +523,7 @@ impl Raft {
             }
             Role::Follower(follower) if follower.deadline <= now => {
                 let is_leaderless = follower.leader.is_none();
-                if follower.is_ahead() && self.core.can_help() {
+                if follower.is_ahead && self.core.can_help() {
                     return self.become_pre_candidate();
                 }
                 if self.core.can_campaign() || (is_leaderless && self.draws_bridge()) {

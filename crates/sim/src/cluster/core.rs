@@ -77,12 +77,19 @@ impl World {
         self.core = core;
     }
 
-    /// A majority, if possible with a client that depends on it.
+    /// A majority, if possible with a client that depends on it, and whoever may come to count.
     fn draw_core(&self, prng: &mut Prng) -> BTreeSet<MemberId> {
         let servers = self.members_in_use();
-        if !self.config.leave_broken {
-            return servers.into_iter().collect();
-        }
+        let mut core = if self.config.leave_broken {
+            self.draw_majority(&servers, prng)
+        } else {
+            servers.into_iter().collect()
+        };
+        self.complete_core(&mut core);
+        core
+    }
+
+    fn draw_majority(&self, servers: &[MemberId], prng: &mut Prng) -> BTreeSet<MemberId> {
         let count = servers.len() as u64;
         let wanted = prng.between(count / 2 + 1, count);
         let mut homes: Vec<MemberId> =
@@ -90,7 +97,7 @@ impl World {
         homes.retain(|home| servers.contains(home));
         let mut core: BTreeSet<MemberId> = prng.pick(&homes).copied().into_iter().collect();
         while (core.len() as u64) < wanted {
-            core.insert(*prng.pick(&servers).expect("at least one server"));
+            core.insert(*prng.pick(servers).expect("at least one server"));
         }
         // A server whose disk was hit may need the others before it can help anybody.
         let majority = servers.len() / 2 + 1;
@@ -101,7 +108,6 @@ impl World {
             }
             core.insert(*id);
         }
-        self.complete_core(&mut core);
         core
     }
 
