@@ -30,9 +30,10 @@
 //! same up to names: consensus compares ids only for equality, and no rule names a server. One of
 //! the six is explored.
 //!
-//! **Pre-votes are granted by the model**, unasked. They change nothing at a voter but timers. So
-//! more servers campaign than in reality, and every real campaign is among them. A refused one
-//! changes roles, timers and at most the term, see below.
+//! **Pre-votes are granted by the model**, unasked. They change nothing at a voter but timers, and
+//! a mark that only learners heed, of which the model has none. So more servers campaign than in
+//! reality, and every real campaign is among them. A refused one changes roles, timers and at most
+//! the term, see below.
 //!
 //! **A term is learned when it matters.** To hear of a later term makes a server drop its role and
 //! refuse what is older, which is no more than to be silent to it. It enables two things: to vote

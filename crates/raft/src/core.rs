@@ -203,7 +203,12 @@ impl Core {
     }
 
     fn may_campaign(&self) -> bool {
-        self.may_be_needed() && !self.is_muted() && self.installing.is_none()
+        self.may_be_needed() && self.has_whole_log()
+    }
+
+    /// Nothing is known to be missing in the log, and no snapshot is taking its place.
+    fn has_whole_log(&self) -> bool {
+        !self.is_muted() && self.installing.is_none()
     }
 
     /// Whether this server, though a learner, may campaign because a candidate that counts its vote
@@ -212,8 +217,7 @@ impl Core {
     pub(crate) fn can_help(&self) -> bool {
         let is_started = Index::ZERO < self.members_index();
         let is_learner = self.members().role(self.id()) == Some(MemberRole::Learner);
-        let has_log = !(self.is_muted() || self.installing.is_some());
-        is_started && is_learner && has_log && !self.may_be_needed()
+        is_started && is_learner && self.has_whole_log() && !self.may_be_needed()
     }
 
     /// Whether this server votes in a configuration that may still decide: the last committed one

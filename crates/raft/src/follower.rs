@@ -31,8 +31,8 @@ pub(crate) struct Follower {
     pub(crate) deadline: Instant,
     /// It has given way to another's campaign once since it last heard a leader.
     gave_way: bool,
-    /// Since there is no leader, a server with a shorter log has asked for its vote: it takes a
-    /// learner for a voter, and may not be able to win without its log.
+    /// In this wait for a leader a server with a shorter log has asked for its vote. If this is a
+    /// learner, that server takes it for a voter, and may not be able to win without its log.
     pub(crate) is_ahead: bool,
     /// Highest index seen to match this leader's log, durable or not.
     pub(crate) received: Index,
@@ -78,7 +78,8 @@ impl Follower {
 }
 
 impl Raft {
-    /// A candidate's log is shorter than the log here.
+    /// A candidate's log is shorter than the log here. Where a leader is known, the candidate may
+    /// hear it too, and get its log.
     pub(crate) fn note_shorter_log(&mut self) {
         if let Role::Follower(follower) = &mut self.role {
             follower.is_ahead |= follower.leader.is_none();

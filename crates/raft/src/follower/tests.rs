@@ -32,8 +32,8 @@ fn closed_connections_of_strangers_are_forgotten() {
     assert_eq!(raft.core.down, [MemberId(2)].into());
 }
 
-/// What a new server is started with is no configuration of the log: by it nobody counts votes,
-/// whoever asks. By the same one in its log it does.
+/// What a server that joins is started with names it as a learner, whatever it is to become: by
+/// that alone it does not campaign, whoever asks. By the same configuration in its log it does.
 #[test]
 fn learner_helps_by_a_configuration_of_its_log_alone() {
     let mut draft = MembersDraft { id_max: MemberId(9), ..MembersDraft::default() };

@@ -87,7 +87,7 @@ pub struct ClusterConfig {
     pub network: NetworkConfig,
     /// Faults happen up to here; then a quorum is mended.
     pub faults_until: Duration,
-    /// In the second phase some servers stay broken for ever.
+    /// In the second phase some servers stay broken for ever; if not, all members are mended.
     pub leave_broken: bool,
     /// Disks take no time.
     pub free_disks: bool,

@@ -77,7 +77,7 @@ impl World {
         self.core = core;
     }
 
-    /// A majority, if possible with a client that depends on it, and whoever may come to count.
+    /// Who is mended: the members, or a majority of them, and whoever else may come to be needed.
     fn draw_core(&self, prng: &mut Prng) -> BTreeSet<MemberId> {
         let servers = self.members_in_use();
         let mut core = if self.config.leave_broken {
@@ -89,6 +89,7 @@ impl World {
         core
     }
 
+    /// A majority, if possible with a client that depends on it.
     fn draw_majority(&self, servers: &[MemberId], prng: &mut Prng) -> BTreeSet<MemberId> {
         let count = servers.len() as u64;
         let wanted = prng.between(count / 2 + 1, count);
