@@ -586,10 +586,7 @@ impl Raft {
 
     /// Asks whether a campaign has a chance. Changes neither term nor vote.
     pub(crate) fn become_pre_candidate(&mut self) {
-        if !self.may_lead() {
-            self.become_follower(self.core.term, None);
-            return self.restart_timer();
-        }
+        assert!(self.may_lead(), "a server without a whole log asks for no votes");
         let campaign = self.new_campaign();
         self.transition(Role::PreCandidate(campaign));
         self.core.event(Event::BecamePreCandidate { term: self.core.term });

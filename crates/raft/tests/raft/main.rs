@@ -16,6 +16,8 @@ mod inject;
 #[cfg(test)]
 mod interleavings;
 #[cfg(test)]
+mod joining;
+#[cfg(test)]
 mod leases;
 #[cfg(test)]
 mod liveness;
