@@ -140,13 +140,13 @@ impl Leader {
             self.append_members(core, &members);
             return;
         }
+        // Promotions are for whoever it hands over to.
+        if self.is_dismissed(core) {
+            return;
+        }
         let ready = |id: &MemberId| self.is_in_step(core, *id);
         let promoted = core.members().learners().iter().filter(|learner| learner.promote);
         let promoted: Vec<MemberId> = promoted.map(|learner| learner.id).filter(ready).collect();
-        // Whoever a leader without a vote hands over to sees to that.
-        if !core.members().is_voter(core.id()) {
-            return;
-        }
         // One at a time: each is a simple change, and nothing waits for it.
         if let Some(id) = promoted.first()
             && let Ok(members) = change(core.members(), &[Change::Promote { id: *id }], |_| true)

@@ -523,10 +523,9 @@ impl Raft {
             }
             Role::Follower(follower) if follower.deadline <= now => {
                 let is_leaderless = follower.leader.is_none();
-                if follower.is_ahead && self.core.can_help() {
-                    return self.become_pre_candidate();
-                }
-                if self.core.can_campaign() || (is_leaderless && self.draws_bridge()) {
+                let is_needed = follower.is_ahead && self.core.can_help();
+                let may_campaign = is_needed || self.core.can_campaign();
+                if may_campaign || (is_leaderless && self.draws_bridge()) {
                     return self.become_pre_candidate();
                 }
                 if !is_leaderless {
